@@ -1,0 +1,3 @@
+"""A task queue that runs whole pipelines."""
+
+__version__ = "0.1.0"

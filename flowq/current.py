@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""What a body can ask about itself while it runs."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+
+__all__ = ["CURRENT", "CurrentTask", "current_task"]
+
+
+class CurrentTask:
+    """The task whose body is running.
+
+    Attributes
+    ----------
+    id : str
+        Its id: the same over all attempts and deliveries, so it can serve as idempotency key.
+    name : str
+        Registered name of the task.
+    attempt : int
+        Which execution of the body this is, from 1; a lost worker does not count.
+    retries_left : int
+        How many more there may be if this one fails.
+    deliveries : int
+        How often it was handed out, this time included.
+    node : str or None
+        Name of its node; None for a task called alone.
+    run : str or None
+        Id of its run; None for a task called alone.
+    index : int or None
+        Its place in its map, where it has one.
+    queue : str
+    priority : int
+    """
+
+    __slots__ = (
+        "_stop",
+        "attempt",
+        "deliveries",
+        "id",
+        "index",
+        "name",
+        "node",
+        "priority",
+        "queue",
+        "retries_left",
+        "run",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        name: str,
+        attempt: int = 1,
+        retries_left: int = 0,
+        deliveries: int = 1,
+        node: str | None = None,
+        run: str | None = None,
+        index: int | None = None,
+        queue: str = "default",
+        priority: int = 0,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.attempt = attempt
+        self.retries_left = retries_left
+        self.deliveries = deliveries
+        self.node = node
+        self.run = run
+        self.index = index
+        self.queue = queue
+        self.priority = priority
+        self._stop = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"<CurrentTask {self.name} {self.id} attempt {self.attempt}>"
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled; a long body looks here and returns early."""
+        return self._stop.is_set()
+
+    def wait_cancelled(self, timeout: float) -> bool:
+        """Sleep `timeout` seconds, or less if it is cancelled; says whether it was."""
+        return self._stop.wait(timeout)
+
+    def stop(self) -> None:
+        """Mark it as cancelled; the worker does."""
+        self._stop.set()
+
+
+CURRENT: ContextVar[CurrentTask | None] = ContextVar("flowq_current_task", default=None)
+
+
+def current_task() -> CurrentTask:
+    """Give the task whose body is running.
+
+    Raises
+    ------
+    LookupError
+        Called outside of a body.
+    """
+    found = CURRENT.get()
+    if found is None:
+        raise LookupError("current_task() is for the body of a task; none is running here")
+    return found

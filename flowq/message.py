@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: MIT
+"""The envelope: what travels between a producer, a store and a worker.
+
+A `Message` never needs unpickling, so consumers, the command line and stores read it without
+running anyone's code. Fields are only ever appended, each with a default; the first byte of the
+encoded form is its version.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from flowq.errors import DecodeError
+
+__all__ = [
+    "CULPRIT",
+    "EMPTY",
+    "HEAD",
+    "MAX_PAYLOAD",
+    "NO_NODE",
+    "TEMPLATE",
+    "Binding",
+    "Cell",
+    "Const",
+    "Delivery",
+    "Items",
+    "Lit",
+    "Mapping",
+    "Message",
+    "Ref",
+    "Seq",
+    "Template",
+    "Value",
+    "decode_message",
+    "decode_template",
+    "encode_message",
+    "encode_template",
+    "id_bytes",
+    "id_text",
+    "new_id",
+    "node_id",
+    "pack_cell",
+    "read_cell",
+    "split_node",
+]
+
+MAX_PAYLOAD: Final = 16 * 1024 * 1024
+"""Limit for the arguments of a call and for a result, in bytes."""
+
+NO_NODE: Final = 0xFFFFFFFF
+"""The node index that stands for "none"."""
+
+# --- ids -----------------------------------------------------------------------------------------
+
+
+def new_id() -> bytes:
+    """Make the 16 bytes of a new id: a UUID of version 7, so ids sort by creation.
+
+    Notes
+    -----
+    RFC 9562, section 5.7: 48 bits of milliseconds, then version, variant and 74 random bits.
+    """
+    raw = bytearray((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10))
+    raw[6] = (raw[6] & 0x0F) | 0x70
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return bytes(raw)
+
+
+def node_id(run: bytes, index: int) -> bytes:
+    """Give the 20 bytes that name node `index` of a run."""
+    return run + index.to_bytes(4, "big")
+
+
+def split_node(id: bytes) -> tuple[bytes, int]:
+    """Take the id of a node apart: its run's 16 bytes, and its index."""
+    return id[:16], int.from_bytes(id[16:], "big")
+
+
+def id_text(id: bytes) -> str:
+    """Write an id as people see it: a UUID, with ``:index`` behind it for a node.
+
+    Examples
+    --------
+    >>> id_text(bytes(16) + b"\\0\\0\\0\\7")
+    '00000000-0000-0000-0000-000000000000:7'
+    """
+    h = id[:16].hex()
+    text = f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+    return text if len(id) == 16 else f"{text}:{int.from_bytes(id[16:], 'big')}"
+
+
+def id_bytes(text: str) -> bytes:
+    """Read an id as `id_text` writes it.
+
+    Raises
+    ------
+    ValueError
+        The text is no id.
+    """
+    head, colon, index = text.partition(":")
+    try:
+        raw = bytes.fromhex(head.replace("-", ""))
+        if len(raw) != 16:
+            raise ValueError
+        return node_id(raw, int(index)) if colon else raw
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not an id; ids look like {id_text(new_id())}") from None
+
+
+# --- bindings: where values that come over edges go ----------------------------------------------
+
+
+class Ref(msgspec.Struct, frozen=True, array_like=True, tag="r"):
+    """The value of one node, or one item of it (``path`` of keys, applied in turn)."""
+
+    node: int
+    path: tuple[int | str, ...] = ()
+
+
+class Items(msgspec.Struct, frozen=True, array_like=True, tag="i"):
+    """A list of the values of `count` nodes from `first` on; skipped ones leave it if `drop`."""
+
+    first: int
+    count: int
+    drop: bool = False
+
+
+class Lit(msgspec.Struct, frozen=True, array_like=True, tag="l"):
+    """An object of the payload's pool, by its place there."""
+
+    index: int
+
+
+class Const(msgspec.Struct, frozen=True, array_like=True, tag="c"):
+    """A plain value that MessagePack can carry (keys of dicts, small constants)."""
+
+    value: str | int | float | bool | None
+
+
+class Seq(msgspec.Struct, frozen=True, array_like=True, tag="s"):
+    """A list, or a tuple."""
+
+    items: tuple[Template, ...]
+    tuple_: bool = False
+
+
+class Mapping(msgspec.Struct, frozen=True, array_like=True, tag="m"):
+    """A dict, as pairs."""
+
+    items: tuple[tuple[Template, Template], ...]
+
+
+Template: TypeAlias = Ref | Items | Lit | Const | Seq | Mapping
+"""How a value is put together from the values of nodes."""
+
+
+class Binding(msgspec.Struct, frozen=True, array_like=True):
+    """Which parameter a template fills: a position in ``args``, or a keyword."""
+
+    to: int | str
+    value: Template
+
+
+# --- the envelope --------------------------------------------------------------------------------
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """One queued execution: a task with bound arguments, and what its store must know.
+
+    Attributes
+    ----------
+    id : bytes
+        16 bytes for a task called alone, 20 for a node of a run (see `node_id`).
+    task : str
+        Registered name.
+    payload : bytes
+        The arguments: codec byte, then serialised ``(args, kwargs)`` or, where bindings have
+        literals, ``(args, kwargs, pool)``. At most `MAX_PAYLOAD`.
+    queue : str
+    priority : int
+        -1000 to 1000, higher first; final (a store adds nothing to it).
+    delay_ms : int
+        Wait after it may run (after the enqueue of a task alone), by the store's clock.
+    due_ms : int
+        Moment before which it does not run; 0 for none.
+    expires_in_ms, expires_ms : int
+        Not begun so long after it first may run, or at this moment: ``failed``. 0 for never.
+    result_ttl_ms, failed_ttl_ms : int
+        How long a task alone is remembered after its end; a run has its own.
+    max_losses : int
+        How often a worker may be lost while running it.
+    name : str
+        Name of its node in the run; empty for a task alone.
+    bindings : tuple of Binding
+    policy : dict
+        Retry options that differ from the task's own.
+    index : int or None
+        Place in its map.
+    prefetch : int
+        1: never handed out together with others; 0: as the worker likes.
+    trace : str
+        W3C traceparent, carried along.
+    """
+
+    id: bytes
+    task: str
+    payload: bytes
+    queue: str = "default"
+    priority: int = 0
+    delay_ms: int = 0
+    due_ms: int = 0
+    expires_in_ms: int = 0
+    expires_ms: int = 0
+    result_ttl_ms: int = 86_400_000
+    failed_ttl_ms: int = 30 * 86_400_000
+    max_losses: int = 3
+    name: str = ""
+    bindings: tuple[Binding, ...] = ()
+    policy: dict[str, Any] = {}
+    index: int | None = None
+    prefetch: int = 0
+    trace: str = ""
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message handed to a session.
+
+    Attributes
+    ----------
+    id : bytes
+    delivery : int
+        Number of this hand-out, from 1; it fences the settlement.
+    attempt : int
+        How many attempts have failed before this one.
+    losses : int
+        How many workers were lost while running it.
+    body : bytes
+        The encoded `Message`, possibly undecodable.
+    values : dict of int to bytes
+        Cells of the nodes that it reads, by index, as far as they fit (1 MiB for a whole step);
+        the rest is read with ``Store.cells``.
+    complete : bool
+        Whether every cell that exists is among `values`.
+    """
+
+    id: bytes
+    delivery: int
+    attempt: int
+    losses: int
+    body: bytes
+    values: dict[int, bytes] = {}
+    complete: bool = True
+
+
+VERSION: Final = b"\x01"
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Message).decode
+_decode_template = msgspec.msgpack.Decoder(Template).decode
+
+
+def encode_message(message: Message) -> bytes:
+    """Give the bytes of a message: a version byte, then MessagePack."""
+    return VERSION + _encode(message)
+
+
+def decode_message(body: bytes) -> Message:
+    """Read a message.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are no message, or of a version that this flowq does not know.
+    """
+    if body[:1] != VERSION:
+        raise DecodeError(
+            f"a message of version {body[0] if body else 'none'} cannot be read; "
+            f"this flowq knows version {VERSION[0]}"
+        )
+    try:
+        return _decode(memoryview(body)[1:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
+        raise DecodeError(f"bytes that are no message: {err}") from None
+
+
+def encode_template(template: Template) -> bytes:
+    """Give the bytes of a template."""
+    return _encode(template)
+
+
+def decode_template(raw: bytes) -> Template:
+    """Read a template.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are no template.
+    """
+    try:
+        found: Template = _decode_template(raw)
+        return found
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
+        raise DecodeError(f"bytes that are no template: {err}") from None
+
+
+# --- cells: what a node came to ------------------------------------------------------------------
+
+EMPTY: Final = 0x10
+"""Flag of a cell's kind: nothing is kept of the value (``result_ttl=0``)."""
+CULPRIT: Final = 0x20
+"""Flag: the body is the 4-byte index of the node to blame (``blocked``, a failed expansion)."""
+TEMPLATE: Final = 0x40
+"""Flag: the body is a template, the value of an expansion that succeeded."""
+
+
+HEAD: Final = struct.Struct(">BIQQ")
+"""A cell's head: kind (state number + flags), delivery, started and ended (ms; 0 unknown)."""
+
+
+class Value(msgspec.Struct, frozen=True, array_like=True):
+    """A result: codec byte and serialised value, and a short ``repr`` for people."""
+
+    payload: bytes
+    repr: str = ""
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """What a node came to, read from a store.
+
+    Attributes
+    ----------
+    state : int
+        A final `State`.
+    flags : int
+        `EMPTY`, `CULPRIT` or `TEMPLATE`, or 0: then `body` is, for ``success``, an encoded
+        `Value`, for ``failed`` an encoded `Failure`, else a reason as UTF-8 text.
+    delivery : int
+        The delivery that settled it; 0 where no body ran.
+    started_ms, ended_ms : int
+    body : bytes
+    """
+
+    state: int
+    flags: int
+    delivery: int
+    started_ms: int
+    ended_ms: int
+    body: bytes
+
+
+def pack_cell(
+    state: int,
+    body: bytes,
+    *,
+    flags: int = 0,
+    delivery: int = 0,
+    started_ms: int = 0,
+    ended_ms: int,
+) -> bytes:
+    """Give the bytes of a cell."""
+    return HEAD.pack(state | flags, delivery, started_ms, ended_ms) + body
+
+
+def read_cell(raw: bytes) -> Cell:
+    """Read a cell.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are too short for a cell.
+    """
+    if len(raw) < HEAD.size:
+        raise DecodeError(f"a cell of {len(raw)} bytes is too short")
+    kind, delivery, started, ended = HEAD.unpack_from(raw)
+    return Cell(kind & 0x0F, kind & 0xF0, delivery, started, ended, raw[HEAD.size :])

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""Rows of a lowered graph: what a store is given to start a run.
+
+By the time a graph is a plan, names, rules and policies are numbers. Index 0 is the root, an
+expansion whose inner nodes are the graph: a run is its root node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import IntEnum, IntFlag
+from typing import Final, TypeAlias
+
+import msgspec
+
+from flowq.message import Message
+from flowq.states import Rule
+
+__all__ = ["ROOT", "Bits", "Kind", "NodeRow", "Plan", "Ranges", "indexes", "ranges_of"]
+
+Ranges: TypeAlias = tuple[tuple[int, int], ...]
+"""Node indexes as (first, count) pairs, ascending and without overlap; the order matters not."""
+
+
+def ranges_of(nodes: Iterable[int]) -> Ranges:
+    """Pack node indexes into ranges.
+
+    Examples
+    --------
+    >>> ranges_of([3, 1, 2, 7])
+    ((1, 3), (7, 1))
+    """
+    out: list[tuple[int, int]] = []
+    for i in sorted(set(nodes)):
+        if out and sum(out[-1]) == i:
+            out[-1] = (out[-1][0], out[-1][1] + 1)
+        else:
+            out.append((i, 1))
+    return tuple(out)
+
+
+def indexes(ranges: Ranges) -> Iterator[int]:
+    """Go through the indexes of ranges, ascending.
+
+    Examples
+    --------
+    >>> list(indexes(((1, 3), (7, 1))))
+    [1, 2, 3, 7]
+    """
+    for first, count in ranges:
+        yield from range(first, first + count)
+
+
+class Kind(IntEnum):
+    """What a node is to a store."""
+
+    TASK = 0  # a worker runs it
+    EXPANSION = 1  # its inner nodes run; the root is one
+    JOIN = 2  # nothing runs: it succeeds when its rule says so
+
+
+class Bits(IntFlag):
+    """Small facts about a node that a store needs."""
+
+    FORGIVEN = 1  # its failure or cancel does not count in the expansion around it
+    NAMED = 2  # the value of the expansion around it names it
+    STOPPING = 4  # cancelled while running; set by the store, never by a plan
+    COUNTS_AS_SUCCESS = 8  # reserved: failure_policy="continue"
+    OWNED = 16  # reserved: owned by a race
+    SHIELDED = 32  # reserved: a cleanup that a cancel spares
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """One node of a plan; nothing here changes while the run lasts.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the run, at most 200 characters.
+    kind : Kind
+    owner : int
+        Index of the expansion in whose body it stands; `flowq.message.NO_NODE` for the root.
+    rule : Rule
+        When it runs, counted over `parents`.
+    parents, children : Ranges
+        Counted edges in and out, each neighbour once; all within the same body.
+    reads : Ranges
+        Nodes whose values it is given, anywhere in the plan; each is a parent of it or of an
+        expansion around it.
+    message : Message or None
+        For `Kind.TASK` alone.
+    entries : Ranges
+        For an expansion: inner nodes without parents, which start with it.
+    inner : int
+        For an expansion: how many nodes stand in its body (not deeper).
+    value : bytes
+        For an expansion: the encoded template of its value.
+    bits : int
+        See `Bits`.
+    phase : int
+        0 body, 1 handlers, 2 finally: the phase of its owner in which it runs.
+    """
+
+    name: str
+    kind: Kind
+    owner: int
+    rule: Rule
+    parents: Ranges = ()
+    children: Ranges = ()
+    reads: Ranges = ()
+    message: Message | None = None
+    entries: Ranges = ()
+    inner: int = 0
+    value: bytes = b""
+    bits: int = 0
+    phase: int = 0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A graph ready to be submitted.
+
+    Attributes
+    ----------
+    id : bytes
+        16 bytes: the run's id.
+    name : str
+        What people call the run: a DAG's or a task's name.
+    rows : list of NodeRow
+        By index; row 0 is the root. Indexes ascend from upstream to downstream.
+    result_ttl_ms, failed_ttl_ms : int
+        How long the run is kept after its end.
+    """
+
+    id: bytes
+    name: str
+    rows: list[NodeRow]
+    result_ttl_ms: int = 86_400_000
+    failed_ttl_ms: int = 30 * 86_400_000
+
+    def parent_count(self, index: int) -> int:
+        """How many parents the rule of a node counts."""
+        return sum(count for _, count in self.rows[index].parents)
+
+
+ROOT: Final = 0
+"""The index of a run's root."""

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: MIT
+"""Every option that is flowq's, where it is legal, and what retrying means.
+
+`OPTIONS` is the one table: the decorators, ``.options(...)``, the app's defaults and
+``docs/reference/options.md`` are all made from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from flowq.errors import ConfigError, GraphError
+from flowq.states import trigger_rule
+
+__all__ = [
+    "MAX_PRIORITY",
+    "NAME",
+    "OPTIONS",
+    "Option",
+    "Place",
+    "RetryPolicy",
+    "check_name",
+    "check_options",
+    "nearest",
+    "to_ms",
+    "wait_ms",
+]
+
+MAX_PRIORITY: Final = 1000
+NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]:/-]{1,200}")
+"""What ids and names may look like wherever they become keys, paths or URLs."""
+
+Place: TypeAlias = Literal["task", "call", "map", "flow", "app"]
+"""Where an option may be said: on ``@q.task``; on a call, signature or node by ``.options``; on a
+task of which a map is made; on a chain, group, DAG or run; as a default of the whole app."""
+
+PLACES: Final[dict[str, str]] = {
+    "task": "@q.task(...)",
+    "call": ".options(...) of a task, signature or node",
+    "map": "task.options(...).map(...)",
+    "flow": ".options(...) of a chain, group or DAG",
+    "app": "FlowQ(...)",
+}
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One option: its check, its default, where it is legal, and what it is for."""
+
+    check: Callable[[Any], Any]
+    default: Any
+    places: tuple[Place, ...]
+    unit: str
+    doc: str
+
+
+# --- checks: give the value in its normal form, or raise ValueError with what is wrong -----------
+
+
+def to_ms(value: float | timedelta, *, zero: bool = True) -> int:
+    """Turn seconds or a timedelta into milliseconds.
+
+    Raises
+    ------
+    ValueError
+        It is negative, not finite, or no length of time.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be seconds (int or float) or a timedelta")
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError("must be finite")
+    if value < 0:
+        raise ValueError("is negative")
+    if value == 0 and not zero:
+        raise ValueError("must be more than 0")
+    return round(value * 1000)
+
+
+def _seconds(value: Any) -> float:
+    return to_ms(value) / 1000
+
+
+def _moment(value: Any) -> int:
+    """A datetime as milliseconds; naive ones are the local zone's."""
+    if not isinstance(value, datetime):
+        raise ValueError("must be a datetime (naive ones are the local zone's)")
+    return round(value.timestamp() * 1000)
+
+
+def _moment_or_seconds(value: Any) -> int | float:
+    """Seconds stay a float, a moment becomes an int of milliseconds since 1970."""
+    return _moment(value) if isinstance(value, datetime) else to_ms(value, zero=False) / 1000
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("must be a whole number")
+        if not low <= value <= high:
+            raise ValueError(f"must lie between {low} and {high}")
+        return value
+
+    return check
+
+
+def _number(low: float) -> Callable[[Any], float]:
+    def check(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
+            raise ValueError(f"must be a number of at least {low:g}")
+        return float(value)
+
+    return check
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be True or False")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError("must be 1 to 200 of the characters A-Z a-z 0-9 _ . [ ] : / -")
+    return value
+
+
+def _rule(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text, such as 'all_done'")
+    trigger_rule(value, 1_000_000_000)  # only whether it is known; counts are checked with parents
+    return value
+
+
+def _exceptions(value: Any) -> tuple[str, ...]:
+    """Exception classes, as the qualified names by which they travel."""
+    kinds = value if isinstance(value, list | tuple) else (value,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise ValueError("must be an exception class or a tuple of them")
+    return tuple(f"{k.__module__}.{k.__qualname__}" for k in kinds)
+
+
+def check_name(value: str, what: str) -> str:
+    """Give a name back if it may become a key.
+
+    Raises
+    ------
+    ConfigError
+        It may not.
+    """
+    try:
+        return _name(value)
+    except ValueError as err:
+        raise ConfigError(f"{what} {value!r} {err}") from None
+
+
+_T: Final[tuple[Place, ...]] = ("task", "call", "map", "app")
+
+OPTIONS: Final[dict[str, Option]] = {
+    "retries": Option(
+        _whole(0, 1_000_000), 0, _T, "", "How often a failed body runs again; 3 is 4 attempts."
+    ),
+    "retry_delay": Option(_seconds, 0.0, _T, "seconds", "Wait before the first retry."),
+    "backoff": Option(
+        _number(1.0), 1.0, _T, "", "Factor by which the wait grows: retry_delay * backoff^(k-1)."
+    ),
+    "max_delay": Option(_seconds, None, _T, "seconds", "The longest wait before a retry."),
+    "jitter": Option(_flag, False, _T, "", "Scale each wait by a random factor from 0.5 to 1."),
+    "retry_on": Option(
+        _exceptions,
+        ("builtins.Exception",),
+        _T,
+        "",
+        "Exception class, or tuple of them, that are tried again; others fail at once.",
+    ),
+    "priority": Option(
+        _whole(-MAX_PRIORITY, MAX_PRIORITY),
+        None,
+        (*_T, "flow"),
+        "",
+        "Higher is handed out first; 0 unless set. A run's is added to its nodes'.",
+    ),
+    "queue": Option(_name, "default", _T, "", "Name of the queue."),
+    "expires": Option(
+        _moment_or_seconds,
+        None,
+        ("task", "call", "map"),
+        "seconds or datetime",
+        "Not begun by then (seconds: since it first might run), it fails.",
+    ),
+    "delay": Option(_seconds, 0.0, ("task", "call", "map"), "seconds", "Wait before it may run."),
+    "eta": Option(
+        _moment,
+        None,
+        ("task", "call", "map"),
+        "datetime",
+        "Moment before which it does not run; naive ones are the local zone's.",
+    ),
+    "result_ttl": Option(
+        _seconds,
+        86_400.0,
+        (*_T, "flow"),
+        "seconds",
+        "How long a success is kept after its end; 0 keeps no value.",
+    ),
+    "failed_ttl": Option(
+        _seconds,
+        30 * 86_400.0,
+        (*_T, "flow"),
+        "seconds",
+        "How long a failure is kept after its end.",
+    ),
+    "max_losses": Option(
+        _whole(0, 255),
+        3,
+        _T,
+        "",
+        "Lost workers after which a message is dead; 0: never run again after a lost worker.",
+    ),
+    "prefetch": Option(
+        _whole(0, 1), 0, _T, "", "1: never fetched together with others; 0: in adaptive batches."
+    ),
+    "trigger_rule": Option(
+        _rule, "all_success", ("call", "map"), "", "Which ends of its parents let a node run."
+    ),
+    "unpack": Option(
+        _flag, None, ("map",), "", "Whether tuple items become arguments; else as fits the task."
+    ),
+    "context": Option(
+        _flag, False, ("task",), "", "Pass the running task as keyword argument `task`."
+    ),
+    "name": Option(
+        _name, None, ("task", "call", "map", "flow"), "", "Name of the task, node or run."
+    ),
+}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Give ``"; did you mean 'x'?"`` for the nearest known word, or nothing."""
+    found = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(f) for f in found)}?" if found else ""
+
+
+def check_options(given: Mapping[str, Any], place: Place, who: str) -> dict[str, Any]:
+    """Check options said at a place, and give them in their normal form.
+
+    Parameters
+    ----------
+    given : mapping of str to object
+    place : Place
+    who : str
+        What they were said on, for the error: ``"task shop.add"``.
+
+    Returns
+    -------
+    dict
+        Only what was given. Seconds are floats, moments ints of milliseconds since 1970.
+
+    Raises
+    ------
+    ConfigError, GraphError
+        An option is unknown, in a wrong place, or has a value out of bounds. Which of the two:
+        `GraphError` for ``call``, ``map`` and ``flow``.
+    """
+    error = GraphError if place in ("call", "map", "flow") else ConfigError
+    out: dict[str, Any] = {}
+    for key, value in given.items():
+        option = OPTIONS.get(key)
+        if option is None:
+            raise error(f"{who}: there is no option {key!r}{nearest(key, OPTIONS)}")
+        if place not in option.places:
+            right = " or ".join(PLACES[p] for p in option.places)
+            raise error(f"{who}: option {key!r} does not go here; say it in {right}")
+        if value is None and option.default is None:
+            continue
+        try:
+            out[key] = option.check(value)
+        except ValueError as err:
+            raise error(f"{who}: {key}={value!r} {err}") from None
+    if out.get("delay") and out.get("eta"):
+        raise error(f"{who}: give delay= or eta=, not both")
+    return out
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """Whether and when a failed body runs again; see `OPTIONS` for each field."""
+
+    retries: int = 0
+    retry_delay: float = 0.0
+    backoff: float = 1.0
+    max_delay: float | None = None
+    jitter: bool = False
+    retry_on: tuple[str, ...] = ("builtins.Exception",)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> RetryPolicy:
+        """Take the fields of a policy out of checked options."""
+        return cls(**{k: _as_field(options[k]) for k in cls.__struct_fields__ if k in options})
+
+    def wants(self, exc: BaseException) -> bool:
+        """Whether an exception is one that is tried again."""
+        names = {f"{c.__module__}.{c.__qualname__}" for c in type(exc).__mro__}
+        return not names.isdisjoint(self.retry_on)
+
+
+def _as_field(value: Any) -> Any:
+    """MessagePack gives lists where tuples went in."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def wait_ms(policy: RetryPolicy, failed: int, rand: Callable[[], float] = random.random) -> int:
+    """Say how long to wait after the `failed`-th failed attempt (from 1), in milliseconds.
+
+    Examples
+    --------
+    >>> p = RetryPolicy(retries=9, retry_delay=2, backoff=2, max_delay=10)
+    >>> [wait_ms(p, k) for k in (1, 2, 3, 4)]
+    [2000, 4000, 8000, 10000]
+    """
+    longest = 30 * 86_400.0 if policy.max_delay is None else policy.max_delay
+    if policy.retry_delay == 0:
+        return 0
+    # an exponent this large has passed any bound already; without the cap a float overflows
+    wait = min(longest, policy.retry_delay * policy.backoff ** min(failed - 1, 64))
+    return round(wait * 1000 * (0.5 + 0.5 * rand() if policy.jitter else 1.0))

@@ -1,0 +1,533 @@
+# SPDX-License-Identifier: MIT
+"""The contract of a store: what is atomic, what is bounded, what may be repeated.
+
+A store keeps tasks and runs and moves them by the tables of `flowq.states`; it does not know why.
+Two rules hold for every method that changes something:
+
+* it is **one atomic step** (one Lua script, one transaction): all of it happened or nothing;
+* **calling it again after an answer was lost does no harm**: ids are made by the client, and a
+  settlement is fenced by its delivery number.
+
+The settling step, in words that all stores share::
+
+    finish(node, state):                       only from an unfinished state
+        state of the node := state; its cell is stored
+        for each child (in pages of PAGE edges, under a stored cursor):
+            the child's count for that state goes up by one
+            if the child is waiting: verdict(rule, parents, counts) -> start it, or finish it
+        in its owner: unfinished -1; failures, cancels, skips as Bits and state say
+        if the owner has no unfinished node left: finish(owner, outcome_of(its counts))
+    start(node):
+        a task       -> queued, or scheduled if it has a delay or an eta ahead
+        an expansion -> expanded, its entries start (none at all: it ends at once)
+        a join       -> finish(node, success)
+
+A node that is BLOCKED names its culprit: the culprit of the parent if that is blocked, else the
+parent itself if it is a task; for a parent that is an expansion, the expansion's own culprit. A
+failed expansion's culprit is that of its first inner node which failed or was blocked and is not
+forgiven. Culprits are stored as cells with the flag `CULPRIT`. The cell of an expansion that
+succeeds has the flag `TEMPLATE` and its row's `value`; of a join, a success whose body is empty
+and whose flag is `EMPTY`; those that end skipped or cancelled by a rule have a reason as text.
+
+Order at hand-out: higher priority first over all the queues asked for. Within a priority what a
+settlement queues or what comes back (retry, return, loss) goes before what was enqueued; otherwise
+first come first served, and nodes queued together in the order of their indexes.
+
+A message with losses is handed out only to a session that holds nothing, alone, and that session
+is handed nothing more until it is settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+from flowq.message import Delivery, Message
+from flowq.outcome import Outcome
+from flowq.plan import Plan, Ranges
+from flowq.states import State
+
+__all__ = [
+    "LAYOUT",
+    "MEMORY_OF_ENDED_MS",
+    "PAGE",
+    "REPLY_BYTES",
+    "SUBMIT_PAGE",
+    "UNKNOWN_PATIENCE_MS",
+    "DeadLetter",
+    "Look",
+    "Loss",
+    "NodeInfo",
+    "QueueInfo",
+    "RunInfo",
+    "SessionId",
+    "SessionInfo",
+    "Status",
+    "Step",
+    "Store",
+    "Swept",
+    "Verdict",
+]
+
+LAYOUT: Final = 1
+"""Number of the layout of stores; another one is refused."""
+PAGE: Final = 500
+"""Edges that one step walks at most; the rest stays under a stored cursor."""
+SUBMIT_PAGE: Final = 4_000
+"""Nodes that one call of ``submit`` carries at most; larger plans go in several."""
+REPLY_BYTES: Final = 1024 * 1024
+"""Bytes of upstream values that one answer carries at most (one cell goes whatever its size)."""
+MEMORY_OF_ENDED_MS: Final = 600_000
+"""An id is remembered so long after its end, whatever its time to live."""
+UNKNOWN_PATIENCE_MS: Final = 600_000
+"""A message whose task no worker knows becomes a dead letter after so long."""
+
+SessionId: TypeAlias = str
+"""Name of one life of a worker process: random, at most 40 characters of ``[a-z0-9-]``."""
+
+Verdict: TypeAlias = Literal["settled", "repeated", "stale"]
+"""``settled``: this call settled it. ``repeated``: an earlier call with the same delivery did.
+``stale``: the delivery is not the present one, nothing changed."""
+
+
+class SessionInfo(msgspec.Struct, frozen=True):
+    """One life of a worker process, as people and other consumers see it.
+
+    Attributes
+    ----------
+    id : str
+    host : str
+        For display, and to find sessions of this machine.
+    boot : str
+        Identity of this boot of the machine and its process namespace.
+    pid : int
+    pid_started : str
+        When the process began, as its system says: tells a reused pid.
+    kind : str
+        ``"process"`` or ``"thread"``.
+    lanes : int
+        Bodies that it runs at a time.
+    queues : tuple of str
+    tasks : tuple of str
+        Registered names that it knows.
+    started_ms, deadline_ms : int
+        `deadline_ms` is filled by the store.
+    held : int
+        How many messages it holds; filled by the store.
+    """
+
+    id: SessionId
+    host: str = ""
+    boot: str = ""
+    pid: int = 0
+    pid_started: str = ""
+    kind: str = "thread"
+    lanes: int = 1
+    queues: tuple[str, ...] = ("default",)
+    tasks: tuple[str, ...] = ()
+    started_ms: int = 0
+    deadline_ms: int = 0
+    held: int = 0
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What a step gives back.
+
+    Attributes
+    ----------
+    verdicts : list of Verdict
+        One for each outcome, in the order given.
+    deliveries : list of Delivery
+        What the session now holds in addition.
+    ready : int
+        How many messages are left in the queues asked for, those kept for a session that holds
+        nothing included.
+    alone : bool
+        Whether messages wait for a session that holds nothing.
+    next_ms : int or None
+        Milliseconds until the next scheduled message is due or the next session's deadline
+        passes, whichever is first (0 or more); None if there is neither.
+    stops : list of bytes
+        Ids that this session holds and that were cancelled.
+    """
+
+    verdicts: list[Verdict]
+    deliveries: list[Delivery]
+    ready: int = 0
+    alone: bool = False
+    next_ms: int | None = None
+    stops: list[bytes] = []
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the store knows of one id.
+
+    Attributes
+    ----------
+    state : State
+    attempt, losses : int
+        Failed attempts and lost workers so far; 0 once they are no longer kept.
+    due_ms : int
+        For ``scheduled``: when; else 0.
+    cell : bytes or None
+        For an ended task, node or run: its cell.
+    run : bool
+        Whether the id is a run's (then the state is its root's).
+    """
+
+    state: State
+    attempt: int = 0
+    losses: int = 0
+    due_ms: int = 0
+    cell: bytes | None = None
+    run: bool = False
+
+
+class RunInfo(msgspec.Struct, frozen=True):
+    """One run.
+
+    Attributes
+    ----------
+    id : bytes
+    name : str
+    state : State
+        The root's.
+    created_ms, ended_ms : int
+        `ended_ms` is 0 while it runs.
+    nodes : int
+        How many nodes it has, the root not counted.
+    value : bytes
+        Encoded template of its value.
+    """
+
+    id: bytes
+    name: str
+    state: State
+    created_ms: int
+    ended_ms: int
+    nodes: int
+    value: bytes
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """One node of a run.
+
+    Attributes
+    ----------
+    index : int
+    name : str
+    task : str
+        Registered name; empty for an expansion or a join.
+    kind : int
+        See `flowq.plan.Kind`.
+    owner : int
+    state : State
+    generation, attempt, losses : int
+    ready_ms, started_ms, ended_ms : int
+        When it first might run; when the body of the delivery that settled it began; when it
+        ended. 0 where it has not, or no body ran. While it is ``running``, `started_ms` is when it
+        was handed out.
+    parents : Ranges
+    culprit : int or None
+        Index of the node to blame, where there is one.
+    """
+
+    index: int
+    name: str
+    task: str
+    kind: int
+    owner: int
+    state: State
+    generation: int = 0
+    attempt: int = 0
+    losses: int = 0
+    ready_ms: int = 0
+    started_ms: int = 0
+    ended_ms: int = 0
+    parents: Ranges = ()
+    culprit: int | None = None
+
+
+class Loss(msgspec.Struct, frozen=True, array_like=True):
+    """A worker that was lost while it held a message."""
+
+    session: str
+    host: str
+    pid: int
+    delivery: int
+    at_ms: int
+    reason: str = ""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that will not run, kept with the reason."""
+
+    id: bytes
+    reason: str
+    at_ms: int
+    body: bytes
+    losses: list[Loss] = []
+
+
+class QueueInfo(msgspec.Struct, frozen=True):
+    """One queue: how many messages are ready in it."""
+
+    name: str
+    ready: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Counts over a whole store."""
+
+    queues: list[QueueInfo]
+    scheduled: int
+    running: int
+    dead: int
+    runs: int
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What one call of ``sweep`` did: how many it expired, continued, and found wrong."""
+
+    expired: int = 0
+    continued: int = 0
+    more: bool = False
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where state lives. One object may be used by several threads at once, and after a fork."""
+
+    url: str
+    """Where it is, without the password."""
+    shares_processes: bool
+    """Whether other processes see it; ``memory://`` does not."""
+
+    # --- what changes ---------------------------------------------------------------------------
+
+    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+        """Take tasks called alone (ids of 16 bytes), all in one atomic step.
+
+        Each becomes ``queued``, or ``scheduled`` if `delay_ms` or `due_ms` lies ahead.
+
+        Returns
+        -------
+        list of bool
+            False where the id exists already (unfinished, or ended and still remembered): nothing
+            changed, so an enqueue whose answer was lost can be repeated.
+        """
+        ...
+
+    def submit(self, plan: Plan) -> bool:
+        """Start a run. Until its last page is stored, no worker sees any of it.
+
+        One round trip up to `SUBMIT_PAGE` rows; larger plans go in pages, of which an abandoned
+        upload expires by itself within an hour. The last page starts the root in the same step.
+
+        Returns
+        -------
+        bool
+            False if the run exists already; nothing changed.
+        """
+        ...
+
+    def step(
+        self,
+        session: SessionId,
+        outcomes: Sequence[Outcome] = (),
+        *,
+        want: int = 0,
+        queues: Sequence[str] = ("default",),
+        lease_ms: int = 30_000,
+        bound_ms: int = 0,
+    ) -> Step:
+        """Settle outcomes, and hand out up to `want` messages: the one atomic step of a worker.
+
+        In this order: settle each outcome whose (id, delivery) this session holds; move on one
+        page of work that earlier steps left; take back what sessions past their deadline held
+        (a bounded number; each message counts a loss; over its `max_losses` it ends ``failed`` as
+        a dead letter); queue what is due; fail what is expired and would be handed out; hand out.
+        Moves the session's own deadline `lease_ms` ahead.
+
+        `want` > 1 is cut to this session's share of what is ready (ready / live sessions, rounded
+        up, at least 1) unless `want` is so small anyway. A message with ``prefetch=1`` is
+        handed out as the only one of its step. With ``max_losses == 0`` a lost message ends at its
+        first loss; otherwise when losses reach `max_losses`.
+
+        A settlement of a message that was cancelled while it ran ends it ``cancelled``, whatever
+        the outcome says; so does `RetryAt`, `GiveBack` or `Unknown` of one.
+
+        Parameters
+        ----------
+        session : SessionId
+            As given to `open_session`; a session that was released or lost begins anew by this.
+        outcomes : sequence of Outcome, at most 1,000
+        want : int, 0 to 1,000
+        queues : sequence of str
+            Highest priority over all of them first; where equal, the queues in the order given
+            (a worker rotates it).
+        lease_ms : int
+        bound_ms : int
+            Reserved; 0.
+
+        Raises
+        ------
+        StoreUnavailable
+            It is not known what happened. Call `held` before the next step, and repeat the
+            outcomes.
+        """
+        ...
+
+    def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:
+        """Register a session, so that people and other consumers see it. Repeating is safe."""
+        ...
+
+    def renew(
+        self, sessions: Sequence[SessionId], *, lease_ms: int = 30_000, period_ms: int = 10_000
+    ) -> list[list[bytes] | None]:
+        """Push back the deadlines of sessions, and learn what they must stop.
+
+        If nobody at all renewed or stepped for longer than `period_ms`, the store was out of
+        reach: every session's deadline (those not named here too) moves on by what the gap
+        exceeds the period, before anything is taken back.
+
+        Returns
+        -------
+        list
+            For each session the ids that were cancelled while it holds them, or None if the
+            session is not known (lost or released).
+        """
+        ...
+
+    def held(self, session: SessionId) -> list[Delivery]:
+        """Read back what a session holds, after an answer may have been lost."""
+        ...
+
+    def release(self, session: SessionId, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
+        """End a session: what it held goes back to its queues at once.
+
+        `lost` names the ids that it was running when it died: each counts a loss (see `step`),
+        `reason` (a signal, an exit code) is kept in their history. All others go back uncounted.
+        Releasing a session that is gone changes nothing.
+
+        Returns
+        -------
+        int
+            How many messages went back or ended.
+        """
+        ...
+
+    def cancel(self, ids: Sequence[bytes]) -> list[State | None]:
+        """Stop tasks or nodes (not runs).
+
+        Unstarted ones end ``cancelled`` in this step (with what depends on them); a running one is
+        marked, its session is told by `step` and `renew` and woken, and whatever it settles to
+        counts as ``cancelled``. Final ones stay.
+
+        Returns
+        -------
+        list of State or None
+            The state after the call; None for an id that is not known.
+        """
+        ...
+
+    def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
+        """Let an unstarted task become due at another time (neither: now).
+
+        Returns
+        -------
+        State or None
+            The state after the call: ``queued`` or ``scheduled`` if it was moved; any other state
+            (unchanged) if it was not ``queued`` or ``scheduled``; None if the id is not known.
+        """
+        ...
+
+    def sweep(self, *, limit: int = 1_000) -> Swept:
+        """Do a bounded part of the housekeeping: drop what has expired (no unfinished thing ever
+        does), fail messages that expired unseen, continue pages that were left, trim files."""
+        ...
+
+    def check(self, run: bytes) -> list[str]:
+        """Compare a run's stored counts with its nodes' states; give what is wrong, in words."""
+        ...
+
+    # --- what waits -----------------------------------------------------------------------------
+
+    def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:
+        """Sleep until work may be there (a hint, never a promise) or `timeout` seconds passed.
+
+        Returns
+        -------
+        bool
+            Whether a hint came.
+        """
+        ...
+
+    def wait_ended(self, ids: Sequence[bytes], *, timeout: float) -> bool:
+        """Sleep until one of these tasks, nodes or runs may have ended, or `timeout` seconds.
+
+        Returns at once if one of them has ended already or is not known. At most 1,000 ids.
+
+        Returns
+        -------
+        bool
+            Whether one may have ended (look to be sure).
+        """
+        ...
+
+    def wake(self) -> None:
+        """Let every `wait_ready` of this store *object* (all its threads) return now."""
+        ...
+
+    # --- what reads -----------------------------------------------------------------------------
+
+    def look(self, ids: Sequence[bytes], *, cells: bool = True) -> list[Look | None]:
+        """Say where ids stand; None where one is not known. One round trip, at most 1,000 ids."""
+        ...
+
+    def cells(self, run: bytes, ranges: Ranges) -> dict[int, bytes]:
+        """Read the cells of a run's nodes by index, those that exist; pages by bytes itself."""
+        ...
+
+    def message(self, id: bytes) -> bytes | None:
+        """Give the encoded message of a task or node, or None where it is no longer kept."""
+        ...
+
+    def run(self, id: bytes) -> RunInfo | None:
+        """Describe one run, or None."""
+        ...
+
+    def nodes(
+        self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
+    ) -> list[NodeInfo]:
+        """List nodes of a run by index (the root, index 0, included), those after `after`.
+
+        With `state`, only nodes in it; a page that is shorter than `limit` is the last one.
+        """
+        ...
+
+    def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
+        """List runs, newest first; `after` is the last id of the page before."""
+        ...
+
+    def sessions(self) -> list[SessionInfo]:
+        """List the sessions whose deadline has not passed."""
+        ...
+
+    def status(self) -> Status:
+        """Count."""
+        ...
+
+    def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
+        """List dead letters, newest first; `after` is the last id of the page before."""
+        ...
+
+    def dead_letter(self, id: bytes) -> DeadLetter | None:
+        """Give one dead letter, or None."""
+        ...
+
+    def close(self) -> None:
+        """Close connections; the object may be used again, and then opens new ones."""
+        ...

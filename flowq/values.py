@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: MIT
+"""From cells to Python values: what a node reads, what a handle gives.
+
+A template says how a value is put together; cells hold the pieces. Where a piece has no value, a
+`Failure`, `Skipped`, `Cancelled` or `Pending` stands in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from flowq.errors import (
+    Cancelled,
+    DecodeError,
+    Failure,
+    FlowqError,
+    NotProduced,
+    Pending,
+    RunCancelled,
+    Skipped,
+    TaskError,
+    WorkerLost,
+)
+from flowq.message import (
+    CULPRIT,
+    EMPTY,
+    NO_NODE,
+    TEMPLATE,
+    Cell,
+    Const,
+    Delivery,
+    Items,
+    Lit,
+    Message,
+    Ref,
+    Seq,
+    Template,
+    Value,
+    decode_template,
+    id_text,
+    node_id,
+    read_cell,
+)
+from flowq.message import Mapping as MappingTemplate
+from flowq.plan import ranges_of
+from flowq.serializer import Serializer
+from flowq.states import State
+from flowq.storage.base import Store
+
+__all__ = ["MISSING", "Values", "failure_of", "load_args", "nodes_of", "raise_for", "value_of"]
+
+_value = msgspec.msgpack.Decoder(Value).decode
+_failure = msgspec.msgpack.Decoder(Failure).decode
+
+MISSING = (Failure, Skipped, Cancelled, Pending)
+"""What stands where a value is missing."""
+
+
+def value_of(cell: Cell, serializer: Serializer) -> Any:
+    """Give the value in the cell of a success.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are broken, or of a codec that this app does not use.
+    """
+    if cell.flags & EMPTY:
+        return None
+    try:
+        return serializer.loads(_value(cell.body).payload)
+    except msgspec.MsgspecError as err:
+        raise DecodeError(f"a result that cannot be read: {err}") from None
+
+
+def failure_of(cell: Cell) -> Failure:
+    """Give the failure in the cell of a task that failed."""
+    try:
+        return _failure(cell.body)
+    except msgspec.MsgspecError as err:
+        raise DecodeError(f"a failure that cannot be read: {err}") from None
+
+
+def nodes_of(template: Template) -> Iterator[int]:
+    """Go through the nodes that a template names, those below them left out."""
+    if isinstance(template, Ref):
+        yield template.node
+    elif isinstance(template, Items):
+        yield from range(template.first, template.first + template.count)
+    elif isinstance(template, Seq):
+        for item in template.items:
+            yield from nodes_of(item)
+    elif isinstance(template, MappingTemplate):
+        for key, item in template.items:
+            yield from nodes_of(key)
+            yield from nodes_of(item)
+
+
+class Values:
+    """The values of one run's nodes, read from its store as far as they are needed.
+
+    Parameters
+    ----------
+    store : Store
+    run : bytes
+        16 bytes: the run's id.
+    serializer : Serializer
+    cells : mapping of int to bytes
+        Cells that are at hand already.
+    complete : bool
+        Whether a node that is not among `cells` has none (it has not ended).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: bytes,
+        serializer: Serializer,
+        cells: Mapping[int, bytes] | None = None,
+        complete: bool = False,
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._serializer = serializer
+        self._cells: dict[int, bytes | None] = dict(cells or {})
+        self._complete = complete
+
+    def resolve(self, template: Template, pool: Sequence[Any] = ()) -> Any:
+        """Put a value together.
+
+        Raises
+        ------
+        LookupError, TypeError
+            An item that a reference asks for is not in the value.
+        """
+        self._fetch(nodes_of(template), self._complete)
+        return self._build(template, pool)
+
+    def cell(self, node: int) -> Cell | None:
+        """Give the cell of a node, or None if it has not ended."""
+        self._fetch((node,), False)
+        raw = self._cells.get(node)
+        return None if raw is None else read_cell(raw)
+
+    def node(self, node: int) -> Any:
+        """Give the value of a node, or what stands in its place."""
+        raw = self._cells.get(node)
+        if raw is None:
+            return self._named(Pending, node)
+        cell = read_cell(raw)
+        if cell.state == State.SUCCESS:
+            if cell.flags & TEMPLATE:
+                inner = decode_template(cell.body)
+                self._fetch(nodes_of(inner), False)
+                return self._build(inner, ())
+            return value_of(cell, self._serializer)
+        if cell.flags & CULPRIT:
+            return self.blame(cell)
+        if cell.state == State.FAILED:
+            return failure_of(cell)
+        kind = Skipped if cell.state == State.SKIPPED else Cancelled
+        return self._named(kind, node, cell.body.decode("utf-8", "replace"))
+
+    def blame(self, cell: Cell) -> Failure | Cancelled:
+        """Follow a culprit to the failure that it names."""
+        seen = 0
+        while cell.flags & CULPRIT:
+            index = int.from_bytes(cell.body[:4], "big")
+            found = None if index == NO_NODE else self.cell(index)
+            seen += 1
+            if found is None or seen > 1_000:
+                where = id_text(node_id(self._run, index)) if index != NO_NODE else "?"
+                return Failure("", where, None, "error", "", "failed; the cause is not kept")
+            cell = found
+        if cell.state != State.FAILED:
+            return Cancelled("", id_text(self._run), None, cell.body.decode("utf-8", "replace"))
+        return failure_of(cell)
+
+    def _fetch(self, nodes: Iterable[int], complete: bool) -> None:
+        if complete:
+            return
+        lacking = [n for n in nodes if n not in self._cells]
+        if lacking:
+            found = self._store.cells(self._run, ranges_of(lacking))
+            self._cells.update((n, found.get(n)) for n in lacking)
+
+    def _named(self, kind: type[Any], node: int, *reason: str) -> Any:
+        info = self._store.nodes(self._run, after=node - 1, limit=1)
+        name, task = (info[0].name, info[0].task) if info else (None, "")
+        return kind(task, id_text(node_id(self._run, node)), name, *reason)
+
+    def _build(self, template: Template, pool: Sequence[Any]) -> Any:
+        if isinstance(template, Ref):
+            value = self.node(template.node)
+            if isinstance(value, MISSING):
+                return value
+            for key in template.path:
+                value = value[key]
+            return value
+        if isinstance(template, Items):
+            values = [self.node(template.first + i) for i in range(template.count)]
+            return [v for v in values if type(v) is not Skipped] if template.drop else values
+        if isinstance(template, Lit):
+            return pool[template.index]
+        if isinstance(template, Const):
+            return template.value
+        if isinstance(template, Seq):
+            made = [self._build(item, pool) for item in template.items]
+            return tuple(made) if template.tuple_ else made
+        return {self._build(k, pool): self._build(v, pool) for k, v in template.items}
+
+
+def load_args(
+    message: Message, delivery: Delivery, store: Store, serializer: Serializer
+) -> tuple[list[Any], dict[str, Any]]:
+    """Give the arguments of a delivery: what its payload holds, and what comes over edges.
+
+    Raises
+    ------
+    DecodeError
+        The payload cannot be read.
+    LookupError, TypeError
+        An item that an edge asks for is not in the value of the node above.
+    """
+    loaded = serializer.loads(message.payload)
+    try:
+        args, kwargs, pool = loaded if len(loaded) == 3 else (*loaded, ())
+        args = list(args)
+    except (TypeError, ValueError):
+        raise DecodeError("a payload that holds no arguments") from None
+    if message.bindings:
+        values = Values(store, message.id[:16], serializer, delivery.values, delivery.complete)
+        for binding in message.bindings:
+            value = values.resolve(binding.value, pool)
+            if isinstance(binding.to, int):
+                args[binding.to] = value
+            else:
+                kwargs[binding.to] = value
+    return args, kwargs
+
+
+def raise_for(value: Failure | Skipped | Cancelled | Pending) -> FlowqError:
+    """Give the error that a caller sees for what stands in place of a value."""
+    if isinstance(value, Failure):
+        return WorkerLost(value) if value.reason == "lost" else TaskError(value)
+    who = value.node or value.task or value.id
+    reason = getattr(value, "reason", "")
+    because = f": {reason}" if reason else ""
+    if isinstance(value, Cancelled):
+        return RunCancelled(f"{who} was cancelled{because}")
+    if isinstance(value, Skipped):
+        return NotProduced(f"{who} was skipped, so there is no value{because}")
+    return NotProduced(f"{who} has not ended")
