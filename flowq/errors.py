@@ -307,7 +307,7 @@ class StoreVersionError(StoreError):
     """The store was laid out by another version, or belongs to another app."""
 
 
-class Retry(Exception):  # noqa: N818 - what a body raises on purpose is no error
+class Retry(Exception):
     """Raise in a task's body to be run again, whatever the exception filter says.
 
     Uses up one of ``retries``; when none is left, the task fails with this as its error.
@@ -325,7 +325,7 @@ class Retry(Exception):  # noqa: N818 - what a body raises on purpose is no erro
         self.delay = delay
 
 
-class Skip(Exception):  # noqa: N818
+class Skip(Exception):
     """Raise in a task's body to end it as ``skipped``: it was not wanted, nothing is wrong."""
 
     def __init__(self, reason: str = "") -> None:

@@ -82,11 +82,11 @@ def split_node(id: bytes) -> tuple[bytes, int]:
 
 
 def id_text(id: bytes) -> str:
-    """Write an id as people see it: a UUID, with ``:index`` behind it for a node.
+    r"""Write an id as people see it: a UUID, with ``:index`` behind it for a node.
 
     Examples
     --------
-    >>> id_text(bytes(16) + b"\\0\\0\\0\\7")
+    >>> id_text(bytes(16) + b"\0\0\0\7")
     '00000000-0000-0000-0000-000000000000:7'
     """
     h = id[:16].hex()

@@ -445,8 +445,11 @@ class Store(Protocol):
         ...
 
     def sweep(self, *, limit: int = 1_000) -> Swept:
-        """Do a bounded part of the housekeeping: drop what has expired (no unfinished thing ever
-        does), fail messages that expired unseen, continue pages that were left, trim files."""
+        """Do a bounded part of the housekeeping.
+
+        Drop what has expired (no unfinished thing ever does), fail messages that expired unseen,
+        continue pages that were left, trim files.
+        """
         ...
 
     def check(self, run: bytes) -> list[str]:
