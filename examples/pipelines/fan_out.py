@@ -11,6 +11,7 @@ has to wait at all.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def total(counts: list[int]) -> int:
 def slices(limit: int, parts: int) -> list[tuple[int, int]]:
     """Cut the numbers below `limit` into parts of about the same length."""
     edges = [limit * i // parts for i in range(parts + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from flowq import FlowQ, TaskError
 q = FlowQ("first_steps")
 
 
-# --- tasks: plain functions with a decorator -------------------------------------------------------
+# --- tasks: plain functions with a decorator ---------------------------------------------------
 
 
 @q.task
@@ -60,7 +60,7 @@ def lengths(words: list[str]) -> dict[str, int]:
     return {word: len(word) for word in words}
 
 
-# --- the programs ----------------------------------------------------------------------------------
+# --- the programs ------------------------------------------------------------------------------
 
 
 def call_and_wait() -> int:

@@ -42,7 +42,7 @@ HERE = Path(__file__).resolve().parent
 q = FlowQ("nightly_etl", retries=2, retry_delay=1)
 
 
-# --- the tasks: thin, since the work is done by plain functions ------------------------------------
+# --- the tasks: thin, since the work is done by plain functions --------------------------------
 
 
 @q.task
@@ -102,7 +102,7 @@ def note(work: str) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-# --- the pipeline --------------------------------------------------------------------------------
+# --- the pipeline ----------------------------------------------------------------------------
 
 
 def pipeline(months: Sequence[int], rows: int | None, work: str, out: str) -> DAG:
@@ -141,7 +141,7 @@ def work_of(run_id: str, out: Path) -> Path:
     raise SystemExit(f"{out / 'work'} has nothing of run {run_id}: say --out as when it started")
 
 
-# --- the command ---------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
