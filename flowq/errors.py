@@ -9,7 +9,8 @@
     ├ GraphError           at build; names the node and the parameter            (ValueError)
     │ ├ CycleError
     │ ├ BindingError                                                             (TypeError)
-    │ └ UnknownTask                                                              (LookupError)
+    │ ├ UnknownTask                                                              (LookupError)
+    │ └ NodeUsedAsValue                                                          (TypeError)
     ├ PayloadError         keeps the cause, never the payload
     │ ├ PayloadTooLarge
     │ └ DecodeError
@@ -19,6 +20,7 @@
     ├ NotProduced          why there is no value
     │ ├ RunCancelled
     │ └ ResultMissing                                                            (LookupError)
+    ├ BlockingInTask       a body waits for another task                         (RuntimeError)
     ├ ResultTimeout                                                              (TimeoutError)
     └ StoreError
       ├ StoreUnavailable   it is not known what happened; trying again is safe   (ConnectionError)
@@ -30,6 +32,8 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +41,7 @@ import msgspec
 
 __all__ = [
     "BindingError",
+    "BlockingInTask",
     "Cancelled",
     "ConfigError",
     "CycleError",
@@ -46,6 +51,7 @@ __all__ = [
     "GraphError",
     "GroupError",
     "Interrupted",
+    "NodeUsedAsValue",
     "NotProduced",
     "PayloadError",
     "PayloadTooLarge",
@@ -93,6 +99,10 @@ class BindingError(GraphError, TypeError):
 
 class UnknownTask(GraphError, LookupError):
     """A task name that the app has not registered; the text gives the nearest names known."""
+
+
+class NodeUsedAsValue(GraphError, TypeError):
+    """A step was used as if its value were known; it is known only when the graph runs."""
 
 
 class PayloadError(FlowqError):
@@ -248,13 +258,30 @@ class WorkerLost(TaskError):
     """The worker died while it ran the task, more often than ``max_losses`` allows."""
 
 
-class GroupError(TaskError):
+if sys.version_info >= (3, 11):
+
+    class _Several(TaskError, builtins.ExceptionGroup[FlowqError]):
+        """What makes a `GroupError` an ``ExceptionGroup`` too, where Python has them."""
+
+        def __new__(cls, failures: Sequence[Failure | Skipped | Cancelled], total: int) -> _Several:
+            return super().__new__(cls, "members have no value", [_error_of(f) for f in failures])
+
+else:
+
+    class _Several(TaskError):
+        """What `GroupError` is where Python has no exception groups."""
+
+
+class GroupError(_Several):
     """A map or group has ended and some of its members have no value.
+
+    On Python 3.11 and later it is also an ``ExceptionGroup`` of a `TaskError`, `NotProduced` or
+    `RunCancelled` for each of those members.
 
     Attributes
     ----------
     failures : list of Failure, Skipped or Cancelled
-        One for each member without a value, in the order of the members.
+        One for each member without a value, in the order of the members; at least one.
     total : int
         How many members there are.
     """
@@ -289,6 +316,16 @@ class RunCancelled(NotProduced):
 
 class ResultMissing(NotProduced, LookupError):
     """The store does not know this id: never enqueued here, or expired (``result_ttl``)."""
+
+
+def _error_of(gone: Failure | Skipped | Cancelled) -> FlowqError:
+    if isinstance(gone, Failure):
+        return WorkerLost(gone) if gone.reason == "lost" else TaskError(gone)
+    return RunCancelled(repr(gone)) if isinstance(gone, Cancelled) else NotProduced(repr(gone))
+
+
+class BlockingInTask(FlowqError, RuntimeError):
+    """A body waits for another task: a pool whose workers all wait has none left to run it."""
 
 
 class ResultTimeout(FlowqError, TimeoutError):
