@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: MIT
+"""The examples as a user runs them: on both stores, with processes and threads, and killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from flowq.message import id_bytes
+from tests.servers import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "pipelines"
+STORES = ("sqlite", "redis")
+
+# What a stranger can count again from the source: all rows, and those without a departure.
+ALL_FLIGHTS, NEVER_LEFT, AIRLINES = 336_776, 8_255, 16
+SLICE = ["--months", "1-3", "--rows", "1500"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A server of this file's own: the examples' apps have fixed names."""
+    if os.environ.get("FLOWQ_TEST_NO_REDIS") == "1":
+        pytest.skip("FLOWQ_TEST_NO_REDIS=1")
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the state goes, on each store in turn."""
+    if request.param == "redis":
+        return str(request.getfixturevalue("server").url)
+    return f"sqlite:///{tmp_path / 'flowq.db'}"
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The nightly example as a module, for looking at its runs and its computation."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import nightly_etl
+
+    yield nightly_etl
+    nightly_etl.q.store.close()
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).parent == EXAMPLES:
+            del sys.modules[name]
+
+
+def run(example: str, *args: str | Path, check: bool = True) -> str:
+    """Run an example to its end; gives what it printed."""
+    out = subprocess.run(
+        [sys.executable, EXAMPLES / example, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    if check:
+        assert out.returncode == 0, out.stdout + out.stderr
+    return out.stdout
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """What a report says, as data."""
+    found: dict[str, Any] = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    return found
+
+
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait until it holds; gives what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+    return found
+
+
+# --- the nightly job
+
+
+@pytest.mark.timeout(240)
+def test_the_demo_counts_every_flight(job: Any, tmp_path: Path) -> None:
+    # given, when
+    printed = run("nightly_etl.py", "--out", tmp_path)
+
+    # then: the totals are known, and every figure is that of one pass without flowq
+    totals = figures(tmp_path)["totals"]
+    assert (totals["flights"], totals["cancelled"]) == (ALL_FLIGHTS, NEVER_LEFT)
+    assert totals["carriers"] == AIRLINES
+    assert "the same figures in one go" in printed
+    assert not list((tmp_path / "work").iterdir()), "the working folder is gone"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_the_report_is_the_same_on_every_store_and_pool(
+    job: Any, url: str, kind: str, tmp_path: Path
+) -> None:
+    # given, when
+    printed = run("nightly_etl.py", *SLICE, "--out", tmp_path, "--url", url, "--kind", kind)
+
+    # then
+    assert figures(tmp_path) == job.flights.in_one_go([1, 2, 3], 1500)
+    assert figures(tmp_path)["totals"]["flights"] == 4500
+    for step in ("extract", "tables", "clean-01", "clean-03", "join", "report"):
+        assert re.search(rf"{step} +success", printed), step
+    svg = ElementTree.parse(tmp_path / "delays.svg").getroot()
+    assert svg.tag.endswith("svg")
+    assert "Leaving New York late" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    with open(tmp_path / "delays.csv", encoding="utf-8", newline="") as file:
+        assert sum(int(row["flights"]) for row in csv.DictReader(file)) == 4500
+
+
+class Worker:
+    """``flowq worker nightly_etl:q``, to be killed."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        command = [os.path.join(sysconfig.get_path("scripts"), "flowq"), "worker"]
+        command += ["nightly_etl:q", "-w", "2", "-k", "process", "--url", url]
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                command, cwd=EXAMPLES, stdout=file, stderr=file, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """The consumer dies; its workers must notice by themselves."""
+        self.process.kill()
+        self.process.wait()
+
+    def kill_all(self) -> None:
+        """The consumer and its workers die at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End it as an administrator would."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.mark.timeout(240)
+def test_kills_in_the_middle_change_nothing(job: Any, url: str, tmp_path: Path) -> None:
+    # given a run of 18 steps, and no worker yet
+    log = tmp_path / "worker.log"
+    job.q.use_url(url)
+    months = list(job.flights.MONTHS)
+    started = job.start(months, 6000, tmp_path)
+    work = job.work_of(started.id, tmp_path)
+    settled: list[tuple[set[str], Counter[str]]] = []
+
+    def done() -> set[str]:
+        return {node.name for node in started.nodes() if str(node.state) == "success"}
+
+    def executions() -> Counter[str]:
+        path = work / "executions.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return Counter(json.loads(line)["node"] for line in lines)
+
+    # when the consumer is killed three times in the middle, and started again each time
+    for enough, kill in ((1, Worker.kill_all), (5, Worker.kill), (10, Worker.kill_all)):
+        worker = Worker(url, log)
+        until(lambda: len(done()) >= enough)  # noqa: B023
+        kill(worker)
+        assert not started.ready, "killed too late to be in the middle"
+        settled.append((done(), executions()))
+    worker = Worker(url, log)
+    value = started.get(timeout=120)
+    assert worker.stop() == 0, log.read_text()
+
+    # then the report is the same, and nothing that had been settled ran again
+    assert figures(tmp_path) == job.flights.in_one_go(months, 6000)
+    assert value["totals"]["flights"] == 12 * 6000
+    final = executions()
+    for names, before in settled:
+        assert {n: final[n] for n in names} == {n: before[n] for n in names}
+    assert set(final) == {node.name for node in started.nodes() if node.task}
+    assert final.total() <= 18 + 3 * 2, "each kill costs at most what its two workers ran"
+    assert job.q.store.check(id_bytes(started.id)) == []
+
+
+@pytest.mark.timeout(180)
+def test_the_script_itself_may_be_killed_and_resumed(job: Any, url: str, tmp_path: Path) -> None:
+    # given a script that is killed with all its workers once some steps have ended
+    args = ["--rows", "6000", "--out", str(tmp_path), "--url", url]
+    script = subprocess.Popen(
+        [sys.executable, EXAMPLES / "nightly_etl.py", *args],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert script.stdout is not None
+    run_id = script.stdout.readline().split()[1]
+    job.q.use_url(url)
+    until(lambda: sum(str(n.state) == "success" for n in job.q.run(run_id).nodes()) >= 4)
+    os.killpg(script.pid, signal.SIGKILL)
+    script.wait()
+    script.stdout.close()
+
+    # when
+    printed = run("nightly_etl.py", *args, "--resume", run_id)
+
+    # then
+    assert "the same figures in one go" in printed
+    assert figures(tmp_path)["totals"]["flights"] == 12 * 6000
+
+
+@pytest.mark.timeout(120)
+def test_workers_may_be_started_elsewhere(url: str, tmp_path: Path) -> None:
+    worker = Worker(url, tmp_path / "worker.log")
+    try:
+        printed = run("nightly_etl.py", *SLICE, "--out", tmp_path, "--url", url, "--no-worker")
+    finally:
+        status = worker.stop()
+
+    assert status == 0
+    assert "flowq worker nightly_etl:q" in printed
+    assert figures(tmp_path)["totals"]["flights"] == 4500
+
+
+# --- the others
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_fan_out_counts_the_primes(url: str, kind: str) -> None:
+    printed = run("fan_out.py", "--limit", "100000", "--url", url, "--kind", kind)
+
+    assert re.findall(r"([\d,]+)(?: primes below 100,000)?$", printed, re.MULTILINE) == (
+        ["9,592"] * 3
+    )
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_the_word_count_is_that_of_one_loop(url: str, kind: str) -> None:
+    printed = run(
+        "wordcount_stdlib.py", "--files", "60", "--top", "3", "--url", url, "--kind", kind
+    )
+
+    assert "60 files" in printed
+    assert re.search(r"^ +[\d,]+  self$", printed, re.MULTILINE)
+    assert "check: the same as in one loop" in printed
+
+
+@pytest.mark.timeout(180)
+def test_the_first_steps_show_what_they_say(url: str) -> None:
+    printed = run("first_steps.py", "--url", url)
+
+    for line in (
+        "add(2, 3) = 5",
+        "at once: None; later: slept 0.5 s",
+        "100 tasks, one worker: the sum is 9,900",
+        "60 tasks ran in 5 processes",
+        "state     scheduled",
+        "args      (20, 22)",
+        "priority  5",
+        "after a cancel: cancelled",
+        "first_steps.divide failed after 3 attempts: ZeroDivisionError('division by zero')",
+        "was it a ZeroDivisionError? True",
+        "map: [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]",
+        "42 HELLO! {'one': 3, 'three': 5}",
+    ):
+        assert line in printed.splitlines(), printed
+
+
+def test_one_program_runs_by_itself_and_a_wrong_name_is_told(url: str) -> None:
+    assert "add(2, 3) = 5" in run("first_steps.py", "call_and_wait", "--url", url)
+
+    out = subprocess.run(
+        [sys.executable, EXAMPLES / "first_steps.py", "nothing"], capture_output=True, text=True
+    )
+
+    assert out.returncode == 2
+    assert "there is no program nothing" in out.stderr
