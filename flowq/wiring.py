@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowq.plan import Plan
     from flowq.serializer import Serializer
 
-__all__ = ["RunHandle", "Submitter", "TaskSpec"]
+__all__ = ["HABITS", "RunHandle", "Submitter", "TaskSpec", "habit"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -96,3 +96,69 @@ class Submitter(Protocol):
         ``ResultGroup`` over them.
         """
         ...
+
+
+HABITS: dict[str, str] = {
+    # Celery
+    "delay": "call the task: add(1, 2) enqueues; to wait, add.options(delay=60)(1, 2)",
+    "apply_async": "add.options(delay=60, priority=5)(1, 2) enqueues with options",
+    "apply": "add.call_local(1, 2) runs it here",
+    "si": "write a.s() >> b.s() for order without a value",
+    "signature": "write add.s(1, 2)",
+    "subtask": "write add.s(1, 2)",
+    "link": "write a.s() | b.s()",
+    "link_error": "write b.options(trigger_rule='one_failed').s() after it",
+    "set": "write .options(priority=5)",
+    "clone": "signatures do not change; write .options(...) for a copy with other options",
+    "freeze": "start it and read .id",
+    "skew": "write .options(delay=...) on the members",
+    "chunks": "write .map(...); messages travel in batches by themselves",
+    "update_state": "log, or return a value",
+    "retry": "raise flowq.Retry(delay=...) in the body, or declare @q.task(retries=3)",
+    "revoke": "write .cancel() on what starting gave",
+    "forget": "say .options(result_ttl=0), or let it expire",
+    "successful": "compare .state with 'success'",
+    "status": "read .state",
+    # Huey
+    "then": "write a.s() | b.s()",
+    "error": "write b.options(trigger_rule='one_failed').s() after it",
+    "is_ready": "read .ready on what starting gave",
+    "is_revoked": "read .state",
+    "restore": "enqueue it again; what is cancelled stays so",
+    "reset": "reading a result does not destroy it",
+    # RQ, Dramatiq, taskiq, arq
+    "enqueue": "call the task, or .start() a composition",
+    "enqueue_in": "write add.options(delay=60)(1, 2)",
+    "enqueue_at": "write add.options(eta=moment)(1, 2)",
+    "send": "call the task: add(1, 2) enqueues",
+    "send_with_options": "add.options(delay=60)(1, 2) enqueues with options",
+    "message": "write add.s(1, 2)",
+    "pipe": "write a.s() | b.s()",
+    "kiq": "call the task: add(1, 2) enqueues",
+    "kicker": "write add.options(...)(1, 2)",
+    "job": "call the task: add(1, 2) enqueues",
+    # Airflow, Prefect, Dagster
+    "set_upstream": "write .after(other), or other >> this",
+    "set_downstream": "write this >> other",
+    "expand": "write .map(xs)",
+    "partial": "write .s(...) with what is bound, then .map(xs)",
+    "override": "write .options(...)",
+    "submit": "call the task, or .start() a composition",
+    "run": "write .start(), or call the task",
+    "wait_for": "write .after(other)",
+    "with_options": "write .options(...)",
+    "execution_timeout": "timeouts are not supported yet",
+}
+"""Words of other libraries, and what flowq says instead. Shared by tasks and compositions."""
+
+
+def habit(name: str, who: str) -> str | None:
+    """The answer to a word of another library; None if it is not known.
+
+    Examples
+    --------
+    >>> habit("si", "a signature")
+    "a signature has no 'si'; write a.s() >> b.s() for order without a value"
+    """
+    said = HABITS.get(name)
+    return None if said is None else f"{who} has no {name!r}; {said}"

@@ -1,0 +1,520 @@
+# SPDX-License-Identifier: MIT
+"""From a graph to a plan: names, rules and priorities become rows of numbers.
+
+Rows lie in topological order, each expansion before what is inside it; a map's items lie next to
+each other, and their insides behind them. Nothing past this module can tell a chain from a DAG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from flowq.errors import GraphError, PayloadError, UnknownTask
+from flowq.graph import Body, Graph, Node, Take, check_call, leaves, with_element
+from flowq.message import (
+    NO_NODE,
+    Binding,
+    Const,
+    Items,
+    Lit,
+    Message,
+    Ref,
+    Seq,
+    Template,
+    encode_template,
+    new_id,
+    node_id,
+)
+from flowq.message import Mapping as MappingTemplate
+from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges, ranges_of
+from flowq.policy import MAX_PRIORITY, OPTIONS, RetryPolicy
+from flowq.states import Rule, trigger_rule
+from flowq.wiring import Submitter, TaskSpec
+
+__all__ = ["build_message", "lower"]
+
+_RETRY: Final = RetryPolicy.__struct_fields__
+_ALONE: Final = Rule(0, 0, 0, 0, 0)
+MAX_NAME: Final = 200
+
+
+class Settings:
+    """The fields of a message that options decide, in the order of `Message` from ``queue`` on."""
+
+    __slots__ = ("fields", "policy", "prefetch")
+
+    def __init__(self, spec: TaskSpec, options: Mapping[str, Any], priority: int) -> None:
+        declared = spec.options
+
+        def of(name: str) -> Any:
+            value = options.get(name, declared.get(name))
+            return OPTIONS[name].default if value is None else value
+
+        # a delay on the call replaces an eta of the declaration, and the other way round
+        delay, eta = of("delay"), of("eta")
+        if "delay" in options:
+            eta = None
+        elif "eta" in options:
+            delay = 0
+        expires = of("expires")
+        at = isinstance(expires, int)
+        self.fields = (
+            of("queue"),
+            priority,
+            round(delay * 1000),
+            eta or 0,
+            0 if at else round((expires or 0) * 1000),
+            expires if at else 0,
+            round(of("result_ttl") * 1000),
+            round(of("failed_ttl") * 1000),
+            of("max_losses"),
+        )
+        self.policy = {
+            k: options[k] for k in _RETRY if k in options and options[k] != declared.get(k)
+        }
+        self.prefetch: int = of("prefetch")
+
+
+def own_priority(spec: TaskSpec, options: Mapping[str, Any]) -> int | None:
+    """The priority that is set for a call, or for its task; None if neither is."""
+    found: int | None = options.get("priority", spec.options.get("priority"))
+    return found
+
+
+def build_message(
+    spec: TaskSpec,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    id: bytes | None = None,
+) -> Message:
+    """Make the message of a task that is called alone.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+    args, kwargs
+        Plain arguments.
+    options : mapping
+        Checked options of the call.
+    id : bytes, optional
+        16 bytes; a new one unless given.
+
+    Raises
+    ------
+    BindingError
+        The arguments do not fit the task.
+    GraphError
+        A trigger rule asks for parents.
+    PayloadError, PayloadTooLarge
+        The arguments cannot travel.
+    """
+    check_call(spec, args, kwargs)
+    settings = Settings(spec, options, own_priority(spec, options) or 0)
+    payload = spec.submitter.serializer.dumps((args, kwargs), f"arguments of {spec.name}")
+    return Message(
+        id or new_id(),
+        spec.name,
+        payload,
+        *settings.fields,
+        "",
+        (),
+        settings.policy,
+        None,
+        settings.prefetch,
+    )
+
+
+def lower(graph: Graph, submitter: Submitter) -> Plan:
+    """Turn a checked graph into a plan that a store can be given.
+
+    Raises
+    ------
+    UnknownTask
+        A task of the graph is not registered with the app.
+    PayloadError, PayloadTooLarge
+        Arguments cannot travel; the text names the node.
+    """
+    return _Lowering(graph, submitter).plan()
+
+
+class _Lowering:
+    """One graph on its way to a plan."""
+
+    def __init__(self, graph: Graph, submitter: Submitter) -> None:
+        self._graph = graph
+        self._serializer = submitter.serializer
+        self._run = new_id()
+        self._options = {**submitter.run_defaults, **graph.options}
+        self._base_priority: int = graph.options.get("priority") or 0
+        self._sizes: dict[Body, int] = {}
+        self._settings: dict[Any, Settings] = {}
+        self._payloads: dict[Any, bytes] = {}
+        self._forgiven: set[Node] = set()
+        self._named: set[Node] = set()
+        self._priorities: dict[Node, int] = {}
+        self._rows: list[NodeRow] = []
+        bodies = list(graph.bodies())
+        self._know_tasks(bodies, submitter)
+        for body in reversed(bodies):
+            self._sizes[body] = sum(self._size(node) for node in body.nodes)
+            self._forgive(body)
+        self._prioritise(bodies)
+
+    def plan(self) -> Plan:
+        """Make the rows."""
+        root = self._graph.root
+        self._rows = [None] * self._size(root)  # type: ignore[list-item]
+        root.index = 0
+        name = self._graph.name
+        self._emit(root, name)
+        ttl, failed = (
+            round(self._options.get(k, OPTIONS[k].default) * 1000)
+            for k in ("result_ttl", "failed_ttl")
+        )
+        return Plan(self._run, name, self._rows, ttl, failed)
+
+    # --- facts about the whole graph -------------------------------------------------------------
+
+    def _know_tasks(self, bodies: list[Body], submitter: Submitter) -> None:
+        known: set[TaskSpec] = set()
+        for body in bodies:
+            for node in body.nodes:
+                if node.spec is not None and node.spec not in known:
+                    try:
+                        submitter.spec(node.spec.name)
+                    except UnknownTask as err:
+                        raise UnknownTask(f"{node.who}: {err}") from None
+                    known.add(node.spec)
+
+    def _size(self, node: Node) -> int:
+        """How many rows a node takes, what is inside it included."""
+        if node.inner is None:
+            return 1
+        inside = self._sizes[node.inner]
+        if node.items is None:
+            return 1 + inside
+        return 1 + len(node.items) * (1 if _is_plain_map(node) else 1 + inside)
+
+    def _forgive(self, body: Body) -> None:
+        """Find what the value names, and whose failure does not count (semantics, section 4)."""
+        named = {n for n in leaves(body.value) if n.body is body}
+        self._named |= named
+        for node in reversed(body.nodes):
+            if node in named or not node.children:
+                continue
+            if all(c in self._forgiven or _needs_some(c) for c in node.children):
+                self._forgiven.add(node)
+
+    def _prioritise(self, bodies: list[Body]) -> None:
+        """Find final priorities (semantics, section 7): the highest set below, unless set here."""
+        inside: dict[Node, int | None] = {}
+        for body in reversed(bodies):
+            if body.owner is not None:
+                every = [_set(n) for n in body.nodes] + [inside.get(n) for n in body.nodes]
+                inside[body.owner] = _highest(every)
+        below: dict[Node, int | None] = {self._graph.root: None}
+        for body in bodies:
+            owner = body.owner
+            around = below[owner] if owner is not None else None
+            if owner is not None and owner is not self._graph.root:
+                around = _highest((_set(owner), around))
+            up: dict[Node, int | None] = {}
+            for node in reversed(body.nodes):
+                down = _highest([around, *(up[c] for c in node.children)])
+                below[node] = down
+                up[node] = _highest((_set(node), inside.get(node), down))
+                own = node.options.get("priority")
+                if own is None:
+                    own = _highest((_set(node), down)) or 0
+                final = self._base_priority + own
+                self._priorities[node] = max(-MAX_PRIORITY, min(MAX_PRIORITY, final))
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    def _emit(self, root: Node, name: str) -> None:
+        """Make the rows of the root and of all inside it.
+
+        The nodes of a map's body stand for the item that is being made, so one item is finished,
+        with all inside it, before the next begins: a stack, not a queue.
+        """
+        todo: list[tuple[Any, ...]] = [(self._expansion, root, NO_NODE, "", name, "", None)]
+        while todo:
+            step, *args = todo.pop()
+            todo.extend(reversed(step(*args)))
+
+    def _expansion(
+        self,
+        node: Node,
+        owner: int,
+        path: str,
+        items_path: str,
+        prefix: str,
+        item: Any,
+    ) -> list[tuple[Any, ...]]:
+        """Make the row of an expansion; gives what is to be made next, in order.
+
+        `items_path` is what names of items begin with, `prefix` what names of inner nodes do.
+        """
+        body = node.inner
+        assert body is not None
+        at = node.index
+        if node.items is None:
+            self._lay_out(body, at + 1)
+            self._put_expansion(node, owner, path, body)
+            return [(self._body, body, at, prefix, item)]
+        count = len(node.items)
+        first = at + 1
+        self._rows[at] = NodeRow(
+            path,
+            Kind.EXPANSION,
+            owner,
+            node.rule,
+            _ranges(node.parents),
+            _ranges(node.children),
+            entries=((first, count),) if count else (),
+            inner=count,
+            value=encode_template(Items(first, count, True) if count else Seq(())),
+            bits=self._bits(node),
+        )
+        if _is_plain_map(node):
+            self._plain_items(node, body.nodes[0], items_path)
+            return []
+        inside = self._sizes[body]
+        return [
+            (self._item, node, i, first + i, first + count + i * inside, f"{items_path}[{i}]")
+            for i in range(count)
+        ]
+
+    def _item(self, node: Node, i: int, at: int, inside: int, path: str) -> list[tuple[Any, ...]]:
+        """Make the row of one item of a map of graphs."""
+        body = node.inner
+        assert body is not None and node.items is not None
+        self._lay_out(body, inside)
+        self._rows[at] = NodeRow(
+            path,
+            Kind.EXPANSION,
+            node.index,
+            _ALONE,
+            entries=_ranges(n for n in body.nodes if not n.parents),
+            inner=len(body.nodes),
+            value=encode_template(_template(body.value, [])),
+        )
+        return [(self._body, body, at, f"{path}/", (i, node.items[i]))]
+
+    def _lay_out(self, body: Body, at: int) -> None:
+        for node in body.nodes:
+            node.index = at
+            at += self._size(node)
+
+    def _put_expansion(self, node: Node, owner: int, path: str, body: Body) -> None:
+        self._rows[node.index] = NodeRow(
+            path,
+            Kind.EXPANSION,
+            owner,
+            node.rule,
+            _ranges(node.parents),
+            _ranges(node.children),
+            entries=_ranges(n for n in body.nodes if not n.parents),
+            inner=len(body.nodes),
+            value=encode_template(_template(body.value, [])),
+            bits=self._bits(node),
+        )
+
+    def _body(self, body: Body, owner: int, prefix: str, item: Any) -> list[tuple[Any, ...]]:
+        """Make the rows of the nodes of a body."""
+        todo: list[tuple[Any, ...]] = []
+        for node in body.nodes:
+            path = _path(prefix, node)
+            if node.kind is Kind.TASK:
+                self._task(node, owner, path, item)
+            elif node.kind is Kind.JOIN:
+                self._rows[node.index] = NodeRow(
+                    path,
+                    Kind.JOIN,
+                    owner,
+                    node.rule,
+                    _ranges(node.parents),
+                    _ranges(node.children),
+                    bits=self._bits(node),
+                )
+            else:
+                todo.append((self._expansion, node, owner, path, path, f"{path}/", item))
+        return todo
+
+    def _bits(self, node: Node) -> int:
+        bits = Bits.FORGIVEN if node in self._forgiven else 0
+        return bits | (Bits.NAMED if node in self._named else 0)
+
+    def _task(self, node: Node, owner: int, path: str, item: Any) -> None:
+        """Make the row of a task."""
+        args, edges, index = node.args, node.edges, None
+        if item is not None:
+            index = item[0]
+            if node.element is not None:
+                args, edges = _split_element(node, item[1])
+        self._rows[node.index] = NodeRow(
+            path,
+            Kind.TASK,
+            owner,
+            node.rule,
+            _ranges(node.parents),
+            _ranges(node.children),
+            _ranges(n for value in edges.values() for n in leaves(value)) if edges else (),
+            self._message(node, path, args, edges, index),
+            bits=self._bits(node),
+        )
+
+    def _message(
+        self,
+        node: Node,
+        path: str,
+        args: list[Any],
+        edges: Mapping[int | str, Any],
+        index: int | None,
+    ) -> Message:
+        spec = node.spec
+        assert spec is not None
+        settings = self._settings_of(node)
+        bindings: tuple[Binding, ...] = ()
+        pool: list[Any] = []
+        if edges:
+            bindings = tuple([Binding(to, _template(v, pool)) for to, v in edges.items()])
+        return Message(
+            node_id(self._run, node.index),
+            spec.name,
+            self._payload(path, spec, args, node.kwargs, pool),
+            *settings.fields,
+            path,
+            bindings,
+            settings.policy,
+            index,
+            settings.prefetch,
+        )
+
+    def _settings_of(self, node: Node) -> Settings:
+        assert node.spec is not None
+        key = (node.spec, id(node.options), self._priorities[node])
+        found = self._settings.get(key)
+        if found is None:
+            found = Settings(node.spec, node.options, self._priorities[node])
+            self._settings[key] = found
+        return found
+
+    def _payload(
+        self, path: str, spec: TaskSpec, args: list[Any], kwargs: Mapping[str, Any], pool: list[Any]
+    ) -> bytes:
+        what = f"arguments of node {path!r} (task {spec.name})"
+        if pool:
+            return self._serializer.dumps((tuple(args), kwargs, pool), what)
+        if not kwargs and all(a is None for a in args):  # what a chain's links have in common
+            key = len(args)
+            if key not in self._payloads:
+                self._payloads[key] = self._serializer.dumps((tuple(args), {}), what)
+            return self._payloads[key]
+        return self._serializer.dumps((tuple(args), kwargs), what)
+
+    def _plain_items(self, owner: Node, node: Node, items_path: str) -> None:
+        """Make the rows of a map's items where each is one task: the quick way for many."""
+        spec, items, rows = node.spec, owner.items, self._rows
+        assert spec is not None and items is not None
+        settings = self._settings_of(node)
+        at, run, name, dumps = owner.index, self._run, spec.name, self._serializer.dumps
+        pool: list[Any] = []
+        bindings = tuple([Binding(to, _template(v, pool)) for to, v in node.edges.items()])
+        reads = _ranges(n for value in node.edges.values() for n in leaves(value))
+        fields, policy, prefetch = settings.fields, settings.policy, settings.prefetch
+        rule, kwargs, kind = node.rule, node.kwargs, Kind.TASK
+        for i, item in enumerate(items):
+            path = f"{items_path}[{i}]"
+            index = at + 1 + i
+            if owner.dynamic:
+                node.index = index
+                self._task(node, at, path, (i, item))
+                continue
+            args = tuple(with_element(node, item))
+            payload = dumps(
+                (args, kwargs, pool) if pool else (args, kwargs),
+                f"arguments of node {path!r} (task {name})",
+            )
+            message = Message(
+                node_id(run, index), name, payload, *fields, path, bindings, policy, i, prefetch
+            )
+            rows[index] = NodeRow(path, kind, at, rule, (), (), reads, message)
+
+
+# --- pieces --------------------------------------------------------------------------------------
+
+
+def _is_plain_map(node: Node) -> bool:
+    """Whether each item of a map is one task, and so a row of its own without a body."""
+    assert node.inner is not None
+    inner = node.inner.nodes
+    return len(inner) == 1 and inner[0].kind is Kind.TASK and inner[0] is node.inner.value
+
+
+def _needs_some(node: Node) -> bool:
+    """Whether a node runs as soon as some parents succeeded, so that the others may fail."""
+    return node.rule_text == "one_success" or node.rule_text.startswith("at_least")
+
+
+def _set(node: Node) -> int | None:
+    """The priority that is set for a node: its own, else its task's."""
+    if node.spec is not None:
+        return own_priority(node.spec, node.options)
+    found: int | None = node.options.get("priority")
+    return found
+
+
+def _highest(values: Iterable[int | None]) -> int | None:
+    return max((v for v in values if v is not None), default=None)
+
+
+def _ranges(nodes: Iterable[Node]) -> Ranges:
+    return ranges_of([n.index for n in nodes])
+
+
+def _path(prefix: str, node: Node) -> str:
+    path = prefix + node.name
+    if len(path) > MAX_NAME:
+        raise GraphError(f"the name {path!r} is over {MAX_NAME} characters; give shorter names")
+    return path
+
+
+def _split_element(node: Node, item: Any) -> tuple[list[Any], dict[int | str, Any]]:
+    """Give the arguments and edges of one item, whose element may hold nodes."""
+    args, edges = with_element(node, item), dict(node.edges)
+    assert node.element is not None
+    for k in range(node.element, len(args)):
+        if k not in edges and any(True for _ in leaves(args[k])):
+            edges[k] = args[k]
+            args[k] = None
+    return args, edges
+
+
+def _template(value: Any, pool: list[Any]) -> Template:
+    """Give the template of a structure; what is no node goes to the payload's pool.
+
+    Equal shapes give equal templates: a list of nodes that lie next to each other is `Items`.
+    """
+    kind = type(value)
+    if kind is Node:
+        return Ref(value.index)
+    if kind is Take:
+        return Ref(value.node.index, value.path)
+    if kind is list or kind is tuple:
+        if kind is list and value and all(type(x) is Node for x in value):
+            first = value[0].index
+            if all(x.index == first + k for k, x in enumerate(value)):
+                return Items(first, len(value))
+        return Seq(tuple([_template(x, pool) for x in value]), kind is tuple)
+    if kind is dict:
+        return MappingTemplate(
+            tuple([(_template(k, pool), _template(v, pool)) for k, v in value.items()])
+        )
+    if value is None or kind in (str, bool, float) or (kind is int and abs(value) < 1 << 63):
+        return Const(value)
+    pool.append(value)
+    return Lit(len(pool) - 1)

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""What users write: ways of writing one graph."""
+
+from flowq.primitives.base import Composition
+from flowq.primitives.chain import Chain, chain
+from flowq.primitives.dag import DAG, DagNode
+from flowq.primitives.group import Group, chord, group
+from flowq.primitives.map import Map, map_of
+from flowq.primitives.signature import Signature
+
+__all__ = [
+    "DAG",
+    "Chain",
+    "Composition",
+    "DagNode",
+    "Group",
+    "Map",
+    "Signature",
+    "chain",
+    "chord",
+    "group",
+    "map_of",
+]

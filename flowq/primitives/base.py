@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: MIT
+"""What every composition can do: pipe, order, options, start, be looked at."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
+
+from flowq.errors import GraphError, NodeUsedAsValue
+from flowq.graph import Body, Graph, Take
+from flowq.lower import lower
+from flowq.plan import Ranges
+from flowq.policy import Place, check_options, nearest
+from flowq.primitives.build import Builder, Fragment, Part
+from flowq.wiring import RunHandle, habit
+
+if TYPE_CHECKING:
+    import networkx
+    from typing_extensions import Self
+
+    from flowq.primitives.chain import Chain
+
+__all__ = ["Composition", "Item", "NoAttribute", "Reference", "as_part", "group_of"]
+
+R = TypeVar("R", covariant=True)
+S = TypeVar("S")
+
+
+class NoAttribute(NodeUsedAsValue, AttributeError):
+    """A step has no such attribute; its value may have."""
+
+
+class Unknown(Part):
+    """Something whose value is known only when the graph runs; using it as a value is an error."""
+
+    __slots__ = ()
+
+    def _refuse(self, what: str, instead: str = "do this in a task") -> NoReturn:
+        raise NodeUsedAsValue(
+            f"{what} of {self!r}{_where()}: its value is not known while the graph is built; "
+            f"{instead}"
+        )
+
+    def __bool__(self) -> NoReturn:
+        self._refuse("the truth", "decide in a task")
+
+    def __iter__(self) -> NoReturn:
+        # needed: node[0] is legal, so Python would ask for node[0], node[1], ... for ever
+        self._refuse("iteration", "use map, or do this in a task")
+
+    def __len__(self) -> NoReturn:
+        self._refuse("the length")
+
+    def __contains__(self, item: object) -> NoReturn:
+        self._refuse("a search")
+
+    def __format__(self, spec: str) -> NoReturn:
+        self._refuse("the text", "do this in a task, or write repr(...) to look at the step")
+
+    def __fspath__(self) -> NoReturn:
+        self._refuse("the path")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        self._refuse(
+            "a copy",
+            "as arguments of a signature, steps are found in lists, tuples and dicts only",
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if other is None or isinstance(other, Part):
+            return False
+        self._refuse("a comparison")
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = object.__hash__
+
+    def _arithmetic(self, *_: Any) -> NoReturn:
+        self._refuse("arithmetic")
+
+    __lt__ = __le__ = __gt__ = __ge__ = _arithmetic
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _arithmetic
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _arithmetic
+    __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __abs__ = _arithmetic
+    __int__ = __float__ = __index__ = _arithmetic
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # what copy, inspect and others ask for
+            raise AttributeError(name)
+        kind = type(self).__name__.lower()
+        known = [n for n in dir(type(self)) if not n.startswith("_")]
+        said = habit(name, f"a {kind}")
+        raise NoAttribute(
+            said
+            or f"a {kind} has no {name!r}{nearest(name, known)}; if its value has: that is not "
+            "known while the graph is built, so do this in a task"
+        )
+
+
+def _where() -> str:
+    """File and line of the user's code that got us here."""
+    frame = sys._getframe(1)
+    here = os.path.dirname(os.path.dirname(__file__))
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        frame = frame.f_back
+    return f" ({frame.f_code.co_filename}, line {frame.f_lineno})"
+
+
+class Joinable(Unknown):
+    """What ``|`` and ``>>`` take on either side."""
+
+    __slots__ = ()
+
+    def __or__(self, other: Any) -> Chain[Any]:
+        return _linked(self, "|", other)
+
+    def __ror__(self, other: Any) -> Chain[Any]:
+        return _linked(other, "|", self)
+
+    def __rshift__(self, other: Any) -> Any:
+        return _linked(self, ">>", other)
+
+    def __rrshift__(self, other: Any) -> Any:
+        return _linked(other, ">>", self)
+
+    def __getitem__(self, key: Any) -> Item:
+        return Item(self, key)
+
+
+def _linked(left: Any, link: Literal["|", ">>"], right: Any) -> Chain[Any]:
+    from flowq.primitives.chain import Chain
+
+    return Chain(((link, as_part(left)), (link, as_part(right))))
+
+
+def as_part(value: Any) -> Part:
+    """Give what may stand beside ``|`` and ``>>``: lists and tuples stand for groups.
+
+    Raises
+    ------
+    GraphError
+        It is something else; the text says what to write.
+    """
+    if isinstance(value, Part):
+        return value
+    if isinstance(value, list | tuple):
+        return group_of(value)
+    if callable(getattr(value, "s", None)):
+        name = getattr(value, "name", "task").rpartition(".")[2]
+        raise GraphError(f"{name} is a task; in a composition write {name}.s(...)")
+    raise GraphError(
+        f"{_short(value)} cannot stand in a composition; write signatures (task.s(...)), chains, "
+        "groups, maps, DAGs, or lists of them"
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def group_of(members: Iterable[Any]) -> Part:
+    """Make a group of what is given."""
+    from flowq.primitives.group import Group
+
+    return Group(tuple(as_part(m) for m in members))
+
+
+class Reference(Joinable):
+    """A mention of something that has its place elsewhere."""
+
+    __slots__ = ()
+
+    def put(self, build: Builder, body: Body) -> Fragment:
+        """As a member it gives the value of what it refers to, and adds nothing."""
+        return Fragment(
+            [], [self], self, f"{self!r} is a value that another step makes; it takes no input"
+        )
+
+
+class Item(Reference):
+    """One item of a value: ``node["train"]``, ``node[0]``."""
+
+    __slots__ = ("_of", "_path")
+
+    def __init__(self, of: Part, key: Any) -> None:
+        if not isinstance(key, int | str) or isinstance(key, bool):
+            raise NodeUsedAsValue(
+                f"{of!r}[{key!r}]: an edge takes one item, by a str or int; slice in a task"
+            )
+        path: tuple[int | str, ...] = (key,)
+        if isinstance(of, Item):
+            of, path = of._of, (*of._path, key)
+        self._of = of
+        self._path = path
+
+    def __repr__(self) -> str:
+        return repr(self._of) + "".join(f"[{key!r}]" for key in self._path)
+
+    def refer(self, build: Builder, body: Body) -> Fragment:
+        """The item of what the value is."""
+        found = self._of.refer(build, body)
+        value: Any = found.value
+        if isinstance(value, Part):
+            inner = value.refer(build, body)
+            value = inner.value
+        path = list(self._path)
+        while path and not isinstance(value, Graph) and type(value) in (list, dict, tuple):
+            try:
+                value = value[path[0]]
+            except (LookupError, TypeError):
+                raise GraphError(f"{self!r}: there is no item {path[0]!r}") from None
+            del path[0]
+        if path:
+            if type(value) is Take:
+                value = Take(value.node, (*value.path, *path))
+            else:
+                value = Take(value, tuple(path))
+        return Fragment([], found.tails, value)
+
+
+class Composition(Joinable, Generic[R]):
+    """A graph that is built and not started: a signature, chain, group, map or DAG.
+
+    ``a | b`` pipes the value of `a` into the first free parameter of `b`, ``a >> b`` is order
+    alone; lists and tuples stand for groups. Given as an argument of a signature it is an edge.
+    Except for a `DAG`, a composition never changes; `options` and `after` give changed copies.
+    """
+
+    __slots__ = ("_after", "_options")
+
+    _place: Place = "flow"
+
+    _after: tuple[Part, ...]
+    _options: dict[str, Any]
+
+    def __init__(self) -> None:
+        self._after = ()
+        self._options = {}
+
+    # --- changed copies --------------------------------------------------------------------------
+
+    def _copy(self) -> Self:
+        cls = type(self)
+        made = cls.__new__(cls)
+        for kind in cls.__mro__:
+            for slot in getattr(kind, "__slots__", ()):
+                if slot != "__weakref__":
+                    setattr(made, slot, getattr(self, slot))
+        return made
+
+    def options(self, **options: Any) -> Self:
+        """Give a copy with options of flowq's set; see ``docs/reference/options.md``.
+
+        Raises
+        ------
+        GraphError
+            An option is unknown, out of bounds, or goes elsewhere; the text says where.
+        """
+        made = self._copy()
+        made._options = {**self._options, **check_options(options, self._place, self._who())}
+        return made
+
+    def after(self, *others: Any) -> Self:
+        """Give a copy that begins only when `others` have ended, without taking their values."""
+        made = self._copy()
+        made._after = (*self._after, *(as_part(o) for o in others))
+        return made
+
+    def _who(self) -> str:
+        return repr(self)
+
+    # --- the graph -------------------------------------------------------------------------------
+
+    def _base(self) -> str:
+        """What automatic names, of the run too, are made of."""
+        return "run"
+
+    def _bare(self) -> Part:
+        """Itself without options, which are then the run's."""
+        if not self._options:
+            return self
+        made = self._copy()
+        made._options = {}
+        return made
+
+    def _graph(self) -> Graph:
+        return Builder().build(self._bare(), self._base(), self._options)
+
+    @property
+    def graph(self) -> networkx.DiGraph[str]:
+        """The graph as a networkx ``DiGraph``: names, with tasks, rules and options.
+
+        Raises
+        ------
+        GraphError
+            It cannot run; the text names the node and the parameter.
+        """
+        return self._graph().view()
+
+    def mermaid(self) -> str:
+        """Draw the graph as Mermaid text."""
+        from flowq.primitives.mermaid import draw
+
+        return draw(self._graph())
+
+    def start(self) -> RunHandle[R]:
+        """Enqueue the graph; gives its ``Run``.
+
+        Raises
+        ------
+        GraphError
+            It cannot run; nothing was enqueued.
+        StoreUnavailable
+            It is not known whether it was enqueued.
+        """
+        return cast("RunHandle[R]", self._start())
+
+    def _start(self) -> Any:
+        graph = self._graph()
+        submitter = graph.submitter()
+        plan = lower(graph, submitter)
+        if graph.items_of is not None:
+            first = graph.items_of.index + 1
+            count = len(graph.items_of.items or ())
+            return submitter.start_plan(plan, members=((first, count),) if count else ())
+        if graph.members is not None:
+            return submitter.start_plan(plan, members=_in_order(n.index for n in graph.members))
+        return submitter.start_plan(plan)
+
+
+def _in_order(indexes: Iterable[int]) -> Ranges:
+    """Pack indexes into ranges, in the order given."""
+    out: list[tuple[int, int]] = []
+    for i in indexes:
+        if out and sum(out[-1]) == i:
+            out[-1] = (out[-1][0], out[-1][1] + 1)
+        else:
+            out.append((i, 1))
+    return tuple(out)

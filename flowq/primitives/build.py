@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: MIT
+"""From what users wrote to a graph: placing, references, pipes.
+
+A mention as a member of a chain or group is a place of its own; a mention as an argument is a
+reference. So the members are placed first, and references are resolved when all places are known:
+to the first place of what they mention if it has one within reach, else to a node that is made for
+them. Such a node *floats* until it is known who reads it, and then stands in the innermost body
+that holds all its readers (outside a map: what does not depend on the item is made once).
+
+Nothing here recurses over what users wrote, so a chain of any length can be built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+from flowq.errors import BindingError, GraphError, NodeUsedAsValue
+from flowq.graph import Body, Graph, Node, Take, leaves, misfit, params_of, spreads
+from flowq.plan import Kind
+from flowq.wiring import TaskSpec
+
+__all__ = ["Builder", "Fragment", "Part", "Placing", "has_parts"]
+
+
+class Fragment:
+    """What placing something gave.
+
+    Attributes
+    ----------
+    heads : list of Node
+        Where it begins: what is piped into it, or comes before it, leads here.
+    tails : list
+        Where it ends: what comes after it waits for these.
+    value : object
+        Structure of nodes that is its value.
+    closed : str
+        Why nothing can be piped in; empty if something can.
+    """
+
+    __slots__ = ("closed", "heads", "tails", "value")
+
+    def __init__(self, heads: list[Node], tails: list[Any], value: Any, closed: str = "") -> None:
+        self.heads = heads
+        self.tails = tails
+        self.value = value
+        self.closed = closed
+
+
+Placing: TypeAlias = Generator["tuple[Part, Body]", Fragment, Fragment]
+"""Asks for its members to be placed, one after the other, and gives the whole."""
+
+
+class Part:
+    """What can stand in a graph."""
+
+    __slots__ = ()
+
+    def put(self, build: Builder, body: Body) -> Fragment | Placing:
+        """Place it in a body: add its nodes and edges, and say what it begins and ends with."""
+        raise NotImplementedError
+
+    def refer(self, build: Builder, body: Body) -> Fragment:
+        """What a reference to it from a body means: the place it has, else one made for it."""
+        at: Body | None = body
+        key = id(self)
+        while at is not None:
+            found: Fragment | None = at.places.get(key)
+            if found is not None:
+                return found
+            at = at.around
+        found = build.floats.get(key)
+        if found is None:
+            found = build.floats[key] = build.place(self, build.float(body))
+        return found
+
+
+_ATOMS: Final = frozenset({int, str, float, bool, bytes, type(None), complex})
+
+
+def has_parts(values: Iterable[Any]) -> bool:
+    """Whether something that can stand in a graph is among values, or in their containers."""
+    for x in values:
+        if type(x) not in _ATOMS:
+            return _search(values)
+    return False
+
+
+def _search(values: Iterable[Any]) -> bool:
+    stack = [iter(values)]
+    seen: set[int] = set()
+    while stack:
+        for x in stack[-1]:
+            kind = type(x)
+            if kind in _ATOMS:
+                continue
+            if isinstance(x, Part):
+                return True
+            if kind in (list, tuple, dict) and id(x) not in seen:
+                seen.add(id(x))
+                stack.append(iter(x) if kind is not dict else iter([*x.keys(), *x.values()]))
+                break
+        else:
+            stack.pop()
+    return False
+
+
+class Builder:
+    """Builds one graph.
+
+    Attributes
+    ----------
+    floats : dict of int to Fragment
+        What was made for references, by the identity of what they mention.
+    """
+
+    def __init__(self) -> None:
+        self.floats: dict[int, Fragment] = {}
+        self.keep: list[Part] = []  # places are known by identity, so what is placed must live
+        self._nodes: list[Node] = []
+        self._bodies: list[Body] = []
+
+    # --- placing ---------------------------------------------------------------------------------
+
+    def node(
+        self,
+        kind: Kind,
+        body: Body,
+        base: str,
+        *,
+        spec: TaskSpec | None = None,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Node:
+        """Add a node to a body."""
+        node = Node(kind, body, base, spec=spec, args=args, kwargs=kwargs, options=options)
+        self._nodes.append(node)
+        return node
+
+    def expansion(self, body: Body, base: str, options: Mapping[str, Any]) -> tuple[Node, Body]:
+        """Add an expansion to a body; gives it and the body within."""
+        node = self.node(Kind.EXPANSION, body, base, options=options)
+        node.inner = Body(node)
+        self._bodies.append(node.inner)
+        return node, node.inner
+
+    def float(self, context: Body) -> Body:
+        """Make a body for what is only referred to."""
+        body = Body(None, context)
+        self._bodies.append(body)
+        return body
+
+    def place(self, part: Part, body: Body) -> Fragment:
+        """Place something and all its members."""
+        stack: list[tuple[Placing, Part, Body]] = []
+        while True:
+            made = part.put(self, body)
+            while True:
+                if isinstance(made, Fragment):
+                    body.places.setdefault(id(part), made)
+                    if not stack:
+                        return made
+                    placing, part, body = stack[-1]
+                    answer: Any = made
+                else:
+                    stack.append((made, part, body))
+                    placing, answer = made, None
+                try:
+                    part, body = placing.send(answer)
+                    break
+                except StopIteration as end:
+                    made = end.value
+                    _, part, body = stack.pop()
+
+    def order(self, tails: list[Any], heads: list[Node], body: Body) -> None:
+        """Let `heads` begin after `tails`, with a join between if edges would multiply."""
+        if len(tails) > 1 and len(heads) > 1:
+            joined: dict[str, list[Node]] = {}
+            rest = []
+            for head in heads:
+                # these two rules say the same of a join that follows them; others count parents
+                if head.inner is None and head.rule_text in ("all_success", "all_done"):
+                    joined.setdefault(head.rule_text, []).append(head)
+                elif head.inner is not None and "trigger_rule" not in head.options:
+                    joined.setdefault("all_success", []).append(head)
+                else:
+                    rest.append(head)
+            for rule, behind in joined.items():
+                join = self.node(Kind.JOIN, body, "join", options={"trigger_rule": rule})
+                join.order = list(tails)
+                for head in behind:
+                    head.order.append(join)
+            heads = rest
+        for head in heads:
+            head.order.extend(tails)
+
+    # --- the whole -------------------------------------------------------------------------------
+
+    def build(
+        self,
+        top: Part,
+        base: str,
+        options: Mapping[str, Any],
+        members: Literal["", "values", "items"] = "",
+    ) -> Graph:
+        """Build the graph of `top`.
+
+        Parameters
+        ----------
+        top : Part
+        base : str
+            What the run is called unless the options name it.
+        options : mapping
+            Checked options of the run.
+        members : str
+            What a list of results is made of: the nodes of a group's ``"values"``, the ``"items"``
+            of a map, or nothing where there is no such list.
+        """
+        root = Node(Kind.EXPANSION, Body(None), base)
+        body = root.inner = Body(root)
+        self._bodies.append(body)
+        made = self.place(top, body)
+        body.value = made.value
+        done = 0
+        for inner in self._bodies:  # both grow while they are walked
+            done = self._resolve_nodes(done)
+            if inner.owner is not None and has_parts((inner.value,)):
+                inner.value = self._resolve(inner.value, inner, None)
+        self._resolve_nodes(done)
+        for node in self._nodes:
+            self._bind(node)
+        self._settle(body)
+        for node in self._nodes:
+            self._check(node)
+        if members == "items":
+            only = body.nodes[0]
+            if len(body.nodes) == 1 and not (only.order or "trigger_rule" in only.options):
+                only.body = root.body  # nothing is around the map: it is the run itself
+                root = only
+            return Graph(root, options, items_of=made.tails[0])
+        return Graph(root, options, members=made.value if members else None)
+
+    def followed(self) -> set[Node]:
+        """The nodes that others read or come after, as far as references are resolved."""
+        return set(self._nodes_read())
+
+    def _nodes_read(self) -> Iterator[Node]:
+        for node in self._nodes:
+            for value in (*node.edges.values(), *node.pipes):
+                yield from leaves(value)
+            for x in node.order:
+                if isinstance(x, Node):
+                    yield x
+            if node.dynamic:
+                yield from leaves(node.items)
+
+    # --- references ------------------------------------------------------------------------------
+
+    def _resolve_nodes(self, done: int) -> int:
+        while done < len(self._nodes):
+            self._resolve_node(self._nodes[done])
+            done += 1
+        return done
+
+    def _resolve_node(self, node: Node) -> None:
+        body, order = node.body, node.order
+        if order:
+            node.order = list(self._ends(order, body))
+        if has_parts(node.args):
+            for k, value in enumerate(node.args):
+                if has_parts((value,)):
+                    node.edges[k] = self._resolve(value, body, node)
+                    node.args[k] = None
+        if node.kwargs and has_parts(node.kwargs.values()):
+            for name, value in list(node.kwargs.items()):
+                if has_parts((value,)):
+                    node.edges[name] = self._resolve(value, body, node)
+                    del node.kwargs[name]
+        if node.pipes and has_parts(node.pipes):
+            node.pipes = [self._resolve(value, body, node) for value in node.pipes]
+        if node.items is not None and has_parts(node.items):
+            node.items = [self._resolve(value, body, node) for value in node.items]
+            node.dynamic = True
+
+    def _ends(self, order: list[Any], body: Body) -> Iterator[Node]:
+        for x in order:
+            if isinstance(x, Part):
+                yield from self._ends(x.refer(self, body).tails, body)
+            else:
+                yield x
+
+    def _resolve(self, value: Any, body: Body, node: Node | None) -> Any:
+        """Put structures of nodes in place of references."""
+        if isinstance(value, Part):
+            found = value.refer(self, body)
+            structure = found.value
+            if has_parts((structure,)):
+                structure = self._resolve(structure, body, node)
+            if node is not None and not isinstance(structure, Node):
+                # what ends without being part of the value (an empty group) is awaited all the same
+                inside = set(leaves(structure))
+                node.order.extend(n for n in self._ends(found.tails, body) if n not in inside)
+            return structure
+        kind = type(value)
+        if kind is list:
+            return [self._resolve(x, body, node) for x in value]
+        if kind is tuple:
+            return tuple([self._resolve(x, body, node) for x in value])
+        if kind is dict:
+            if has_parts(value.keys()):
+                raise NodeUsedAsValue("a node cannot be the key of a dict: its value is not known")
+            return {k: self._resolve(x, body, node) for k, x in value.items()}
+        return value
+
+    # --- pipes and elements ----------------------------------------------------------------------
+
+    def _bind(self, node: Node) -> None:
+        """Give a node what is piped into it, and a map's elements their parameters."""
+        inner = node.inner
+        if inner is not None:
+            heads = inner.heads or _entries(inner)
+            if (node.pipes or node.items is not None) and inner.closed:
+                raise GraphError(f"{node.who}: {inner.closed}")
+            for value in node.pipes:
+                if not heads:
+                    raise BindingError(
+                        f"{node.who}: nothing in it takes the value that is piped into it; "
+                        "for order alone write >>"
+                    )
+                for head in heads:
+                    head.pipes.append(value)
+            if node.items is not None:
+                for head in heads:
+                    self._element(node, head)
+            return
+        if not node.pipes:
+            return
+        assert node.spec is not None
+        params = params_of(node.spec)
+        names = [*node.kwargs, *(k for k in node.edges if isinstance(k, str))]
+        for value in node.pipes:
+            to = params.free(len(node.args), names)
+            if to is None:
+                raise misfit(
+                    node.who,
+                    node.spec,
+                    "a value is piped into it, but no parameter is free; for order alone write >>",
+                )
+            if isinstance(to, int):
+                node.args.append(None)
+            else:
+                names.append(to)
+            node.edges[to] = value
+
+    def _element(self, owner: Node, head: Node) -> None:
+        if head.kind is not Kind.TASK or head.spec is None or head.element is not None:
+            raise GraphError(
+                f"{owner.who}: a map of maps, or of a graph with options, is not supported yet; "
+                "map a task or a chain of tasks over the pairs instead"
+            )
+        assert owner.items is not None
+        names = [*head.kwargs, *(k for k in head.edges if isinstance(k, str))]
+        room = params_of(head.spec).room(len(head.args), names)
+        many = owner.unpack
+        head.element = len(head.args)
+        head.unpack = many
+        head.spread = many if many is not None else room > 1
+        widths = set()
+        for i, item in enumerate(owner.items):
+            if spreads(head, item):
+                widths.add(len(item))
+            elif many:
+                raise GraphError(
+                    f"{owner.who}: item {i} is a {type(item).__name__}, not a tuple; "
+                    "starmap takes tuples of arguments"
+                )
+            else:
+                widths.add(1)
+        head.widths = widths
+        if len(widths) == 1:
+            head.args.extend([None] * next(iter(widths)))
+        elif widths and head.pipes:
+            raise GraphError(
+                f"{owner.who}: its items give {min(widths)} to {max(widths)} arguments, so it is "
+                "not known where the piped value goes; give it by name, or tuples of one length"
+            )
+        elif not widths:
+            head.args.append(None)
+
+    def _check(self, node: Node) -> None:
+        """Check that arguments fit the task."""
+        if node.spec is None:
+            return
+        params = params_of(node.spec)
+        names = [*node.kwargs, *(k for k in node.edges if isinstance(k, str))]
+        for more in node.widths if len(node.widths) > 1 else (0,):
+            count = len(node.args) + more
+            if not params.fits(count, names):
+                raise misfit(node.who, node.spec, params.problem(count, names))
+
+    # --- where references stand ------------------------------------------------------------------
+
+    def _settle(self, root: Body) -> None:
+        """Move what floats into the innermost body that holds all its readers."""
+        readers: dict[Body, list[Node | Body]] = {b: [] for b in self._bodies if b.owner is None}
+        if not readers:
+            return
+        for node in self._nodes:
+            read = [n for value in node.edges.values() for n in leaves(value)]
+            if node.dynamic:
+                read.extend(leaves(node.items))
+            for parent in dict.fromkeys([*read, *node.order]):
+                if parent.body in readers and parent.body is not node.body:
+                    readers[parent.body].append(node)
+        for body in self._bodies:
+            for named in leaves(body.value):
+                if named.body in readers:
+                    readers[named.body].append(body)
+        # whoever reads is settled before what it reads
+        feeds: dict[Body, list[Body]] = {}
+        waits = dict.fromkeys(readers, 0)
+        for body, found in readers.items():
+            for reader in found:
+                outermost = list(_outwards(_body_of(reader)))[-1]
+                if outermost in readers:
+                    feeds.setdefault(outermost, []).append(body)
+                    waits[body] += 1
+        ready = [b for b, n in waits.items() if not n]
+        for body in ready:  # grows while it is walked
+            _move(body, _common([_reach(_body_of(r)) for r in readers[body]]) or root)
+            for other in feeds.get(body, ()):
+                waits[other] -= 1
+                if not waits[other]:
+                    ready.append(other)
+        for body, n in waits.items():
+            if n:  # a ring of references; sorting the graph spells it
+                _move(body, root)
+
+
+def _move(body: Body, target: Body) -> None:
+    for node in body.nodes:
+        node.body = target
+    target.nodes.extend(body.nodes)
+
+
+def _body_of(reader: Node | Body) -> Body:
+    return reader.body if isinstance(reader, Node) else reader
+
+
+def _entries(body: Body) -> list[Node]:
+    """The nodes of a DAG that nothing feeds."""
+    return [n for n in body.nodes if not (n.edges or n.order or n.pipes)]
+
+
+def _reach(body: Body) -> Body:
+    """The innermost body from here outwards that is not a map's."""
+    while body.owner is not None and body.owner.items is not None:
+        body = body.owner.body
+    return body
+
+
+def _common(bodies: list[Body]) -> Body | None:
+    """The innermost body that holds all of these."""
+    if not bodies:
+        return None
+    way = list(_outwards(bodies[0]))
+    for body in bodies[1:]:
+        around = set(_outwards(body))
+        way = [b for b in way if b in around]
+    return way[0] if way else None
+
+
+def _outwards(body: Body) -> Iterator[Body]:
+    at: Body | None = body
+    while at is not None:
+        yield at
+        at = at.owner.body if at.owner is not None else None

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""One call, or one chain, for each element of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+from flowq.errors import GraphError
+from flowq.graph import Body, Graph
+from flowq.policy import check_options
+from flowq.primitives.base import Composition
+from flowq.primitives.build import Builder, Fragment, Part, Placing
+from flowq.primitives.signature import Signature
+from flowq.wiring import TaskSpec
+
+__all__ = ["Map", "map_of"]
+
+R = TypeVar("R", covariant=True)
+
+_OF_THE_MAP: Final = ("name", "trigger_rule")
+"""Options that speak of the map; all others speak of each item."""
+
+
+class Map(Composition[R]):
+    """What ``.map(...)`` gives: one node that is a list of items; the value is their list."""
+
+    __slots__ = ("_elements", "_item", "_unpack")
+
+    _place = "map"
+
+    def __init__(
+        self,
+        item: Composition[Any],
+        elements: list[Any],
+        unpack: bool | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self._item = item
+        self._elements = elements
+        self._unpack = unpack
+        self._options = dict(options)
+
+    def __repr__(self) -> str:
+        return f"<map {self._item!r} over {len(self._elements)}>"
+
+    def options(self, **options: Any) -> Map[R]:
+        """Give a copy with options set: of the map (`name`, `trigger_rule`), or of each item."""
+        checked = check_options(options, "map", repr(self))
+        made = self._copy()
+        _assign(made, checked)
+        return made
+
+    def _base(self) -> str:
+        return self._item._base()
+
+    def _graph(self) -> Graph:
+        run = {"name": self._options["name"]} if "name" in self._options else {}
+        return Builder().build(self, self._base(), run, "items")
+
+    def put(self, build: Builder, body: Body) -> Placing:
+        """Add one node, with the item's graph inside, once for all elements."""
+        node, inner = build.expansion(body, self._base(), self._options)
+        node.items = self._elements
+        node.unpack = self._unpack
+        node.order.extend(self._after)
+        made = yield self._item, inner
+        inner.value, inner.heads, inner.closed = made.value, made.heads, made.closed
+        return Fragment([node], [node], node)
+
+
+def _assign(made: Map[Any], options: Mapping[str, Any]) -> None:
+    """Set checked options on a map: its own, and the rest on its item."""
+    own = {k: v for k, v in options.items() if k in _OF_THE_MAP}
+    rest = {k: v for k, v in options.items() if k not in (*_OF_THE_MAP, "unpack")}
+    made._options = {**made._options, **own}
+    if options.get("unpack") is not None:
+        made._unpack = options["unpack"]
+    if rest:
+        if not isinstance(made._item, Signature):
+            raise GraphError(
+                f"{made!r}: {', '.join(rest)} speak of a task; say it on the signatures inside"
+            )
+        made._item = made._item._merged(rest)
+
+
+def map_of(
+    what: TaskSpec | Composition[R],
+    lists: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    unpack: bool | None = None,
+) -> Map[R]:
+    """Make a map.
+
+    Parameters
+    ----------
+    what : TaskSpec or Composition
+        Called, or made, once for each element. Elements go after the bound arguments, those of a
+        chain to its first step.
+    lists : tuple of iterables
+        One, or several of one length, of which each call takes one element.
+    kwargs : mapping
+        The same for each item.
+    options : mapping
+        Checked options of place ``map``: `name` and `trigger_rule` of the map, the rest of items.
+    unpack : bool, optional
+        Whether a tuple becomes several arguments; unless given, where the task has more than one
+        free parameter.
+
+    Raises
+    ------
+    GraphError
+        A list is a str, bytes or mapping, or not known yet; lists differ in length.
+    """
+    name = what._base() if isinstance(what, Composition) else what.name
+    elements = _elements(name, lists)
+    if len(lists) > 1:
+        if unpack is not None or options.get("unpack") is not None:
+            raise GraphError(f"map of {name}: unpack= and starmap are for one list of tuples")
+        unpack = True
+    item: Composition[Any]
+    if isinstance(what, Composition):
+        item = what
+        if kwargs:
+            if not isinstance(item, Signature):
+                raise GraphError(
+                    f"map of {item!r}: keyword arguments are for tasks; bind them in its steps"
+                )
+            item = Signature(item._spec, item._args, {**item._kwargs, **kwargs}, item._options)
+    else:
+        item = Signature(what, (), kwargs)
+    made: Map[R] = Map(item, elements, unpack, {})
+    if isinstance(item, Signature):
+        own = {k: item._options[k] for k in _OF_THE_MAP if k in item._options}
+        if own:  # said on the task, they speak of the map
+            made._options = own
+            made._item = Signature(
+                item._spec,
+                item._args,
+                item._kwargs,
+                {k: v for k, v in item._options.items() if k not in own},
+            )
+    _assign(made, options)
+    return made
+
+
+def _elements(name: str, lists: tuple[Any, ...]) -> list[Any]:
+    if not lists:
+        raise GraphError(
+            f"map of {name}: a list that comes with the run (each(), .map() in a pipe) is not "
+            "supported yet; give the list: .map(xs)"
+        )
+    made = [_as_list(name, x) for x in lists]
+    if len(made) == 1:
+        return made[0]
+    lengths = [len(x) for x in made]
+    if len(set(lengths)) > 1:
+        raise GraphError(
+            f"map of {name}: lists of different lengths, {', '.join(map(str, lengths))}"
+        )
+    return list(zip(*made, strict=True))
+
+
+def _as_list(name: str, given: Any) -> list[Any]:
+    if isinstance(given, Part):
+        raise GraphError(
+            f"map of {name} over {given!r}: its list is not known yet, which is not supported "
+            "yet; map over a list that is known now, or loop in a task"
+        )
+    if isinstance(given, str | bytes | bytearray | Mapping):
+        raise GraphError(
+            f"map of {name}: a {type(given).__name__} is one value, not a list; write [value] "
+            "(for the keys or items of a dict: list(value), list(value.items()))"
+        )
+    if not isinstance(given, Iterable):
+        raise GraphError(f"map of {name}: a {type(given).__name__} is not a list")
+    return list(given)

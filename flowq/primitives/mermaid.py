@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Graphs as Mermaid text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowq.graph import Graph, Node, leaves, parameter_name
+from flowq.plan import Kind
+
+__all__ = ["draw"]
+
+
+def draw(graph: Graph) -> str:
+    """Draw a graph: solid arrows carry values and name the parameter, dotted ones are order.
+
+    A map is one shape that says how many items it has; what has several nodes inside is a box
+    around them.
+    """
+    ids: dict[Node, str] = {}
+    lines = ["flowchart LR"]
+    root = graph.root
+    assert root.inner is not None
+    # a map that is a run of its own is drawn as what it is within another
+    first = [root] if root.items is not None else root.inner.nodes
+    todo: list[tuple[str, Node | None, int]] = [("open", n, 1) for n in reversed(first)]
+    while todo:
+        what, node, depth = todo.pop()
+        indent = "    " * depth
+        if node is None:
+            lines.append(f"{indent}{what}")
+            continue
+        name = graph.name if node is root else node.name
+        ids[node] = f"n{len(ids)}"
+        if node.inner is None or _is_one(node):
+            lines.append(f"{indent}{ids[node]}{_shape(node, name)}")
+            continue
+        lines.append(f'{indent}subgraph {ids[node]}["{_text(_label(node, name))}"]')
+        todo.append(("end", None, depth))
+        todo.extend(("open", n, depth + 1) for n in reversed(node.inner.nodes))
+    for node in list(ids):
+        lines.extend(f"    {line}" for line in _edges(node, ids))
+    return "\n".join(lines) + "\n"
+
+
+def _is_one(node: Node) -> bool:
+    """Whether what is inside is a single task, so that no box is needed."""
+    return node.items is not None and node.inner is not None and len(node.inner.nodes) == 1
+
+
+def _label(node: Node, name: str) -> str:
+    return f"{name} × {len(node.items)}" if node.items is not None else name
+
+
+def _shape(node: Node, name: str) -> str:
+    text = _text(_label(node, name))
+    if node.kind is Kind.JOIN:
+        return f'(("{text}"))'
+    return f'[["{text}"]]' if node.items is not None else f'["{text}"]'
+
+
+def _text(label: str) -> str:
+    return label.replace('"', "#quot;")
+
+
+def _edges(node: Node, ids: dict[Node, str]) -> Iterator[str]:
+    filled: dict[Node, list[str]] = {}
+    reader = node.inner.nodes[0] if node.inner is not None and _is_one(node) else node
+    for to, value in reader.edges.items():
+        for leaf in dict.fromkeys(leaves(value)):
+            filled.setdefault(leaf, []).append(parameter_name(reader, to))
+    # what is read from outside is drawn to the reader; order to the box
+    for parent in dict.fromkeys([*filled, *node.parents]):
+        if parent in filled:
+            yield f'{ids[parent]} -->|"{_text(", ".join(filled[parent]))}"| {ids[node]}'
+        elif not _reads_inside(node, parent):
+            yield f"{ids[parent]} -.-> {ids[node]}"
+
+
+def _reads_inside(node: Node, parent: Node) -> bool:
+    """Whether a parent is one only since something inside reads it."""
+    return node.inner is not None and not _is_one(node) and parent not in node.order

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""A task with bound arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flowq.graph import Body
+from flowq.lower import build_message
+from flowq.plan import Kind
+from flowq.policy import check_options
+from flowq.primitives.base import Composition
+from flowq.primitives.build import Builder, Fragment, has_parts
+from flowq.wiring import TaskSpec
+
+if TYPE_CHECKING:
+    from flowq.primitives.map import Map
+
+__all__ = ["Signature", "short_name"]
+
+R = TypeVar("R", covariant=True)
+
+
+def short_name(spec: TaskSpec) -> str:
+    """The last part of a task's name, of which nodes' names are made."""
+    return spec.name.rpartition(".")[2]
+
+
+class Signature(Composition[R]):
+    """A task with bound arguments: what ``task.s(1, 2)`` gives.
+
+    Arguments may be signatures, chains, groups and other steps, also within lists, tuples and
+    dicts: each is an edge, and mentioning one twice refers to one node.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+    args : iterable
+    kwargs : mapping
+    options : mapping
+        Checked options of the call.
+    """
+
+    __slots__ = ("_args", "_kwargs", "_spec")
+
+    _place = "call"
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._after = ()
+        self._options = dict(options) if options else {}
+        self._spec = spec
+        self._args = tuple(args)
+        self._kwargs = dict(kwargs) if kwargs else {}
+
+    @property
+    def task(self) -> str:
+        """Registered name of its task."""
+        return self._spec.name
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Its bound positional arguments."""
+        return self._args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Its bound keyword arguments."""
+        return dict(self._kwargs)
+
+    def __repr__(self) -> str:
+        given = [*map(_brief, self._args), *(f"{k}={_brief(v)}" for k, v in self._kwargs.items())]
+        return f"{short_name(self._spec)}.s({', '.join(given)})"
+
+    def map(self, *lists: Any, **kwargs: Any) -> Map[R]:
+        """One call for each element of a list; see `flowq.primitives.map.map_of`."""
+        from flowq.primitives.map import map_of
+
+        return map_of(self, lists, kwargs, {})
+
+    def starmap(self, rows: Any, **kwargs: Any) -> Map[R]:
+        """One call for each tuple of arguments."""
+        from flowq.primitives.map import map_of
+
+        return map_of(self, (rows,), kwargs, {}, unpack=True)
+
+    def put(self, build: Builder, body: Body) -> Fragment:
+        """Add one node."""
+        node = build.node(
+            Kind.TASK,
+            body,
+            short_name(self._spec),
+            spec=self._spec,
+            args=self._args,
+            kwargs=self._kwargs,
+            options=self._options,
+        )
+        node.order.extend(self._after)
+        return Fragment([node], [node], node)
+
+    def _base(self) -> str:
+        return short_name(self._spec)
+
+    def _bare(self) -> Signature[R]:
+        return self  # its options are the node's
+
+    def _graph(self) -> Any:
+        return Builder().build(self, self._base(), {})
+
+    def _start(self) -> Any:
+        if self._after or has_parts((*self._args, *self._kwargs.values())):
+            return super()._start()
+        # a graph of one node takes the short path
+        message = build_message(self._spec, self._args, self._kwargs, self._options)
+        return self._spec.submitter.start_message(message, self._spec, self._args, self._kwargs)
+
+    def _merged(self, options: Mapping[str, Any]) -> Signature[R]:
+        """Itself with checked options added."""
+        made = self._copy()
+        made._options = {**self._options, **options}
+        return made
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Composition):
+        return (
+            f"{type(value).__name__.lower()}"
+            if not isinstance(value, Signature)
+            else (f"{short_name(value._spec)}.s(...)")
+        )
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
