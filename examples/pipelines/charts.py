@@ -29,7 +29,8 @@ def picture(joined: dict[str, Any], title: str) -> str:
     hours = [
         h for h in hours if any(r["hour"] == h and r["departed"] >= FEW for r in rows)
     ] or hours
-    bottom = TOP + len(carriers) * (CELL_H + GAP)
+    skies = TOP + len(carriers) * (CELL_H + GAP) + 14
+    bottom = skies + 2 * (CELL_H + GAP)
     panels = bottom + 136
     height = panels + 284
     parts = [
@@ -39,8 +40,9 @@ def picture(joined: dict[str, Any], title: str) -> str:
         f'<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>',
         _text(36, 50, title, 25, weight=700),
         _text(36, 76, _summary(joined["totals"]), 14, QUIET),
-        *_heat_map(rows, carriers, hours, bottom),
-        *_legend(bottom + 30, hours),
+        *_heat_map(rows, carriers, hours),
+        *_skies(rows, hours, skies),
+        *_legend(bottom + 30),
         *_weather(joined["bands"], panels),
         "</svg>",
     ]
@@ -61,7 +63,7 @@ def _summary(totals: dict[str, int]) -> str:
 
 
 def _heat_map(
-    rows: Sequence[dict[str, Any]], carriers: Sequence[str], hours: Sequence[int], bottom: int
+    rows: Sequence[dict[str, Any]], carriers: Sequence[str], hours: Sequence[int]
 ) -> Iterable[str]:
     yield _text(
         LEFT, TOP - 36, "Mean delay at departure, minutes, by scheduled hour", 13, weight=600
@@ -84,6 +86,25 @@ def _heat_map(
     yield _text(LEFT + len(hours) * (CELL_W + GAP) + 10, TOP - 10, "all day", 11, QUIET)
 
 
+def _skies(rows: Sequence[dict[str, Any]], hours: Sequence[int], top: float) -> Iterable[str]:
+    """Draw what the join adds: the mean of all airlines in each hour, in fair and foul weather."""
+    for j, (name, column) in enumerate(
+        (("all, in fair weather", "hour_fair_delay"), ("all, in foul weather", "hour_foul_delay"))
+    ):
+        y = top + j * (CELL_H + GAP)
+        yield _text(LEFT - 12, y + CELL_H / 2 + 4.5, name, 13, QUIET, "end")
+        for i, hour in enumerate(hours):
+            x = LEFT + i * (CELL_W + GAP)
+            mean = next((r[column] for r in rows if r["hour"] == hour), None)
+            if mean is None:
+                yield _bar(x, y, CELL_W, CELL_H, "#f8fafc")
+            else:
+                yield _bar(x, y, CELL_W, CELL_H, _colour(mean))
+                ink = "#ffffff" if mean > LATEST * 0.55 else INK
+                middle = y + CELL_H / 2 + 4
+                yield _text(x + CELL_W / 2, middle, f"{round(mean)}", 11.5, ink, "middle")
+
+
 def _cell(row: dict[str, Any] | None, x: float, y: float) -> str:
     if row is None or not row["departed"]:
         return _bar(x, y, CELL_W, CELL_H, "#f8fafc")
@@ -104,7 +125,7 @@ def _cell(row: dict[str, Any] | None, x: float, y: float) -> str:
     )
 
 
-def _legend(y: float, hours: Sequence[int]) -> Iterable[str]:
+def _legend(y: float) -> Iterable[str]:
     width = 260.0
     step = width / 52
     for i in range(52):
@@ -116,6 +137,8 @@ def _legend(y: float, hours: Sequence[int]) -> Iterable[str]:
         label = f"{value} min" if value == 0 else f"{value} +" if value == LATEST else str(value)
         yield _text(x, y + 25, label, 11, QUIET, "middle")
     yield _text(LEFT + width + 40, y + 9, f"·  fewer than {FEW} departures", 11, QUIET)
+    foul = "foul weather: wind 25 mph, visibility under 3 miles, or 0.05 inches of rain an hour"
+    yield _text(LEFT + width + 40, y + 25, foul, 11, QUIET)
 
 
 # --- delay against weather -----------------------------------------------------------------------

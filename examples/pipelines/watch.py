@@ -47,7 +47,7 @@ def _lines(run: Run[Any]) -> None:
     while not ended:
         ended = run.wait(EVERY)
         for step in _steps(run):
-            if step["state"] in LOOK and step["ended"] and step["name"] not in told:
+            if step["ended"] and step["name"] not in told:
                 told.add(step["name"])
                 took = f"{step['took']:.2f} s" if step["started"] else ""
                 print(
@@ -99,19 +99,17 @@ def _steps(run: Run[Any]) -> Iterator[dict[str, Any]]:
     """Give the steps that run a task, in the order of the graph."""
     now = time.time()
     for node in run.nodes():
-        if not node.task:
-            continue
-        state = str(node.state)
-        started = _seconds(node.started)
-        ended = _seconds(node.ended)
-        if state == "queued":
-            started = 0.0
-        took = (ended or now) - started if started else 0.0
-        yield {"name": node.name, "state": state, "started": started, "ended": ended, "took": took}
-
-
-def _seconds(moment: Any) -> float:
-    return moment.timestamp() if moment is not None else 0.0
+        if node.task:
+            started = node.started_at.timestamp() if node.started_at else 0.0
+            ended = node.ended_at.timestamp() if node.ended_at else 0.0
+            took = (ended or now) - started if started else 0.0
+            yield {
+                "name": node.name,
+                "state": node.state,
+                "started": started,
+                "ended": ended,
+                "took": took,
+            }
 
 
 if __name__ == "__main__":
