@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: MIT
+"""One SQLite database: opened after a fork, locked fairly, its errors translated here alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from flowq.errors import ConfigError, StoreError, StoreUnavailable, StoreVersionError
+from flowq.storage.base import LAYOUT
+
+try:
+    import fcntl
+except ImportError:  # Windows: SQLite's own busy wait must do, which is correct but not fair
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["SQL", "Database", "Place"]
+
+OLDEST: Final = (3, 35, 0)
+"""Before it there is no RETURNING."""
+APPLICATION_ID: Final = 0x666C7771
+"""``flwq``: tells a store from any other SQLite file."""
+BUSY_MS: Final = 30_000
+WAL_PAGES: Final = 4_000
+"""Pages of the log at which a commit also writes back to the file."""
+WAL_KEPT: Final = 32 * 1024 * 1024
+"""The log is cut back to so many bytes once it was written back."""
+
+
+def _read(name: str) -> str:
+    return resources.files("flowq.storage.sqlite").joinpath(name).read_text(encoding="utf-8")
+
+
+def _statements(text: str) -> dict[str, str]:
+    """Read named statements: each stands under a line ``-- name: x``."""
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    found: dict[str, str] = {}
+    for name, body in zip(parts[1::2], parts[2::2], strict=True):
+        lines = (line for line in body.splitlines() if not line.startswith("--"))
+        found[name] = " ".join(" ".join(lines).split())
+    return found
+
+
+SQL: Final = _statements(_read("queries.sql"))
+"""The statements of ``queries.sql`` by name."""
+
+
+class Place:
+    """Where a store's database is, as its URL says.
+
+    Attributes
+    ----------
+    path : pathlib.Path or None
+        None: in memory.
+    synchronous : str
+        ``"FULL"`` or ``"NORMAL"``.
+    url : str
+        The URL with an absolute path.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        self.path: Path | None = None
+        self.synchronous = options.pop("synchronous", "full").upper()
+        if self.synchronous not in ("FULL", "NORMAL"):
+            raise ConfigError(
+                f"{url!r}: synchronous={self.synchronous.lower()!r} is not known; "
+                "use synchronous=full or synchronous=normal"
+            )
+        if options:
+            raise ConfigError(
+                f"{url!r}: {next(iter(options))!r} is no setting of a SQLite store; "
+                "there is synchronous=full or normal"
+            )
+        if parts.scheme == "memory":
+            if parts.netloc or parts.path.strip("/"):
+                raise ConfigError(f"{url!r}: a store in memory has no name; write memory://")
+            self.url = "memory://"
+            return
+        if parts.netloc or len(parts.path) < 2:
+            raise ConfigError(
+                f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute.db"
+            )
+        self.path = Path(os.path.abspath(os.path.expanduser(unquote(parts.path[1:]))))
+        normal = "" if self.synchronous == "FULL" else "?synchronous=normal"
+        self.url = f"sqlite:///{self.path}{normal}"
+
+
+class Database:
+    """A connection that one thread at a time uses; a child after a fork opens its own.
+
+    Parameters
+    ----------
+    place : Place
+    app : str
+        Whose store it is; another one's file is refused.
+    """
+
+    def __init__(self, place: Place, app: str) -> None:
+        self.place = place
+        self.app = app
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._connection: sqlite3.Connection | None = None
+        self._lock_file = -1
+        self._writes = 0
+        self.opened = 0
+
+    def _own(self) -> None:
+        """Forget what a parent process had open.
+
+        SQLite's handles must not even be closed in a child: that would drop the parent's locks.
+        """
+        if self._pid != os.getpid():
+            _INHERITED.append(self._connection)
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+            self._reset()
+
+    # --- use ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Run one transaction that changes something: all of it is kept, or nothing."""
+        self._own()
+        with self._lock, self._translated():
+            db = self._open()
+            # Writers queue on a file of their own: in SQLite's busy wait they poll, and of two
+            # that write without pause one may get nothing for seconds.
+            locked = self._lock_file >= 0
+            if locked:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                    db.execute("COMMIT")
+                    self._writes += 1
+                except BaseException:
+                    # A commit that failed may have ended the transaction itself.
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
+            finally:
+                if locked:
+                    fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Run reads that all see one moment."""
+        self._own()
+        with self._lock, self._translated():
+            db = self._open()
+            if db.in_transaction:  # within a write of this thread
+                yield db
+                return
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("ROLLBACK")
+
+    def version(self) -> tuple[int, int]:
+        """Give what changes when another process, or this one, has changed something."""
+        self._own()
+        with self._lock, self._translated():
+            found: int = self._open().execute("PRAGMA data_version").fetchone()[0]
+            return found, self._writes
+
+    def trim(self) -> None:
+        """Write the log back to the file, as far as readers let it."""
+        self._own()
+        with self._lock, self._translated():
+            self._open().execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Close; the next use opens anew (what was in memory is gone)."""
+        self._own()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+                self._lock_file = -1
+
+    # --- open -----------------------------------------------------------------------------------
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise StoreError(
+                f"SQLite {sqlite3.sqlite_version} is too old; "
+                f"flowq needs {'.'.join(map(str, OLDEST))} or newer"
+            )
+        path = self.place.path
+        if path is not None:
+            _create(path)
+        db = sqlite3.connect(
+            ":memory:" if path is None else path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_MS / 1000,
+            cached_statements=256,
+        )
+        try:
+            if path is not None:
+                if fcntl is not None:
+                    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                    self._lock_file = os.open(f"{path}-lock", flags, 0o600)
+                    fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute(f"PRAGMA synchronous = {self.place.synchronous}")
+                db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+                db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
+            db.execute("PRAGMA temp_store = MEMORY")
+            db.execute("PRAGMA cache_size = -32768")
+            self._prepare(db)
+            if self._lock_file >= 0:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        except BaseException:
+            db.close()
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+                self._lock_file = -1
+            raise
+        self._connection = db
+        self.opened += 1
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Lay out an empty database, or check that this one is ours."""
+        where = self.place.path or "memory"
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _read("schema.sql").split(";\n"):
+                    if statement.strip():
+                        db.execute(statement)
+                db.execute("INSERT INTO store VALUES (1, ?, ?, 1, 1, 0)", (self.app, LAYOUT))
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {LAYOUT}")
+            if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise StoreVersionError(
+                    f"{where} is a SQLite file, but not a store of flowq; name another file"
+                )
+            layout = db.execute("PRAGMA user_version").fetchone()[0]
+            if layout != LAYOUT:
+                raise StoreVersionError(
+                    f"{where} has layout {layout}, this flowq knows layout {LAYOUT}; "
+                    "use the flowq that made it, or name a new file"
+                )
+            app = db.execute("SELECT app FROM store").fetchone()[0]
+            if app != self.app:
+                raise StoreVersionError(
+                    f"{where} belongs to the app {app!r}, not to {self.app!r}; "
+                    f"one file belongs to one app: name another file, or write FlowQ({app!r})"
+                )
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the driver's and the system's errors into flowq's."""
+        try:
+            yield
+        except sqlite3.OperationalError as err:
+            # locked, disk I/O, full, read-only, cannot be opened: the world, not the data
+            raise StoreUnavailable(f"{self.place.url}: {err}") from err
+        except sqlite3.Error as err:
+            raise StoreError(f"{self.place.url}: {err}") from err
+        except OSError as err:
+            if isinstance(err, StoreUnavailable):
+                raise
+            raise StoreUnavailable(f"{self.place.url}: {err}") from err
+
+
+_INHERITED: list[sqlite3.Connection | None] = []
+"""Connections of a parent process, kept so that nothing ever closes them here."""
+
+
+def _create(path: Path) -> None:
+    """Make the file with nobody else's right to read it; SQLite gives its log the same rights."""
+    if not path.parent.is_dir():
+        raise StoreUnavailable(f"sqlite:///{path}: the folder {path.parent} does not exist")
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""Taking in tasks and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from flowq.errors import StoreUnavailable
+from flowq.message import NO_NODE, Message, encode_message, id_text
+from flowq.plan import ROOT, Bits, Kind, NodeRow, Plan
+from flowq.states import State
+from flowq.storage.base import SUBMIT_PAGE
+from flowq.storage.sqlite.change import (
+    FAILED_KEEP_MS,
+    FORGIVEN,
+    KEEP_MS,
+    NAMED,
+    PREFETCH,
+    TIMED,
+    Change,
+    pack_ranges,
+    pack_rule,
+)
+from flowq.storage.sqlite.connection import SQL
+from flowq.storage.sqlite.queues import Queues
+
+__all__ = ["enqueue", "submit"]
+
+UPLOAD_MS: Final = 3_600_000
+"""An upload that was given up is removed after so long."""
+_QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
+    State.QUEUED.value,
+    State.SCHEDULED.value,
+    State.WAITING.value,
+    State.EXPANDED.value,
+)
+Changes = Callable[[int], AbstractContextManager[Change]]
+
+
+def _task_flags(message: Message) -> int:
+    timed = message.delay_ms or message.due_ms or message.expires_ms or message.expires_in_ms
+    return (TIMED if timed else 0) | (PREFETCH if message.prefetch == 1 else 0)
+
+
+# --- tasks alone ---------------------------------------------------------------------------------
+
+
+def enqueue(changes: Changes, queues: Queues, messages: Sequence[Message]) -> list[bool]:
+    """Take tasks called alone; False where an id is known."""
+    with changes(len(messages)) as change:
+        fresh = [True] * len(messages)
+        if len({m.id for m in messages}) < len(messages) or not _insert(change, queues, messages):
+            # Some are known: which, is worth a look at each.
+            seen: set[bytes] = set()
+            for i, message in enumerate(messages):
+                known = change.db.execute(SQL["known"], (message.id,)).fetchone()
+                fresh[i] = known is None and message.id not in seen
+                seen.add(message.id)
+            _insert(change, queues, [m for m, new in zip(messages, fresh, strict=True) if new])
+        return fresh
+
+
+def _insert(change: Change, queues: Queues, messages: Sequence[Message]) -> bool:
+    """Insert all, or none if one of them is known."""
+    rows: list[tuple[Any, ...]] = []
+    bodies: list[tuple[int, bytes]] = []
+    ready: dict[int, int] = {}
+    later: set[int] = set()
+    now = change.now
+    for id, message in enumerate(messages, change.first):
+        queue = queues.id(change.db, message.queue)
+        flags = _task_flags(message)
+        due = expires = None
+        if flags & TIMED:
+            due, expires = change.times(message)
+        if due is None:
+            ready[queue] = ready.get(queue, 0) + 1
+        else:
+            later.add(queue)
+        keep, failed_keep = message.result_ttl_ms, message.failed_ttl_ms
+        rows.append(
+            (
+                id,
+                message.id,
+                _QUEUED if due is None else _SCHEDULED,
+                flags,
+                queue,
+                message.priority,
+                change.back,
+                due,
+                now,
+                expires,
+                None if keep == KEEP_MS else keep,
+                None if failed_keep == FAILED_KEEP_MS else failed_keep,
+            )
+        )
+        bodies.append((id, encode_message(message)))
+    db = change.db
+    db.execute("SAVEPOINT taking")
+    if db.executemany(SQL["add_single"], rows).rowcount < len(rows):
+        db.execute("ROLLBACK TO taking")
+        db.execute("RELEASE taking")
+        return False
+    db.executemany(SQL["add_body"], bodies)
+    db.execute("RELEASE taking")
+    for queue, n in ready.items():
+        change.add_ready(queue, n)
+    change.later |= later
+    return True
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+def submit(changes: Changes, queues: Queues, plan: Plan) -> bool:
+    """Start a run, in pages where it is large; False if it is known."""
+    n = len(plan.rows)
+    run = base = 0
+    for page in range(0, n, SUBMIT_PAGE):
+        with changes(n if page == 0 else 0) as change:
+            if page == 0:
+                base = change.first
+                run = _open_run(change, plan, base)
+                if not run:
+                    return False
+            elif change.db.execute(SQL["uploading"], (run, plan.id)).fetchone() is None:
+                raise StoreUnavailable(
+                    f"run {id_text(plan.id)} is being submitted by another process too; "
+                    "submit it again"
+                )
+            end = min(page + SUBMIT_PAGE, n)
+            _insert_nodes(change, queues, plan.rows[page:end], run, base, page)
+            if end == n:
+                _go(change, run, base)
+    return True
+
+
+def _open_run(change: Change, plan: Plan, base: int) -> int:
+    """Make a run's row; 0 if the run is known."""
+    db = change.db
+    known = db.execute(SQL["upload"], (plan.id,)).fetchone()
+    if known is not None:
+        if known[1]:
+            return 0
+        db.execute(SQL["abandon"], (known[0],))
+    row = (
+        plan.id,
+        base,
+        len(plan.rows),
+        plan.name,
+        change.now,
+        change.now + UPLOAD_MS,
+        plan.result_ttl_ms,
+        plan.failed_ttl_ms,
+    )
+    run: int = db.execute(SQL["add_run"], row).fetchall()[0][0]
+    return run
+
+
+def _insert_nodes(
+    change: Change, queues: Queues, rows: Sequence[NodeRow], run: int, base: int, first: int
+) -> None:
+    nodes: list[tuple[Any, ...]] = []
+    plans: list[tuple[Any, ...]] = []
+    expansions: list[tuple[int, int]] = []
+    for index, row in enumerate(rows, first):
+        id = base + index
+        parents = sum(n for _, n in row.parents)
+        flags = int(row.kind)
+        if row.bits & Bits.FORGIVEN:
+            flags |= FORGIVEN
+        if row.bits & Bits.NAMED:
+            flags |= NAMED
+        message = row.message
+        queue = priority = 0
+        if message is not None:
+            queue = queues.id(change.db, message.queue)
+            priority = message.priority
+            flags |= _task_flags(message)
+        if row.kind == Kind.EXPANSION:
+            expansions.append((id, row.inner))
+        nodes.append(
+            (
+                id,
+                run,
+                _EXPANDED if index == ROOT else _WAITING,
+                flags,
+                queue,
+                priority,
+                change.back,
+                change.now if index == ROOT else None,
+                None if row.owner == NO_NODE else base + row.owner,
+                parents,
+                pack_rule(row.rule, parents),
+            )
+        )
+        plans.append(
+            (
+                id,
+                row.name,
+                message.task if message else None,
+                pack_ranges(row.parents, base),
+                pack_ranges(row.children, base),
+                pack_ranges(row.reads, base),
+                pack_ranges(row.entries, base),
+                row.value or None,
+                encode_message(message) if message else None,
+            )
+        )
+    change.db.executemany(SQL["add_node"], nodes)
+    change.db.executemany(SQL["add_row"], plans)
+    change.db.executemany(SQL["add_expansion"], expansions)
+
+
+def _go(change: Change, run: int, base: int) -> None:
+    """Start the root of a run that is complete."""
+    change.db.execute(SQL["go_live"], (run,))
+    change.rank = change.back
+    change.begin(base)
+    change.walk(SUBMIT_PAGE)

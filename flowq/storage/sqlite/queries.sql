@@ -1,0 +1,253 @@
+-- Every statement of the store, by name. A list of ids is bound as one JSON array.
+
+-- name: begin
+UPDATE store SET tick = tick + 1, next_id = next_id + ? RETURNING tick, next_id
+-- name: seen
+SELECT seen_ms FROM store
+-- name: set_seen
+UPDATE store SET seen_ms = ?
+
+-- --- queues
+
+-- name: queues
+SELECT id, name FROM queue
+-- name: add_queue
+INSERT INTO queue(name, ready) VALUES (?, 0) RETURNING id
+-- name: count_ready
+UPDATE queue SET ready = ready + ? WHERE id = ?
+-- name: ready
+SELECT id, ready FROM queue WHERE id IN (SELECT value FROM json_each(?))
+
+-- --- taking in
+
+-- name: add_single
+INSERT INTO message(id, uuid, state, flags, queue, prio, rank, due_ms, ready_ms, expires_ms, keep_ms, failed_keep_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT(uuid) WHERE uuid IS NOT NULL DO NOTHING
+-- name: add_body
+INSERT INTO plan(id, body) VALUES (?, ?)
+-- name: known
+SELECT 1 FROM message WHERE uuid = ?
+-- name: add_node
+INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+-- name: add_row
+INSERT INTO plan(id, name, task, parents, children, reads, entries, value, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+-- name: add_expansion
+INSERT INTO expansion(id, unfinished) VALUES (?, ?)
+-- name: add_run
+INSERT INTO run(uuid, base, nodes, name, live, created_ms, forget_ms, keep_ms, failed_keep_ms)
+VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING id
+-- name: upload
+SELECT id, live FROM run WHERE uuid = ?
+-- name: uploading
+SELECT 1 FROM run WHERE id = ? AND uuid = ? AND live = 0
+-- name: abandon
+UPDATE run SET uuid = NULL, live = 0, forget_ms = 0 WHERE id = ?
+-- name: go_live
+UPDATE run SET live = 1, forget_ms = NULL WHERE id = ?
+
+-- --- settling
+
+-- name: holds
+SELECT m.id, COALESCE(m.uuid, r.uuid), m.id - r.base, m.run, m.flags, m.delivery, m.attempt, m.losses, m.owner, m.keep_ms, m.failed_keep_ms, m.queue
+FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.session = ?
+-- name: verdict_single
+SELECT state, flags, delivery FROM message WHERE uuid = ?
+-- name: verdict_node
+SELECT m.state, m.flags, m.delivery FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND m.run = r.id
+-- name: end
+UPDATE message SET state = ?, flags = ?, forget_ms = ?, session = NULL, expires_ms = NULL, cell = ? WHERE id = ?
+-- name: end_child
+UPDATE message SET state = ?, succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culprit = ?, cell = ? WHERE id = ?
+-- name: count_child
+UPDATE message SET succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culprit = ? WHERE id = ?
+-- name: start_child
+UPDATE message SET succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culprit = ?, state = 3, rank = ?, ready_ms = ? WHERE id = ?
+-- name: start
+UPDATE message SET state = ?, rank = ?, ready_ms = ?, due_ms = ?, expires_ms = ? WHERE id = ?
+-- name: set_ready
+UPDATE message SET ready_ms = ? WHERE id = ?
+-- name: again
+UPDATE message SET state = ?, flags = ?, rank = ?, due_ms = ?, attempt = ?, losses = ?, session = NULL WHERE id = ?
+-- name: unknown
+UPDATE message SET unknown_ms = COALESCE(unknown_ms, ?) WHERE id = ? RETURNING unknown_ms
+-- name: children
+SELECT id, children FROM plan WHERE id IN (SELECT value FROM json_each(?))
+-- name: entries
+SELECT entries FROM plan WHERE id = ?
+-- name: waiting
+SELECT id, run, state, flags, queue, owner, parents, succeeded, failed, skipped, cancelled, rule, culprit
+FROM message WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+-- name: count_expansion
+UPDATE expansion SET unfinished = unfinished - ?, failures = failures + ?, cancels = cancels + ?, skips = skips + ?, culprit = COALESCE(culprit, ?)
+WHERE id = ? RETURNING unfinished, failures, cancels, skips, culprit
+-- name: expansion_row
+SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, e.culprit FROM message m JOIN expansion e ON e.id = m.id WHERE m.id = ?
+-- name: template
+SELECT value FROM plan WHERE id = ?
+-- name: body
+SELECT body FROM plan WHERE id = ?
+-- name: end_run
+UPDATE run SET ended_ms = ?, forget_ms = ? + max(CASE WHEN ? THEN failed_keep_ms ELSE keep_ms END, ?) WHERE id = ?
+-- name: run_of
+SELECT uuid, base FROM run WHERE id = ?
+-- name: add_walk
+INSERT INTO walk(node, state, culprit, position) VALUES (?, ?, ?, ?)
+-- name: walks
+SELECT id, node, state, culprit, position FROM walk ORDER BY id LIMIT ?
+-- name: drop_walk
+DELETE FROM walk WHERE id = ?
+
+-- --- sessions and losses
+
+-- name: touch_session
+INSERT INTO session(name, deadline_ms) VALUES (?, ?)
+ON CONFLICT(name) DO UPDATE SET deadline_ms = excluded.deadline_ms RETURNING id
+-- name: open_session
+INSERT INTO session(name, deadline_ms, info) VALUES (?, ?, ?)
+ON CONFLICT(name) DO UPDATE SET deadline_ms = excluded.deadline_ms, info = excluded.info
+-- name: renew
+UPDATE session SET deadline_ms = ? WHERE name = ? RETURNING id
+-- name: shift_deadlines
+UPDATE session SET deadline_ms = deadline_ms + ?
+-- name: stops
+SELECT m.id, COALESCE(m.uuid, r.uuid), m.id - r.base, m.run FROM message m LEFT JOIN run r ON r.id = m.run
+WHERE m.session = ? AND m.flags & 4 ORDER BY m.id
+-- name: session
+SELECT id, info FROM session WHERE name = ?
+-- name: drop_session
+DELETE FROM session WHERE id = ?
+-- name: dead_sessions
+SELECT id, name, info FROM session WHERE deadline_ms <= ? ORDER BY deadline_ms LIMIT ?
+-- name: held_by
+SELECT id, run, flags, delivery, attempt, losses, queue, owner, keep_ms, failed_keep_ms, uuid FROM message WHERE session = ? ORDER BY rank, id LIMIT ?
+-- name: live_sessions
+SELECT count(*) FROM session WHERE deadline_ms > ?
+-- name: next_deadline
+SELECT min(deadline_ms) FROM session WHERE id <> ?
+-- name: next_due
+SELECT min(due_ms) FROM message WHERE state = 1
+-- name: sessions
+SELECT s.name, s.deadline_ms, s.info, (SELECT count(*) FROM message m WHERE m.session = s.id)
+FROM session s WHERE s.deadline_ms > ? ORDER BY s.id
+-- name: add_loss
+INSERT OR REPLACE INTO loss(message, number, record) VALUES (?, ?, ?)
+-- name: losses
+SELECT record FROM loss WHERE message = ? ORDER BY number
+-- name: drop_losses
+DELETE FROM loss WHERE message = ?
+-- name: add_dead
+INSERT OR REPLACE INTO dead(uuid, reason, at_ms, forget_ms, losses, body) VALUES (?, ?, ?, ?, ?, ?)
+
+-- --- handing out
+
+-- name: due
+SELECT id, queue, rank FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
+-- name: queue_due
+UPDATE message SET state = 3, rank = ? WHERE id = ?
+-- name: next_ready
+SELECT id, run, prio, rank, flags, delivery, expires_ms FROM message
+WHERE state = 3 AND losses = 0 AND queue = ? ORDER BY prio DESC, rank, id LIMIT ?
+-- name: next_alone
+SELECT id, run, prio, rank, flags, delivery, expires_ms FROM message
+WHERE state = 3 AND losses > 0 AND queue = ? ORDER BY prio DESC, rank, id LIMIT 1
+-- name: hand_out
+UPDATE message SET state = 4, session = ?, delivery = delivery + 1, due_ms = ?, flags = flags & ~8 WHERE id = ?
+-- name: deliveries
+SELECT m.id, COALESCE(m.uuid, r.uuid), r.base, m.run, m.delivery, m.attempt, m.losses, p.body, p.reads
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN run r ON r.id = m.run
+WHERE m.id IN (SELECT value FROM json_each(?))
+-- name: delivered_of
+SELECT id FROM message WHERE session = ? ORDER BY due_ms, rank, id
+-- name: cells
+SELECT id, cell FROM message WHERE id BETWEEN ? AND ? AND cell IS NOT NULL ORDER BY id
+
+-- --- from outside
+
+-- name: find_single
+SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message WHERE uuid = ?
+-- name: find_node
+SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, m.keep_ms, m.failed_keep_ms, m.delivery, m.culprit, m.rank, m.uuid
+FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND r.live = 1 AND ? < r.nodes
+-- name: set_flags
+UPDATE message SET flags = ? WHERE id = ?
+-- name: move
+UPDATE message SET state = ?, due_ms = ?, rank = ? WHERE id = ?
+-- name: expired
+SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message
+WHERE expires_ms <= ? AND state IN (1, 3) ORDER BY expires_ms LIMIT ?
+-- name: row
+SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message WHERE id = ?
+
+-- --- reading
+
+-- name: look_single
+SELECT state, attempt, losses, due_ms, cell FROM message WHERE uuid = ?
+-- name: look_node
+SELECT m.state, m.attempt, m.losses, m.due_ms, m.cell
+FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND r.live = 1 AND ? < r.nodes
+-- name: message_single
+SELECT p.body FROM message m JOIN plan p ON p.id = m.id WHERE m.uuid = ?
+-- name: message_node
+SELECT p.body FROM run r JOIN plan p ON p.id = r.base + ? WHERE r.uuid = ? AND r.live = 1 AND ? < r.nodes
+-- name: run
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id
+FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base WHERE r.uuid = ? AND r.live = 1
+-- name: runs
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id
+FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
+WHERE r.live = 1 AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?), 9223372036854775807)
+ORDER BY r.id DESC LIMIT ?
+-- name: nodes
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents
+FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
+-- name: nodes_in
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents
+FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
+-- name: status_queues
+SELECT name, ready FROM queue ORDER BY name
+-- name: status
+SELECT (SELECT count(*) FROM message WHERE state = 1), (SELECT count(*) FROM message WHERE session IS NOT NULL), (SELECT count(*) FROM dead), (SELECT count(*) FROM run WHERE live = 1 AND ended_ms = 0)
+-- name: dead
+SELECT uuid, reason, at_ms, body, losses FROM dead
+WHERE id < COALESCE((SELECT id FROM dead WHERE uuid = ?), 9223372036854775807) ORDER BY id DESC LIMIT ?
+-- name: dead_letter
+SELECT uuid, reason, at_ms, body, losses FROM dead WHERE uuid = ?
+-- name: any_ready
+SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) LIMIT 1
+-- name: check
+SELECT m.id, m.state, m.flags, m.owner, m.parents, m.succeeded, m.failed, m.skipped, m.cancelled, p.parents
+FROM message m JOIN plan p ON p.id = m.id WHERE m.run = ?1 AND m.id BETWEEN ?2 AND ?3 ORDER BY m.id
+-- name: check_expansions
+SELECT id, unfinished, failures, cancels, skips FROM expansion WHERE id BETWEEN ? AND ?
+-- name: check_walks
+SELECT count(*) FROM walk WHERE node BETWEEN ? AND ?
+
+-- --- housekeeping
+
+-- name: forgotten
+SELECT id, losses FROM message WHERE forget_ms <= ? LIMIT ?
+-- name: drop_message
+DELETE FROM message WHERE id = ?
+-- name: drop_plan
+DELETE FROM plan WHERE id = ?
+-- name: forgotten_runs
+SELECT id, base, nodes, uuid FROM run WHERE forget_ms <= ? ORDER BY forget_ms LIMIT 1
+-- name: drop_messages
+DELETE FROM message WHERE id BETWEEN ? AND ?
+-- name: drop_plans
+DELETE FROM plan WHERE id BETWEEN ? AND ?
+-- name: drop_expansions
+DELETE FROM expansion WHERE id BETWEEN ? AND ?
+-- name: drop_all_losses
+DELETE FROM loss WHERE message BETWEEN ? AND ?
+-- name: drop_walks
+DELETE FROM walk WHERE node BETWEEN ? AND ?
+-- name: last_row
+SELECT max(id) FROM message WHERE id BETWEEN ? AND ?
+-- name: drop_run
+DELETE FROM run WHERE id = ?
+-- name: drop_dead
+DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE forget_ms <= ? LIMIT ?)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""What people and handles read."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from flowq.message import CULPRIT, HEAD, NO_NODE, split_node
+from flowq.plan import Kind, Ranges
+from flowq.states import State
+from flowq.storage.base import (
+    DeadLetter,
+    Look,
+    Loss,
+    NodeInfo,
+    QueueInfo,
+    RunInfo,
+    SessionInfo,
+    Status,
+)
+from flowq.storage.sqlite.change import KIND, unpack_ranges
+from flowq.storage.sqlite.connection import SQL
+
+__all__ = [
+    "any_ready",
+    "cells",
+    "dead",
+    "dead_letter",
+    "look",
+    "message",
+    "nodes",
+    "run",
+    "runs",
+    "sessions",
+    "status",
+]
+
+_read_info = msgspec.msgpack.Decoder(SessionInfo).decode
+_read_losses = msgspec.msgpack.Decoder(list[Loss]).decode
+_SCHEDULED, _RUNNING, _SUCCESS = State.SCHEDULED.value, State.RUNNING.value, State.SUCCESS.value
+_EXPANSION: Final = Kind.EXPANSION.value
+
+
+def any_ready(db: sqlite3.Connection, queues: Sequence[int], *, alone: bool) -> bool:
+    """Say whether a queue has a message; those for idle sessions count only with `alone`."""
+    if alone:
+        return db.execute(SQL["any_ready"], (json.dumps(queues),)).fetchone() is not None
+    return any(db.execute(SQL["next_ready"], (queue, 1)).fetchone() is not None for queue in queues)
+
+
+def look(db: sqlite3.Connection, id: bytes, cells: bool) -> Look | None:
+    """Say where a task, node or run stands."""
+    is_run = False
+    if len(id) == 16:
+        row = db.execute(SQL["look_single"], (id,)).fetchone()
+        if row is None:
+            is_run = True
+            row = db.execute(SQL["look_node"], (0, id, 0)).fetchone()
+    else:
+        whole, index = split_node(id)
+        row = db.execute(SQL["look_node"], (index, whole, index)).fetchone()
+    if row is None:
+        return None
+    state, attempt, losses, due, cell = row
+    return Look(
+        State(state),
+        attempt,
+        losses,
+        due or 0 if state == _SCHEDULED else 0,
+        cell if cells else None,
+        is_run,
+    )
+
+
+def cells(db: sqlite3.Connection, run: bytes, ranges: Ranges) -> dict[int, bytes]:
+    """Read the cells of a run's nodes."""
+    row = db.execute(SQL["run"], (run,)).fetchone()
+    if row is None:
+        return {}
+    count, base = row[5], row[7]
+    found: dict[int, bytes] = {}
+    for first, n in ranges:
+        last = min(first + n, count) - 1
+        for id, cell in db.execute(SQL["cells"], (base + first, base + last)):
+            found[id - base] = cell
+    return found
+
+
+def message(db: sqlite3.Connection, id: bytes) -> bytes | None:
+    """Give an encoded message."""
+    if len(id) == 16:
+        row = db.execute(SQL["message_single"], (id,)).fetchone()
+    else:
+        whole, index = split_node(id)
+        row = db.execute(SQL["message_node"], (index, whole, index)).fetchone()
+    return row[0] if row else None
+
+
+def _run_info(row: tuple[Any, ...]) -> RunInfo:
+    id, name, state, created, ended, nodes, value, *_ = row
+    return RunInfo(id, name, State(state), created, ended, nodes - 1, value or b"")
+
+
+def run(db: sqlite3.Connection, id: bytes) -> RunInfo | None:
+    """Describe one run."""
+    row = db.execute(SQL["run"], (id,)).fetchone()
+    return _run_info(row) if row else None
+
+
+def runs(db: sqlite3.Connection, after: bytes, limit: int) -> list[RunInfo]:
+    """List runs, newest first."""
+    return [_run_info(row) for row in db.execute(SQL["runs"], (after, limit))]
+
+
+def nodes(
+    db: sqlite3.Connection, run: bytes, after: int, limit: int, state: State | None
+) -> list[NodeInfo]:
+    """List nodes of a run by index."""
+    found = db.execute(SQL["run"], (run,)).fetchone()
+    if found is None:
+        return []
+    count, base = found[5], found[7]
+    first, last = base + max(after, -1) + 1, base + count - 1
+    if state is None:
+        rows = db.execute(SQL["nodes"], (first, last, limit))
+    else:
+        rows = db.execute(SQL["nodes_in"], (first, last, state.value, limit))
+    return [_node_info(row, base) for row in rows]
+
+
+def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
+    id, name, task, flags, owner, state, generation, attempt, losses, ready, due, cell, parents = (
+        row
+    )
+    started = ended = 0
+    culprit = None
+    if cell is not None:
+        kind, _, started, ended = HEAD.unpack_from(cell)
+        if kind & CULPRIT:
+            blamed = int.from_bytes(cell[HEAD.size : HEAD.size + 4], "big")
+            culprit = None if blamed == NO_NODE else blamed
+    elif state == _RUNNING:
+        started = due
+    return NodeInfo(
+        index=id - base,
+        name=name,
+        task=task or "",
+        kind=flags & KIND,
+        owner=NO_NODE if owner is None else owner - base,
+        state=State(state),
+        generation=generation,
+        attempt=attempt,
+        losses=losses,
+        ready_ms=ready or 0,
+        started_ms=started,
+        ended_ms=ended,
+        parents=tuple((first - base, n) for first, n in unpack_ranges(parents)),
+        culprit=culprit,
+    )
+
+
+def sessions(db: sqlite3.Connection, now: int) -> list[SessionInfo]:
+    """List sessions that live."""
+    found = []
+    for name, deadline, info, held in db.execute(SQL["sessions"], (now,)):
+        who = _read_info(info) if info else SessionInfo(name)
+        found.append(msgspec.structs.replace(who, deadline_ms=deadline, held=held))
+    return found
+
+
+def status(db: sqlite3.Connection) -> Status:
+    """Count."""
+    queues = [QueueInfo(name, ready) for name, ready in db.execute(SQL["status_queues"])]
+    scheduled, running, buried, unfinished = db.execute(SQL["status"]).fetchone()
+    return Status(queues, scheduled, running, buried, unfinished)
+
+
+def _letter(row: tuple[Any, ...]) -> DeadLetter:
+    id, reason, at, body, losses = row
+    return DeadLetter(id, reason, at, body, _read_losses(losses))
+
+
+def dead(db: sqlite3.Connection, after: bytes, limit: int) -> list[DeadLetter]:
+    """List dead letters, newest first."""
+    return [_letter(row) for row in db.execute(SQL["dead"], (after, limit))]
+
+
+def dead_letter(db: sqlite3.Connection, id: bytes) -> DeadLetter | None:
+    """Give one dead letter."""
+    row = db.execute(SQL["dead_letter"], (id,)).fetchone()
+    return _letter(row) if row else None

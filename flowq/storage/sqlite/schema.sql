@@ -1,0 +1,130 @@
+-- The tables of a store, made in one transaction when the file is new.
+--
+-- Rows that change (message, expansion) lie apart from what is fixed at the start (plan), so that a
+-- step rewrites tens of bytes. The nodes of a run have consecutive ids: index = id - run.base.
+-- Ids come from store.next_id and are never given twice, or a late settlement could hit a stranger.
+
+CREATE TABLE store(
+    one INTEGER PRIMARY KEY CHECK(one = 1),
+    app TEXT NOT NULL,
+    layout INTEGER NOT NULL,
+    tick INTEGER NOT NULL,      -- goes up with each change; orders what is queued by different ones
+    next_id INTEGER NOT NULL,   -- of message
+    seen_ms INTEGER NOT NULL    -- when a session last renewed or stepped
+);
+
+CREATE TABLE queue(
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    ready INTEGER NOT NULL      -- how many messages are queued in it
+);
+
+CREATE TABLE message(
+    id INTEGER PRIMARY KEY,
+    uuid BLOB,                  -- of a task alone; a node is named by its run and index
+    run INTEGER,                -- run.id of a node
+    state INTEGER NOT NULL,
+    flags INTEGER NOT NULL,     -- kind and bits, see flags.py
+    queue INTEGER NOT NULL,
+    prio INTEGER NOT NULL,
+    rank INTEGER NOT NULL,      -- order within the priority; below 0: before what was enqueued
+    due_ms INTEGER,             -- scheduled: when; running: since when
+    ready_ms INTEGER,           -- when it first might run
+    expires_ms INTEGER,         -- fails if it was not begun by then
+    forget_ms INTEGER,          -- ended: when the row may go (a node goes with its run)
+    session INTEGER,
+    delivery INTEGER NOT NULL DEFAULT 0,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    losses INTEGER NOT NULL DEFAULT 0,
+    generation INTEGER NOT NULL DEFAULT 0,
+    unknown_ms INTEGER,         -- when a worker first did not know its task
+    keep_ms INTEGER,            -- how long it is remembered, where that is not the default
+    failed_keep_ms INTEGER,
+    owner INTEGER,              -- message.id of the expansion in whose body it stands
+    parents INTEGER NOT NULL DEFAULT 0,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    rule BLOB,                  -- five numbers; NULL: all parents must succeed
+    culprit INTEGER,            -- index of whom to blame if it is blocked
+    cell BLOB                   -- what it came to
+);
+CREATE UNIQUE INDEX message_uuid ON message(uuid) WHERE uuid IS NOT NULL;
+CREATE INDEX message_ready ON message(queue, prio DESC, rank) WHERE state = 3 AND losses = 0;
+CREATE INDEX message_alone ON message(queue, prio DESC, rank) WHERE state = 3 AND losses > 0;
+CREATE INDEX message_due ON message(due_ms) WHERE state = 1;
+CREATE INDEX message_session ON message(session) WHERE session IS NOT NULL;
+CREATE INDEX message_expires ON message(expires_ms) WHERE expires_ms IS NOT NULL;
+CREATE INDEX message_forget ON message(forget_ms) WHERE forget_ms IS NOT NULL;
+
+CREATE TABLE plan(              -- never updated
+    id INTEGER PRIMARY KEY,     -- message.id
+    name TEXT,
+    task TEXT,
+    parents BLOB,               -- edges are packed ranges, see ranges.py
+    children BLOB,
+    reads BLOB,
+    entries BLOB,
+    value BLOB,                 -- template of an expansion's value
+    body BLOB                   -- last, so that large ones are not read for the rest
+);
+
+CREATE TABLE expansion(         -- what changes of it beside its message row
+    id INTEGER PRIMARY KEY,     -- message.id
+    unfinished INTEGER NOT NULL,
+    failures INTEGER NOT NULL DEFAULT 0,
+    cancels INTEGER NOT NULL DEFAULT 0,
+    skips INTEGER NOT NULL DEFAULT 0,
+    culprit INTEGER
+);
+
+CREATE TABLE run(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid BLOB UNIQUE,           -- NULL: given up, its rows are being removed
+    base INTEGER NOT NULL,      -- message.id of its root
+    nodes INTEGER NOT NULL,     -- how many rows, the root included
+    name TEXT NOT NULL,
+    live INTEGER NOT NULL,      -- 0 while its pages arrive
+    created_ms INTEGER NOT NULL,
+    ended_ms INTEGER NOT NULL DEFAULT 0,
+    forget_ms INTEGER,
+    keep_ms INTEGER NOT NULL,
+    failed_keep_ms INTEGER NOT NULL
+);
+CREATE INDEX run_forget ON run(forget_ms) WHERE forget_ms IS NOT NULL;
+CREATE INDEX run_open ON run(id) WHERE live = 1 AND ended_ms = 0;
+
+CREATE TABLE session(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    deadline_ms INTEGER NOT NULL,
+    info BLOB                   -- SessionInfo, once it was opened
+);
+CREATE INDEX session_deadline ON session(deadline_ms);
+
+CREATE TABLE walk(              -- ends whose edges are not all counted yet
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    node INTEGER NOT NULL,      -- message.id
+    state INTEGER NOT NULL,     -- how it ended; 5: it has expanded, and its entries start
+    culprit INTEGER,
+    position INTEGER NOT NULL   -- how many edges are counted
+);
+
+CREATE TABLE loss(
+    message INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    record BLOB NOT NULL,       -- Loss
+    PRIMARY KEY(message, number)
+) WITHOUT ROWID;
+
+CREATE TABLE dead(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid BLOB NOT NULL UNIQUE,  -- of the task or node, 16 or 20 bytes
+    reason TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    forget_ms INTEGER NOT NULL,
+    losses BLOB NOT NULL,       -- list of Loss
+    body BLOB NOT NULL
+);
+CREATE INDEX dead_forget ON dead(forget_ms);

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: MIT
+"""The store on one SQLite file, or in memory for one process; see `flowq.storage.base`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+
+from flowq.clock import SYSTEM_CLOCK, Clock
+from flowq.message import Delivery, Message, pack_cell, split_node
+from flowq.outcome import Outcome
+from flowq.plan import Plan, Ranges
+from flowq.states import State
+from flowq.storage.base import (
+    DeadLetter,
+    Look,
+    NodeInfo,
+    RunInfo,
+    SessionId,
+    SessionInfo,
+    Status,
+    Step,
+    Swept,
+)
+from flowq.storage.sqlite import intake, reads, step, sweep
+from flowq.storage.sqlite.change import STOPPING, Change, Runs
+from flowq.storage.sqlite.connection import SQL, Database, Place
+from flowq.storage.sqlite.queues import Queues
+from flowq.storage.sqlite.wake import FileWakes, MemoryWakes, Wakes
+
+__all__ = ["SqliteStore"]
+
+PERIOD_MS: Final = 10_000
+"""Nobody renewed or stepped for longer: the store was out of reach, leases are moved on."""
+_encode = msgspec.msgpack.Encoder().encode
+_QUEUED, _SCHEDULED, _RUNNING, _EXPANDED = (
+    State.QUEUED.value,
+    State.SCHEDULED.value,
+    State.RUNNING.value,
+    State.EXPANDED.value,
+)
+
+
+class SqliteStore:
+    """Where state lives, in SQLite; made by `from_url`.
+
+    Attributes
+    ----------
+    url : str
+        With the absolute path of the file.
+    shares_processes : bool
+        False in memory.
+    """
+
+    def __init__(self, place: Place, name: str, clock: Clock) -> None:
+        self.url = place.url
+        self.shares_processes = place.path is not None
+        self.path = place.path
+        self._clock = clock
+        self._db = Database(place, name)
+        self._runs = Runs()
+        self._queues = Queues()
+        self._wakes: Wakes = (
+            MemoryWakes() if place.path is None else FileWakes(place.path, self._db.version)
+        )
+
+    @classmethod
+    def from_url(cls, url: str, *, name: str = "flowq", clock: Clock = SYSTEM_CLOCK) -> SqliteStore:
+        """Make a store; nothing is opened before it is first used.
+
+        Raises
+        ------
+        ConfigError
+            The URL is of no known form.
+        """
+        return cls(Place(url), name, clock)
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self.url}>"
+
+    # --- what changes ---------------------------------------------------------------------------
+
+    @contextmanager
+    def _change(self, ids: int = 0) -> Iterator[Change]:
+        """Run one transaction, and tell those who wait once it is kept."""
+        try:
+            with self._db.write() as db:
+                change = Change(db, self._runs, self._clock.now_ms(), ids)
+                yield change
+                change.close()
+        except BaseException:
+            # A run or a queue that the transaction made is not there, and its number will be
+            # another's.
+            self._runs = Runs()
+            self._queues = Queues()
+            raise
+        left = {queue: n for queue, n in change.ready.items() if n > 0}
+        for queue in change.later | change.left:
+            left.setdefault(queue, 1)
+        if left or change.ended:
+            self._wakes.tell(left, change.ended)
+        if change.stopped:
+            self._wakes.tell_all()
+
+    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+        """Take tasks called alone; see `Store.enqueue`."""
+        if not messages:
+            return []
+        return intake.enqueue(self._change, self._queues, messages)
+
+    def submit(self, plan: Plan) -> bool:
+        """Start a run; see `Store.submit`."""
+        return intake.submit(self._change, self._queues, plan)
+
+    def step(
+        self,
+        session: SessionId,
+        outcomes: Sequence[Outcome] = (),
+        *,
+        want: int = 0,
+        queues: Sequence[str] = ("default",),
+        lease_ms: int = 30_000,
+        bound_ms: int = 0,
+    ) -> Step:
+        """Settle and hand out; see `Store.step`."""
+        with self._change() as change:
+            db = change.db
+            self._close_gap(db, change.now, PERIOD_MS)
+            me = db.execute(SQL["touch_session"], (session, change.now + lease_ms)).fetchall()[0][0]
+            held = step.held_rows(change, me)
+            verdicts = step.settle(change, held, outcomes)
+            change.walk()
+            if change.resume():
+                change.walk()
+            step.take_back(change)
+            change.walk()
+            step.queue_due(change)
+            change.flush()
+
+            served = [self._queues.id(db, queue) for queue in dict.fromkeys(queues)]
+            burdened = any(row[7] for row in held.values())
+            ids: list[int] = []
+            if want > 0 and not burdened:
+                share = step.share(change, served, want)
+                ids = step.hand_out(change, me, share, served, not held)
+            ready, alone = step.left(change, served)
+            change.flush()
+            given = step.deliveries(db, ids) if ids else []
+            if ids and ready:
+                change.left.update(step.not_empty(change, served))
+            return Step(
+                verdicts=verdicts,
+                deliveries=given,
+                ready=ready,
+                alone=alone,
+                next_ms=step.next_ms(change, me),
+                stops=[name for name, row in held.items() if row[4] & STOPPING],
+            )
+
+    def _close_gap(self, db: sqlite3.Connection, now: int, period_ms: int) -> None:
+        """Move deadlines on by the time in which nobody could reach the store."""
+        seen = db.execute(SQL["seen"]).fetchone()[0]
+        if seen and now - seen > period_ms:
+            db.execute(SQL["shift_deadlines"], (now - seen - period_ms,))
+        if now > seen:
+            db.execute(SQL["set_seen"], (now,))
+
+    def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:
+        """Register a session; see `Store.open_session`."""
+        with self._change() as change:
+            row = (info.id, change.now + lease_ms, _encode(info))
+            change.db.execute(SQL["open_session"], row)
+
+    def renew(
+        self, sessions: Sequence[SessionId], *, lease_ms: int = 30_000, period_ms: int = PERIOD_MS
+    ) -> list[list[bytes] | None]:
+        """Push back deadlines; see `Store.renew`."""
+        with self._change() as change:
+            self._close_gap(change.db, change.now, period_ms)
+            found: list[list[bytes] | None] = []
+            for session in sessions:
+                row = change.db.execute(SQL["renew"], (change.now + lease_ms, session)).fetchall()
+                if not row:
+                    found.append(None)
+                    continue
+                stops = change.db.execute(SQL["stops"], row[0]).fetchall()
+                found.append(
+                    [w if run is None else w + i.to_bytes(4, "big") for _, w, i, run in stops]
+                )
+            return found
+
+    def held(self, session: SessionId) -> list[Delivery]:
+        """Read back what a session holds; see `Store.held`."""
+        with self._db.read() as db:
+            row = db.execute(SQL["session"], (session,)).fetchone()
+            if row is None:
+                return []
+            ids = [id for (id,) in db.execute(SQL["delivered_of"], (row[0],))]
+            return step.deliveries(db, ids)
+
+    def release(self, session: SessionId, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
+        """End a session; see `Store.release`."""
+        with self._change() as change:
+            row = change.db.execute(SQL["session"], (session,)).fetchone()
+            if row is None:
+                return 0
+            running = frozenset(lost)
+            rows = change.db.execute(SQL["held_by"], (row[0], -1)).fetchall()
+            n = step.lose(change, rows, session, row[1], reason, running.__contains__)
+            change.put("drop_session", row[0])
+            change.walk()
+            return n
+
+    def cancel(self, ids: Sequence[bytes]) -> list[State | None]:
+        """Stop tasks or nodes; see `Store.cancel`."""
+        with self._change() as change:
+            for id in ids:
+                row = _find(change.db, id)
+                if row is not None:
+                    self._cancel_one(change, row)
+                    change.flush()
+            change.walk()
+            change.flush()
+            rows = [_find(change.db, id) for id in ids]
+            return [None if row is None else State(row[2]) for row in rows]
+
+    def _cancel_one(self, change: Change, row: tuple[Any, ...]) -> None:
+        id, run, state, flags, queue, owner, keep, failed_keep, _, _, _, uuid = row
+        if state >= State.SUCCESS:
+            return
+        if state == _RUNNING:
+            change.put("set_flags", flags | STOPPING, id)
+            change.stopped = True
+            return
+        if state == _QUEUED:
+            change.add_ready(queue, -1)
+        cell = pack_cell(State.CANCELLED, b"cancelled", ended_ms=change.now)
+        change.end(id, uuid, run, flags, owner, (keep, failed_keep), State.CANCELLED.value, cell)
+
+    def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
+        """Let an unstarted task become due at another time; see `Store.reschedule`."""
+        with self._change() as change:
+            row = _find(change.db, id)
+            if row is None:
+                return None
+            key, _, state, _, queue, _, _, _, _, _, rank, _ = row
+            if state not in (_QUEUED, _SCHEDULED):
+                return State(state)
+            due = max(change.now + delay_ms, due_ms)
+            becomes = _SCHEDULED if due > change.now else _QUEUED
+            rank = change.front if rank < 0 else change.back
+            change.put("move", becomes, due if becomes == _SCHEDULED else None, rank, key)
+            change.add_ready(queue, (becomes == _QUEUED) - (state == _QUEUED))
+            change.later.add(queue)
+            return State(becomes)
+
+    def sweep(self, *, limit: int = 1_000) -> Swept:
+        """Do a bounded part of the housekeeping; see `Store.sweep`."""
+        with self._change() as change:
+            swept = sweep.sweep(change, limit)
+        if not swept.more:
+            self._db.trim()
+        return swept
+
+    def check(self, run: bytes) -> list[str]:
+        """Compare a run's counts with its nodes' states; see `Store.check`."""
+        with self._db.read() as db:
+            return sweep.check(db, run)
+
+    # --- what waits -----------------------------------------------------------------------------
+
+    def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:
+        """Sleep until work may be there; see `Store.wait_ready`."""
+        with self._db.read() as db:
+            known = self._queues.known(db, queues)
+        if len(known) < len(queues):
+            with self._change() as change:
+                known = [self._queues.id(change.db, queue) for queue in queues]
+
+        def look(first: bool) -> bool:
+            with self._db.read() as db:
+                return reads.any_ready(db, known, alone=not first)
+
+        return self._wakes.wait_ready(known, timeout, look)
+
+    def wait_ended(self, ids: Sequence[bytes], *, timeout: float) -> bool:
+        """Sleep until one of these may have ended; see `Store.wait_ended`."""
+
+        def look(first: bool) -> bool:
+            found = self.look(ids, cells=False)
+            return any(x is None or x.state.final for x in found)
+
+        return self._wakes.wait_ended(ids, timeout, look)
+
+    def wake(self) -> None:
+        """Let every `wait_ready` of this object return now."""
+        self._wakes.wake()
+
+    # --- what reads -----------------------------------------------------------------------------
+
+    def look(self, ids: Sequence[bytes], *, cells: bool = True) -> list[Look | None]:
+        """Say where ids stand; see `Store.look`."""
+        with self._db.read() as db:
+            return [reads.look(db, id, cells) for id in ids]
+
+    def cells(self, run: bytes, ranges: Ranges) -> dict[int, bytes]:
+        """Read the cells of a run's nodes; see `Store.cells`."""
+        with self._db.read() as db:
+            return reads.cells(db, run, ranges)
+
+    def message(self, id: bytes) -> bytes | None:
+        """Give an encoded message; see `Store.message`."""
+        with self._db.read() as db:
+            return reads.message(db, id)
+
+    def run(self, id: bytes) -> RunInfo | None:
+        """Describe one run, or None."""
+        with self._db.read() as db:
+            return reads.run(db, id)
+
+    def nodes(
+        self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
+    ) -> list[NodeInfo]:
+        """List nodes of a run by index; see `Store.nodes`."""
+        with self._db.read() as db:
+            return reads.nodes(db, run, after, limit, state)
+
+    def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
+        """List runs, newest first; see `Store.runs`."""
+        with self._db.read() as db:
+            return reads.runs(db, after, limit)
+
+    def sessions(self) -> list[SessionInfo]:
+        """List the sessions whose deadline has not passed."""
+        with self._db.read() as db:
+            return reads.sessions(db, self._clock.now_ms())
+
+    def status(self) -> Status:
+        """Count."""
+        with self._db.read() as db:
+            return reads.status(db)
+
+    def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
+        """List dead letters, newest first; see `Store.dead`."""
+        with self._db.read() as db:
+            return reads.dead(db, after, limit)
+
+    def dead_letter(self, id: bytes) -> DeadLetter | None:
+        """Give one dead letter, or None."""
+        with self._db.read() as db:
+            return reads.dead_letter(db, id)
+
+    def close(self) -> None:
+        """Close connections; the next use opens new ones."""
+        self._wakes.close()
+        self._db.close()
+
+
+def _find(db: sqlite3.Connection, id: bytes) -> tuple[Any, ...] | None:
+    """Give the row of a task or node."""
+    if len(id) == 16:
+        found = db.execute(SQL["find_single"], (id,)).fetchone()
+    else:
+        run, index = split_node(id)
+        found = db.execute(SQL["find_node"], (index, run, index)).fetchone()
+    row: tuple[Any, ...] | None = found
+    return row
