@@ -138,6 +138,10 @@ class Values:
         self._fetch(nodes_of(template), self._complete)
         return self._build(template, pool)
 
+    def load(self, nodes: Iterable[int]) -> None:
+        """Read the cells of some nodes at once, for `node`."""
+        self._fetch(nodes, False)
+
     def cell(self, node: int) -> Cell | None:
         """Give the cell of a node, or None if it has not ended."""
         self._fetch((node,), False)

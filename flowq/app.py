@@ -1,0 +1,574 @@
+# SPDX-License-Identifier: MIT
+"""What a user makes first: an app, which knows its tasks and where its store is."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from types import MappingProxyType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
+from urllib.parse import quote
+
+from flowq.clock import SYSTEM_CLOCK, Clock
+from flowq.errors import ConfigError, TaskDefinitionError, UnknownTask
+from flowq.message import Message, id_bytes
+from flowq.plan import Plan, Ranges
+from flowq.policy import check_name, check_options, nearest
+from flowq.result import Result, ResultGroup
+from flowq.run import Run
+from flowq.serializer import Serializer, open_serializer
+from flowq.settings import DEFAULT_URL, load_settings
+from flowq.storage import Store, open_store
+from flowq.task import Task, import_name
+from flowq.wiring import TaskSpec, habit
+
+__all__ = ["FlowQ", "MemoryFlowQ", "RedisFlowQ", "SqliteFlowQ", "app_path"]
+
+log = logging.getLogger("flowq.app")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DAY: Final = 86_400.0
+BATCH_PAGE: Final = 10_000
+"""So many calls of a ``q.batch()`` go in one enqueue."""
+
+
+class Decorator(Protocol):
+    """What ``@q.task(...)`` gives: it turns a function into a task."""
+
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, func: Callable[..., Any], /) -> Task[..., Any]: ...
+
+
+class ConsumerHandle(Protocol):
+    """A consumer inside this process; see `flowq.consumer.Consumer`."""
+
+    def start(self) -> Any:
+        """Start it; gives it back."""
+        ...
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Let running tasks finish, put back the rest, and stop."""
+        ...
+
+    def run(self) -> int:
+        """Run it here until it is stopped by a signal; gives the exit status."""
+        ...
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Batch:
+    """What was called within a ``with q.batch()``, until it is enqueued."""
+
+    __slots__ = ("app", "messages", "plans")
+
+    def __init__(self, app: FlowQ) -> None:
+        self.app = app
+        self.messages: list[Message] = []
+        self.plans: list[Plan] = []
+
+
+_batches: ContextVar[tuple[Batch, ...]] = ContextVar("flowq_batches", default=())
+
+
+class FlowQ:
+    """An app: a name, a store, and the tasks that are registered with it.
+
+    Parameters
+    ----------
+    name : str
+        Namespace of its keys; apps of different names can share a Redis server. A SQLite file
+        belongs to one name.
+    url : str, optional
+        Where its store is: ``sqlite:///flowq.db``, ``redis://host:6379/0``, ``rediss://...``,
+        ``unix:///path/to/socket``, ``memory://``. Unless given: ``FLOWQ_URL``, else ``url`` in
+        ``[tool.flowq]``, else ``sqlite:///flowq.db``. Nothing is opened before it is needed.
+    imports : iterable of str
+        Modules in which further tasks of it are defined; a worker imports them.
+    queue : str
+        Queue of tasks that name none.
+    result_ttl, failed_ttl : float
+        Seconds for which successes and failures are kept after their end.
+    serializer : str
+        Only ``"pickle"`` so far.
+    secret, compress_above, shards
+        Not supported yet.
+    clock : Clock
+        For tests.
+    **task_defaults
+        Options of tasks that do not say otherwise, such as ``retries=3``.
+
+    Examples
+    --------
+    >>> q = FlowQ("shop", "memory://")
+    >>> @q.task(name="shop.add")
+    ... def add(a: int, b: int) -> int:
+    ...     return a + b
+    >>> add.call_local(1, 2)
+    3
+    >>> q.tasks["shop.add"] is add
+    True
+    """
+
+    def __init__(
+        self,
+        name: str = "flowq",
+        url: str | None = None,
+        *,
+        imports: Iterable[str] = (),
+        queue: str = "default",
+        result_ttl: float | timedelta = DAY,
+        failed_ttl: float | timedelta = 30 * DAY,
+        serializer: str = "pickle",
+        secret: str | bytes | None = None,
+        compress_above: int | None = None,
+        shards: int = 1,
+        clock: Clock = SYSTEM_CLOCK,
+        **task_defaults: Any,
+    ) -> None:
+        self.name = check_name(name, "the name of an app:")
+        self.clock = clock
+        if isinstance(imports, str):
+            raise ConfigError(f"imports={imports!r} must be a list of module names")
+        self.imports = tuple(imports)
+        for what, value, default in (
+            ("secret", secret, None),
+            ("compress_above", compress_above, None),
+            ("shards", shards, 1),
+        ):
+            if value != default:
+                raise ConfigError(f"FlowQ({what}=) is not supported yet; leave it out")
+        self.serializer: Serializer = open_serializer(serializer)
+        given = {"queue": queue, "result_ttl": result_ttl, "failed_ttl": failed_ttl}
+        self._defaults = check_options({**given, **task_defaults}, "app", "FlowQ")
+        ttls = ("result_ttl", "failed_ttl")
+        self.run_defaults: Mapping[str, Any] = {k: self._defaults[k] for k in ttls}
+        self._tasks: dict[str, Task[..., Any]] = {}
+        self.tasks: Mapping[str, Task[..., Any]] = MappingProxyType(self._tasks)
+        self._url = url
+        self._store: Store | None = None
+        self._inline: tuple[Store, ...] = ()
+        self._inherited: list[Store] = []
+        self._told = False
+        self._lock = threading.RLock()
+        _apps.add(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    @overload
+    def task(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, func: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, /, *, context: Literal[True], **options: Any) -> ContextDecorator: ...
+    @overload
+    def task(self, /, **options: Any) -> Decorator: ...
+    def task(self, func: Any = None, /, **options: Any) -> Any:
+        """Turn a function into a task; with or without parentheses.
+
+        Parameters
+        ----------
+        **options
+            ``retries``, ``retry_delay``, ``backoff``, ``max_delay``, ``jitter``, ``retry_on``,
+            ``priority``, ``queue``, ``expires``, ``delay``, ``eta``, ``result_ttl``,
+            ``failed_ttl``, ``max_losses``, ``prefetch``, ``name``, ``context``:
+            see ``docs/reference/options.md``.
+
+        Raises
+        ------
+        TaskDefinitionError
+            It has no name, or one that is taken.
+        ConfigError
+            An option is unknown, out of bounds, or goes elsewhere; the text says where.
+        """
+        if func is None:
+            return lambda func: self._define(func, options)
+        if not callable(func) and not isinstance(func, staticmethod):
+            raise TaskDefinitionError(f"@q.task takes a function, not {func!r}")
+        return self._define(func, options)
+
+    def _define(self, func: Any, options: Mapping[str, Any]) -> Task[..., Any]:
+        if isinstance(func, staticmethod):
+            func = func.__func__
+        if isinstance(func, Task):
+            raise TaskDefinitionError(f"{func!r} is a task already")
+        if not callable(func):
+            raise TaskDefinitionError(f"@q.task takes a function, not {func!r}")
+        if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+            raise TaskDefinitionError(
+                f"{func.__qualname__} yields, and a generator cannot travel; return a list"
+            )
+        who = f"@q.task on {getattr(func, '__qualname__', repr(func))}"
+        made: Task[..., Any] = Task(
+            self, func, {**self._defaults, **check_options(options, "task", who)}
+        )
+        known = self._tasks.get(made.name)
+        if known is not None and getattr(func, "__module__", None) != "__main__":
+            code = getattr(known.func, "__code__", None)
+            where = f" at {code.co_filename}:{code.co_firstlineno}" if code else ""
+            raise TaskDefinitionError(
+                f"there is a task {made.name!r} already{where}; say @q.task(name=...) for another"
+            )
+        self._tasks[made.name] = made
+        return made
+
+    def spec(self, name: str) -> Task[..., Any]:
+        """Give a registered task, of ``imports`` too.
+
+        Raises
+        ------
+        UnknownTask
+            None is registered under that name; the text gives the nearest.
+        """
+        found = self._tasks.get(name)
+        if found is None and self.imports:
+            self.load()
+            found = self._tasks.get(name)
+        if found is None:
+            raise UnknownTask(f"{self!r} has no task {name!r}{nearest(name, self._tasks)}")
+        return found
+
+    def load(self) -> None:
+        """Import the modules that ``imports`` names.
+
+        Raises
+        ------
+        ConfigError
+            There is no such module.
+        """
+        for module in self.imports:
+            _import(module)
+
+    def queues(self) -> tuple[str, ...]:
+        """Give the queues that its tasks name, the default one first."""
+        default = self._defaults["queue"]
+        named = {task.options["queue"] for task in self._tasks.values()} - {default}
+        return (default, *sorted(named))
+
+    # --- the store -------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Where its store is, perhaps with a password: show ``q.store.url`` instead."""
+        if self._url is None:
+            self._url = load_settings({}, ["url"])["url"] or DEFAULT_URL
+        return self._url
+
+    def use_url(self, url: str) -> None:
+        """Use another store from now on; what is open is closed."""
+        with self._lock:
+            old, self._store, self._url, self._told = self._store, None, url, False
+        if old is not None:
+            old.close()
+
+    @property
+    def store(self) -> Store:
+        """Its store, shared by all threads; opened at first use, and anew in a forked child."""
+        return self._store or self._open()
+
+    def _open(self) -> Store:
+        with self._lock:
+            if self._store is None:
+                self._store = open_store(self.url, name=self.name, clock=self.clock)
+            return self._store
+
+    def _forked(self) -> None:
+        """In a child: leave the parent's connections alone, and open others when needed."""
+        self._lock = threading.RLock()
+        # kept, since closing what the parent uses as well could harm the file that both see
+        self._inherited += [s for s in (self._store, *self._inline) if s is not None]
+        self._store = None
+        self._inline = ()
+
+    # --- starting --------------------------------------------------------------------------------
+
+    def start_message(
+        self, message: Message, spec: TaskSpec, args: Any, kwargs: Any
+    ) -> Result[Any]:
+        """Enqueue one task alone; `Task` calls it."""
+        batch = self._batch()
+        if batch is not None:
+            batch.messages.append(message)
+        else:
+            self._enqueue((message,))
+        return Result(self, message.id, message=message, arguments=(args, kwargs))
+
+    def start_plan(self, plan: Plan, *, members: Ranges | None = None) -> Any:
+        """Submit a plan; compositions call it."""
+        batch = self._batch()
+        if batch is not None:
+            batch.plans.append(plan)
+        else:
+            self._submit(plan)
+        value = plan.rows[0].value
+        if members is None:
+            return Run[Any](self, plan.id, value=value)
+        return ResultGroup[Any](self, plan.id, value=value, members=members)
+
+    def _enqueue(self, messages: Any) -> None:
+        if not self._told:
+            self._tell()
+        self.store.enqueue(messages)
+        if self._inline:
+            self._drain()
+
+    def _submit(self, plan: Plan) -> None:
+        if not self._told:
+            self._tell()
+        self.store.submit(plan)
+        if self._inline:
+            self._drain()
+
+    def _tell(self) -> None:
+        self._told = True
+        log.info("%s: tasks go to %s", self.name, self.store.url)
+
+    def _drain(self) -> None:
+        importlib.import_module("flowq.worker").drain_inline(self)
+
+    def _batch(self) -> Batch | None:
+        for batch in reversed(_batches.get()):
+            if batch.app is self:
+                return batch
+        return None
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Gather the calls that are made within, and enqueue them together at its end.
+
+        Handles are given at once; the store knows them when it has ended. If an exception leaves
+        it, nothing was enqueued.
+        """
+        batch = Batch(self)
+        token = _batches.set((*_batches.get(), batch))
+        try:
+            yield
+        finally:
+            _batches.reset(token)
+        for at in range(0, len(batch.messages), BATCH_PAGE):
+            self._enqueue(batch.messages[at : at + BATCH_PAGE])
+        for plan in batch.plans:
+            self._submit(plan)
+
+    @contextmanager
+    def inline(self) -> Iterator[None]:
+        """Run what is started within at once, in this process and in memory, without a worker.
+
+        For tests of code that calls tasks: each start runs all that it leads to before it returns,
+        delays are skipped, and nothing reaches the app's own store.
+        """
+        with self._lock:
+            before, told = self._store, self._told
+            store = open_store("memory://", name=self.name, clock=self.clock)
+            self._store, self._told = store, True
+            self._inline = (*self._inline, store)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._store, self._told = before, told
+                self._inline = self._inline[:-1]
+            store.close()
+
+    # --- handles again ---------------------------------------------------------------------------
+
+    def result(self, id: str) -> Result[Any]:
+        """Open the handle of a task, node or run by its id, from any process."""
+        return Result(self, _id(id))
+
+    def run(self, id: str) -> Run[Any]:
+        """Open the handle of a run by its id, from any process."""
+        return Run(self, _id(id)[:16])
+
+    def result_group(self, id: str) -> ResultGroup[Any]:
+        """Open the handle of a map or group by its id, from any process."""
+        return ResultGroup(self, _id(id)[:16])
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def consumer(
+        self, workers: int = 1, kind: Literal["thread", "process"] = "thread", **more: Any
+    ) -> ConsumerHandle:
+        """Make a consumer inside this process: a context manager, with ``start`` and ``stop``.
+
+        Parameters
+        ----------
+        workers : int
+        kind : {"thread", "process"}
+        **more
+            See `flowq.consumer.Consumer`: ``queues``, ``lease``, ``shutdown_timeout``, ``drain``.
+        """
+        made: ConsumerHandle = importlib.import_module("flowq.consumer").Consumer(
+            self, workers=workers, kind=kind, **more
+        )
+        return made
+
+    def command(self, queue: str | None = None) -> str:
+        """Say how a worker for it is started, as one would type it."""
+        if not self.store.shares_processes:
+            return "with q.consumer(): ...   (memory:// is seen by this process only)"
+        path = app_path(self) or "module:app"
+        more = f" --queue {queue}" if queue is not None and queue not in self.queues() else ""
+        return f"flowq worker {path}{more}"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            known = [n for n in (*dir(type(self)), *vars(self)) if not n.startswith("_")]
+            said = habit(name, "a FlowQ")
+            raise AttributeError(said or f"a FlowQ has no {name!r}{nearest(name, known)}")
+
+
+class ContextDecorator(Protocol):
+    """What ``@q.task(context=True)`` gives; callers do not pass the `task` that it adds."""
+
+    @overload
+    def __call__(self, func: Callable[..., Coroutine[Any, Any, R]], /) -> Task[..., R]: ...
+    @overload
+    def __call__(self, func: Callable[..., R], /) -> Task[..., R]: ...
+    def __call__(self, func: Callable[..., Any], /) -> Task[..., Any]: ...
+
+
+class SqliteFlowQ(FlowQ):
+    """A `FlowQ` over a SQLite file.
+
+    Parameters
+    ----------
+    name : str
+    path : str or path
+        The file; made when it is first needed.
+    synchronous : {"full", "normal"}
+        ``"normal"`` is faster; a power loss may take the last commits, never consistency.
+    **more
+        See `FlowQ`.
+    """
+
+    def __init__(
+        self,
+        name: str = "flowq",
+        path: str | os.PathLike[str] = "flowq.db",
+        *,
+        synchronous: Literal["full", "normal"] = "full",
+        **more: Any,
+    ) -> None:
+        text = quote(os.fspath(path))
+        mode = "" if synchronous == "full" else f"?synchronous={quote(synchronous)}"
+        super().__init__(name, f"sqlite:///{text}{mode}", **more)
+
+
+class RedisFlowQ(FlowQ):
+    """A `FlowQ` over a Redis or Valkey server.
+
+    Parameters
+    ----------
+    name : str
+    host : str
+    port : int
+    db : int
+    username, password : str, optional
+    ssl : bool
+    unix_socket : str or path, optional
+        Path of the server's socket, instead of host and port.
+    url : str, optional
+        Instead of all of these.
+    **more
+        See `FlowQ`.
+    """
+
+    def __init__(
+        self,
+        name: str = "flowq",
+        host: str = "localhost",
+        port: int = 6379,
+        db: int = 0,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        ssl: bool = False,
+        unix_socket: str | os.PathLike[str] | None = None,
+        url: str | None = None,
+        **more: Any,
+    ) -> None:
+        if url is None:
+            secret = f":{quote(password, safe='')}" if password is not None else ""
+            who = f"{quote(username or '', safe='')}{secret}@" if username or secret else ""
+            if unix_socket is not None:
+                url = f"unix://{who}{quote(os.fspath(unix_socket))}?db={db}"
+            else:
+                at = f"[{host}]" if ":" in host else host
+                url = f"{'rediss' if ssl else 'redis'}://{who}{at}:{port}/{db}"
+        super().__init__(name, url, **more)
+
+
+class MemoryFlowQ(FlowQ):
+    """A `FlowQ` in the memory of this process, for tests and notebooks."""
+
+    def __init__(self, name: str = "flowq", **more: Any) -> None:
+        super().__init__(name, "memory://", **more)
+
+
+def app_path(app: FlowQ) -> str | None:
+    """Say where an app is found: ``module:name``; None if no loaded module holds it."""
+    for name, module in list(sys.modules.items()):
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is app:
+                return f"{import_name(name)}:{attribute}"
+    return None
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as err:
+        if err.name is None or not f"{module}.".startswith(f"{err.name}."):
+            raise  # the module is there, and lacks one of its own
+        raise ConfigError(f"FlowQ(imports=): there is no module {module!r}") from None
+
+
+def _id(text: str) -> bytes:
+    try:
+        return id_bytes(text)
+    except ValueError as err:
+        raise ConfigError(str(err)) from None
+
+
+_apps: weakref.WeakSet[FlowQ] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for app in list(_apps):
+        app._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

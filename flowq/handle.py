@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: MIT
+"""What all handles share: an id, a store to ask, and waiting that never polls."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol
+
+import msgspec
+
+from flowq.clock import Clock
+from flowq.current import CURRENT
+from flowq.errors import BlockingInTask, DecodeError, ResultMissing, ResultTimeout
+from flowq.message import Message, Ref, decode_message, id_text, split_node
+from flowq.policy import nearest
+from flowq.serializer import Serializer
+from flowq.states import State
+from flowq.storage.base import Look, Store
+from flowq.values import MISSING, Values, raise_for
+from flowq.wiring import TaskSpec, habit
+
+if TYPE_CHECKING:
+    # For checkers a handle fits any parameter and can be indexed, so that what a flow binds
+    # (`report(rows)`, rows a Result) is right for them; flowq's own check at build is the test.
+    class FitsAnywhere(Any):  # type: ignore[misc]  # meant, see above
+        """The typing base of handles."""
+
+        def __getitem__(self, key: Any, /) -> Any: ...
+        def __iter__(self) -> Any: ...
+else:
+
+    class FitsAnywhere:
+        """The typing base of handles; at run time it has nothing."""
+
+        __slots__ = ()
+
+
+__all__ = [
+    "PAGE_OF_IDS",
+    "FitsAnywhere",
+    "Handle",
+    "Home",
+    "Progress",
+    "given",
+    "moment",
+    "nobody_for",
+    "one_value",
+    "shown_state",
+]
+
+log = logging.getLogger("flowq.result")
+
+PAGE_OF_IDS: Final = 1_000
+"""How many ids a store is asked about at a time."""
+WARN_AFTER: Final = 3.0
+"""Seconds after which who waits is told that nobody works."""
+LONGEST_WAIT: Final = 60.0
+"""Seconds of one wait; a wake-up that was lost costs no more than this."""
+
+
+class Home(Protocol):
+    """What a handle must know of the app that made it."""
+
+    @property
+    def name(self) -> str:
+        """The app's name."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The reader of time."""
+        ...
+
+    @property
+    def serializer(self) -> Serializer:
+        """Codec of results."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where to ask."""
+        ...
+
+    def command(self, queue: str | None = None) -> str:
+        """How a worker for it is started, as one would type it."""
+        ...
+
+    def spec(self, name: str) -> TaskSpec:
+        """A registered task."""
+        ...
+
+    def result(self, id: str) -> Any:
+        """The handle of one task or node."""
+        ...
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far something is; none of the numbers ever goes back.
+
+    Attributes
+    ----------
+    done : int
+        How many have ended, however.
+    known : int
+        How many there are, as far as is known.
+    failed : int
+        How many of `done` failed or were blocked.
+    running : int
+        How many are being worked on.
+    more : bool
+        Whether more may come than are known.
+    """
+
+    done: int
+    known: int
+    failed: int = 0
+    running: int = 0
+    more: bool = False
+
+    def __str__(self) -> str:
+        text = f"{self.done} of {self.known}{'+' if self.more else ''} done"
+        return f"{text}, {self.failed} failed" if self.failed else text
+
+
+def shown_state(state: State) -> str:
+    """Write the state of a task or run as people read it: an expanded one is running."""
+    return "running" if state is State.EXPANDED else state.label
+
+
+def moment(ms: int) -> datetime | None:
+    """Give milliseconds since 1970 as an aware datetime; None for 0."""
+    return datetime.fromtimestamp(ms / 1000, timezone.utc) if ms else None
+
+
+class Handle(FitsAnywhere):
+    """One task, node or run, seen from outside."""
+
+    _kind: ClassVar[str] = "handle"
+
+    def __init__(self, app: Home, id: bytes) -> None:
+        self._app = app
+        self._id = id
+        self._told = False
+
+    @property
+    def id(self) -> str:
+        """Its id, by which ``q.result(id)`` and ``q.run(id)`` open it from any process."""
+        return id_text(self._id)
+
+    @property
+    def state(self) -> str:
+        """Where it stands: ``"queued"``, ``"running"``, ``"success"`` ...
+
+        Raises
+        ------
+        ResultMissing
+            The store does not know it.
+        """
+        return shown_state(self._look(cells=False).state)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has ended, however.
+
+        Raises
+        ------
+        ResultMissing
+            The store does not know it.
+        """
+        return self._look(cells=False).state.final
+
+    def wait(self, timeout: float | None = None, *, allow_in_task: bool = False) -> bool:
+        """Wait for its very end, whatever that is.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; without end unless given.
+        allow_in_task : bool
+            Let the body of a task wait, though that can stop all workers of a pool for ever.
+
+        Returns
+        -------
+        bool
+            Whether it has ended.
+
+        Raises
+        ------
+        ResultMissing
+            The store does not know it.
+        """
+        self._may_block(allow_in_task)
+        return self._until(lambda: self._ended((self._id,)), timeout)
+
+    # --- for those below -------------------------------------------------------------------------
+
+    def _look(self, *, cells: bool = True) -> Look:
+        found = self._app.store.look((self._id,), cells=cells)[0]
+        return found if found is not None else self._missing()
+
+    def _missing(self, id: bytes | None = None) -> NoReturn:
+        raise ResultMissing(
+            f"the store {self._app.store.url} (app {self._app.name!r}) does not know "
+            f"{id_text(id or self._id)}: it was never enqueued there (an open q.batch() enqueues "
+            "at its end), or it has expired (result_ttl)"
+        )
+
+    def _ended(self, ids: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Of some ids, at most a page, give those that have not ended."""
+        looks = self._app.store.look(ids, cells=False)
+        left = []
+        for id, look in zip(ids, looks, strict=True):
+            if look is None:
+                self._missing(id)
+            if not look.state.final:
+                left.append(id)
+        return tuple(left)
+
+    def _may_block(self, allowed: bool) -> None:
+        body = CURRENT.get()
+        if body is not None and not allowed:
+            raise BlockingInTask(
+                f"{body.name} waits for {self!r} in its body: when all workers wait so, none is "
+                "left to run what they wait for. Compose instead (a.s() | b.s(), or a signature "
+                "as argument); or say allow_in_task=True if other workers serve that queue"
+            )
+
+    def _until(self, left: Callable[[], Sequence[bytes]], timeout: float | None) -> bool:
+        """Wait until `left` gives no more ids to wait for.
+
+        It is called again whenever one of the ids that it gave may have ended.
+        """
+        start = time.monotonic()
+        end = None if timeout is None else start + timeout
+        warn_at = start + WARN_AFTER
+        while ids := left():
+            now = time.monotonic()
+            if end is not None and now >= end:
+                return False
+            until = min(t for t in (end, now + LONGEST_WAIT) if t is not None)
+            if not self._told:
+                if now >= warn_at:
+                    self._told = self._warn()
+                    warn_at = now + WARN_AFTER
+                if not self._told:
+                    until = min(until, warn_at)
+            self._app.store.wait_ended(ids[:PAGE_OF_IDS], timeout=max(0.0, until - now))
+        return True
+
+    def _timed_out(self, timeout: float | None) -> ResultTimeout:
+        state = self._app.store.look((self._id,), cells=False)[0]
+        return ResultTimeout(
+            f"{self!r} gave no value within {timeout:g} s; it is "
+            f"{shown_state(state.state) if state else 'not known any more'}"
+        )
+
+    def _next_up(self) -> bytes | None:
+        """The id of something that waits for a worker, so that the missing one can be named."""
+        return self._id
+
+    def _warn(self) -> bool:
+        """Say that no worker lives that would run what is waited for; whether that was said."""
+        store = self._app.store
+        id = self._next_up()
+        look = None if id is None else store.look((id,), cells=False)[0]
+        if id is None or look is None or look.state is not State.QUEUED:
+            return False
+        raw = store.message(id)
+        try:
+            message = None if raw is None else decode_message(raw)
+        except DecodeError:
+            message = None  # a worker will tell what is wrong with it
+        if message is None:
+            return False
+        said = nobody_for(self._app, message)
+        if said:
+            log.warning("%r has waited %g s: %s", self, WARN_AFTER, said)
+        return said is not None
+
+    # --- as Python objects -----------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        return self._id == other._id if isinstance(other, Handle) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __repr__(self) -> str:
+        return f"<{self._kind}: {self.id}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot travel; to pass its value on, compose: a.s(1) | b.s(), or "
+            "b.s(a.s(1)) with the signature as argument; else pass its .id"
+        )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            kind = f"a {type(self).__name__}"
+            said = habit(name, kind)
+            known = [n for n in dir(type(self)) if not n.startswith("_")]
+            raise AttributeError(
+                said
+                or f"{kind} has no {name!r}{nearest(name, known)}; if its value has: "
+                "take that first, with .get(blocking=True)"
+            )
+
+
+def nobody_for(app: Home, message: Message) -> str | None:
+    """Say why no live worker would run a message, and what to do; None if one would."""
+    store = app.store
+    sessions = store.sessions()
+    start = f"start one: {app.command(message.queue)}"
+    if not sessions:
+        return f"no worker serves {store.url}; {start}"
+    serving = [s for s in sessions if message.queue in s.queues]
+    if not serving:
+        return f"no live worker of {store.url} serves queue {message.queue!r}; {start}"
+    if not any(message.task in s.tasks for s in serving):
+        return (
+            f"no live worker of {store.url} that serves queue {message.queue!r} knows task "
+            f"{message.task!r}; restart them with the present code, or {start}"
+        )
+    return None
+
+
+def one_value(app: Home, id: bytes, look: Look) -> Any:
+    """Give the value of an ended node or run, or what stands in its place."""
+    run, index = (id, 0) if len(id) == 16 else split_node(id)
+    cells = {} if look.cell is None else {index: look.cell}
+    return Values(app.store, run, app.serializer, cells).resolve(Ref(index))
+
+
+def given(value: Any, raise_errors: bool) -> Any:
+    """Give a value to who asked, or raise the error that it stands for."""
+    if raise_errors and isinstance(value, MISSING):
+        raise raise_for(value)
+    return value

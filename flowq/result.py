@@ -1,0 +1,481 @@
+# SPDX-License-Identifier: MIT
+"""What calling gives: the handle of one task, and of many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+
+import msgspec
+
+from flowq.errors import (
+    Cancelled,
+    Failure,
+    GroupError,
+    NotProduced,
+    Skipped,
+)
+from flowq.handle import (
+    PAGE_OF_IDS,
+    Handle,
+    Home,
+    Progress,
+    given,
+    moment,
+    nobody_for,
+    one_value,
+)
+from flowq.message import (
+    EMPTY,
+    Message,
+    decode_message,
+    id_text,
+    node_id,
+    read_cell,
+)
+from flowq.plan import Ranges
+from flowq.policy import check_options
+from flowq.run import Run
+from flowq.states import State
+from flowq.storage.base import Look
+from flowq.values import Values, nodes_of
+
+__all__ = ["Call", "Result", "ResultGroup"]
+
+R = TypeVar("R")
+
+
+class Call:
+    """What was called: a task's name, its arguments, and what is flowq's.
+
+    Attributes
+    ----------
+    id, name : str
+        The message's id; the registered name of the task.
+    args : tuple
+    kwargs : dict
+        What came over edges is not among them.
+    eta : datetime or None
+        Moment before which it does not run, in UTC.
+    retries : int
+    priority : int
+    queue : str
+    """
+
+    __slots__ = ("_app", "_arguments", "_message")
+
+    def __init__(self, app: Home, message: Message, arguments: tuple[Any, Any] | None) -> None:
+        self._app = app
+        self._message = message
+        self._arguments = arguments
+
+    @property
+    def id(self) -> str:
+        """The message's id."""
+        return id_text(self._message.id)
+
+    @property
+    def name(self) -> str:
+        """Registered name of the task."""
+        return self._message.task
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional arguments."""
+        return tuple(self._load()[0])
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Keyword arguments."""
+        return dict(self._load()[1])
+
+    @property
+    def queue(self) -> str:
+        """Name of its queue."""
+        return self._message.queue
+
+    @property
+    def priority(self) -> int:
+        """Higher is handed out first."""
+        return self._message.priority
+
+    @property
+    def retries(self) -> int:
+        """How often a failed body runs again."""
+        if "retries" in self._message.policy:
+            return int(self._message.policy["retries"])
+        return int(self._app.spec(self._message.task).options.get("retries", 0))
+
+    @property
+    def eta(self) -> datetime | None:
+        """Moment before which it does not run, in UTC; None if there is none."""
+        due = self._message.due_ms
+        if self._message.delay_ms and len(self._message.id) == 16:
+            # an id begins with the milliseconds of its making (see `flowq.message.new_id`)
+            due = int.from_bytes(self._message.id[:6], "big") + self._message.delay_ms
+        return moment(due)
+
+    def __repr__(self) -> str:
+        return f"<Call: {self.name} {self.id}>"
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._arguments is None:
+            loaded = self._app.serializer.loads(self._message.payload)
+            self._arguments = (loaded[0], loaded[1])
+        return self._arguments
+
+
+class Result(Handle, Generic[R]):
+    """The handle of one task: where it stands, and its value once there is one.
+
+    Reading does not destroy, ``q.result(id)`` opens the same from any process, and ``r()`` is
+    ``r.get()``.
+    """
+
+    _kind: ClassVar[str] = "Result: task"
+
+    def __init__(
+        self,
+        app: Home,
+        id: bytes,
+        *,
+        message: Message | None = None,
+        arguments: tuple[Any, Any] | None = None,
+        index: int | None = None,
+    ) -> None:
+        super().__init__(app, id)
+        self._message = message
+        self._arguments = arguments
+        self._answer: tuple[Any] | None = None
+        self._index = index
+
+    @property
+    def index(self) -> int | None:
+        """Its place in the `ResultGroup` that gave it, else None."""
+        return self._index
+
+    @property
+    def task(self) -> Call:
+        """What was called.
+
+        Raises
+        ------
+        ResultMissing
+            The store does not keep it any more, or never knew it.
+        """
+        if self._message is None:
+            raw = self._app.store.message(self._id)
+            if raw is None:
+                self._missing()
+            self._message = decode_message(raw)
+        return Call(self._app, self._message, self._arguments)
+
+    @overload
+    def get(
+        self,
+        blocking: Literal[True],
+        timeout: float | None = None,
+        *,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> R: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        *,
+        timeout: float,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> R: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> R | None: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: bool,
+        allow_in_task: bool = False,
+    ) -> Any: ...
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: bool = True,
+        allow_in_task: bool = False,
+    ) -> Any:
+        """Give the task's value, or raise why there is none.
+
+        Parameters
+        ----------
+        blocking : bool
+            Wait for its end; otherwise None is given while it is unfinished.
+        timeout : float, optional
+            Seconds to wait; implies `blocking`.
+        raise_errors : bool
+            False: give a `Failure`, `Skipped` or `Cancelled` in place of a value that is missing.
+        allow_in_task : bool
+            Let the body of a task wait, though that can stop all workers of a pool for ever.
+
+        Raises
+        ------
+        TaskError
+            It failed, or could not run because something above it failed: the text is the
+            original's ``repr``, and `TaskError.traceback` the remote traceback.
+        NotProduced
+            It was skipped, or keeps no result; `RunCancelled`: it was cancelled.
+        ResultTimeout
+            `timeout` is over; the task goes on.
+        ResultMissing
+            The store does not know it: never enqueued, or expired.
+        """
+        blocking = blocking or timeout is not None
+        if blocking:
+            self._may_block(allow_in_task)
+        if self._answer is None:
+            if blocking:
+                if not self._until(self._waiting, timeout):
+                    raise self._timed_out(timeout)
+            elif self._waiting():
+                return None
+        assert self._answer is not None
+        return given(self._answer[0], raise_errors)
+
+    __call__ = get
+
+    def cancel(self) -> bool:
+        """Stop it: unstarted it ends ``cancelled``, a running body is signalled.
+
+        Returns
+        -------
+        bool
+            Whether it is stopped or being stopped; False if it had ended before.
+        """
+        state = self._app.store.cancel((self._id,))[0]
+        if state is None:
+            self._missing()
+        return state is State.CANCELLED or not state.final
+
+    def reschedule(self, *, delay: float | None = None, eta: datetime | None = None) -> bool:
+        """Let it run at another time, if it has not started: from now on, or at a moment.
+
+        Returns
+        -------
+        bool
+            Whether it was moved; False if it has started or ended.
+        """
+        said = {k: v for k, v in (("delay", delay), ("eta", eta)) if v is not None}
+        checked = check_options(said, "call", f"{self!r}.reschedule")
+        state = self._app.store.reschedule(
+            self._id,
+            delay_ms=round(checked.get("delay", 0.0) * 1000),
+            due_ms=checked.get("eta", 0),
+        )
+        if state is None:
+            self._missing()
+        return state in (State.QUEUED, State.SCHEDULED)
+
+    def progress(self) -> Progress:
+        """Say how far it is."""
+        state = self._look(cells=False).state
+        failed = state in (State.FAILED, State.BLOCKED)
+        return Progress(int(state.final), 1, int(failed), int(state is State.RUNNING))
+
+    def why(self) -> str:
+        """Say in words why it stands where it stands."""
+        look = self._look()
+        if len(self._id) > 16:
+            return Run[Any](self._app, self._id[:16]).why(int.from_bytes(self._id[16:], "big"))
+        text = f"{self!r}: {look.state.label}"
+        if look.state is State.SCHEDULED:
+            return f"{text}, due at {moment(look.due_ms)}; {look.attempt} attempts have failed"
+        if look.state is State.QUEUED:
+            said = nobody_for(self._app, self.task._message)
+            return f"{text}; {said}" if said else f"{text}, the next free worker takes it"
+        if look.state.final and look.state is not State.SUCCESS:
+            gone = one_value(self._app, self._id, look)
+            said = getattr(gone, "message", "") or getattr(gone, "reason", "")
+            return f"{text}, {said}" if said else text
+        return text
+
+    def _waiting(self) -> Sequence[bytes]:
+        look = self._look()
+        if not look.state.final:
+            return (self._id,)
+        self._answer = (self._value(look),)
+        return ()
+
+    def _value(self, look: Look) -> Any:
+        if look.state is State.SUCCESS and not look.run:
+            cell = None if look.cell is None else read_cell(look.cell)
+            if cell is None or (cell.flags & EMPTY and not cell.body and self._keeps_nothing()):
+                raise NotProduced(
+                    f"{self!r} succeeded, but its result is not kept (result_ttl=0); to know "
+                    "whether it has ended use .wait() or .ready"
+                )
+        return one_value(self._app, self._id, look)
+
+    def _keeps_nothing(self) -> bool:
+        return self._message is None or not self._message.result_ttl_ms
+
+
+class ResultGroup(Run[list[R]]):
+    """The handle of many tasks that were started together: a map's, or a group's.
+
+    A `Run` whose value is a list, in the order of submission.
+    """
+
+    _kind: ClassVar[str] = "ResultGroup"
+
+    def __init__(
+        self, app: Home, id: bytes, *, value: bytes = b"", members: Ranges | None = None
+    ) -> None:
+        super().__init__(app, id, value=value)
+        self._ranges = members
+        self._ids: list[bytes] | None = None
+
+    # --- its members -----------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._members())
+
+    def __iter__(self) -> Iterator[Result[R]]:
+        return (self._member(i) for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Result[R]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Result[R]]: ...
+    def __getitem__(self, index: int | slice) -> Result[R] | list[Result[R]]:
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return [self._member(i) for i in places]
+        return self._member(places)
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Result[R]]:
+        """Go through the members as they end, each once; ``.index`` is its place in the group.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds until the last one has to have ended.
+
+        Raises
+        ------
+        ResultTimeout
+            `timeout` is over.
+        """
+        self._may_block(False)
+        end = None if timeout is None else time.monotonic() + timeout
+        ids = self._members()
+        left = list(range(len(ids)))
+        while left:
+            # A page at a time is watched; one that stays silent goes to the end of the line.
+            page, rest = left[:PAGE_OF_IDS], left[PAGE_OF_IDS:]
+            patience = None if end is None else max(0.0, end - time.monotonic())
+            if rest:
+                patience = min(1.0, patience) if patience is not None else 1.0
+            ended: set[int] = set()
+
+            def waiting(page: list[int] = page, ended: set[int] = ended) -> Sequence[bytes]:
+                unfinished = set(self._ended([ids[i] for i in page]))
+                ended.update(i for i in page if ids[i] not in unfinished)
+                return () if ended else list(unfinished)
+
+            if not self._until(waiting, patience) and end is not None and time.monotonic() >= end:
+                raise self._timed_out(timeout)
+            yield from (self._member(i) for i in page if i in ended)
+            left = (
+                rest + [i for i in page if i not in ended]
+                if rest
+                else [i for i in page if i not in ended]
+            )
+
+    def failures(self) -> list[Failure | Skipped | Cancelled]:
+        """Say which members have ended without a value so far, in their order."""
+        ids = self._members()
+        bad = [i for i, look in self._looks() if look.state.final and look.state != State.SUCCESS]
+        indexes = [int.from_bytes(ids[i][16:], "big") for i in bad]
+        values = Values(self._app.store, self._id, self._app.serializer)
+        values.load(indexes)
+        return [_placed(values.node(n), i) for i, n in zip(bad, indexes, strict=True)]
+
+    @property
+    def finished(self) -> int:
+        """How many members have ended, however."""
+        return sum(look.state.final for _, look in self._looks())
+
+    @property
+    def failed(self) -> int:
+        """How many members have failed or were blocked."""
+        return sum(look.state in (State.FAILED, State.BLOCKED) for _, look in self._looks())
+
+    def progress(self) -> Progress:
+        """Say how far it is, counted in members."""
+        states = [look.state for _, look in self._looks()]
+        return Progress(
+            sum(s.final for s in states),
+            len(states),
+            sum(s in (State.FAILED, State.BLOCKED) for s in states),
+            sum(s in (State.RUNNING, State.EXPANDED) for s in states),
+        )
+
+    # --- the value -------------------------------------------------------------------------------
+
+    def _watched(self) -> list[bytes]:
+        """Nothing but the end: what other members come to belongs to the error too."""
+        return []
+
+    def _outcome(self, root: Look, raise_errors: bool) -> Any:
+        if root.state is State.FAILED and raise_errors:
+            failures = self.failures()
+            if failures:
+                return GroupError(failures, len(self))
+        return super()._outcome(root, raise_errors)
+
+    def _give(self, value: Any, raise_errors: bool) -> Any:
+        if isinstance(value, GroupError):
+            raise GroupError(value.failures, value.total)
+        return super()._give(value, raise_errors)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def _members(self) -> list[bytes]:
+        if self._ids is None:
+            if self._ranges is None:
+                nodes: Sequence[int] = list(nodes_of(self._template()))
+            else:
+                nodes = [n for first, count in self._ranges for n in range(first, first + count)]
+            self._ids = [node_id(self._id, n) for n in nodes]
+        return self._ids
+
+    def _member(self, place: int) -> Result[R]:
+        return Result(self._app, self._members()[place], index=place)
+
+    def _looks(self) -> Iterator[tuple[int, Look]]:
+        ids = self._members()
+        for at in range(0, len(ids), PAGE_OF_IDS):
+            page = self._app.store.look(ids[at : at + PAGE_OF_IDS], cells=False)
+            for i, look in enumerate(page, at):
+                if look is None:
+                    self._missing(ids[i])
+                yield i, look
+
+
+def _placed(gone: Any, place: int) -> Any:
+    """A failure with its place in the group, where it has none of its own."""
+    if isinstance(gone, Failure) and gone.index is None:
+        return msgspec.structs.replace(gone, index=place)
+    return gone

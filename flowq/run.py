@@ -1,0 +1,450 @@
+# SPDX-License-Identifier: MIT
+"""A started graph, seen from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
+
+import msgspec
+
+from flowq.errors import ConfigError, DecodeError, NotProduced, ResultMissing
+from flowq.handle import Handle, Home, Progress, given, moment, nobody_for, one_value
+from flowq.message import Template, decode_message, decode_template, id_text, node_id
+from flowq.plan import Kind, indexes
+from flowq.policy import nearest
+from flowq.states import State
+from flowq.storage.base import Look, NodeInfo, RunInfo
+from flowq.values import Values, nodes_of
+
+__all__ = ["Run", "RunNode"]
+
+T = TypeVar("T")
+
+PAGE_OF_NODES: Final = 500
+WATCHED: Final = 64
+"""Values of so many nodes are watched one by one; a run with more is awaited as a whole."""
+CAUSES: Final = 20
+"""So many lines `Run.why` gives at most."""
+_FAILED: Final = (State.FAILED, State.BLOCKED)
+
+
+class RunNode(msgspec.Struct, frozen=True):
+    """One node of a run, as it stood when it was read.
+
+    Attributes
+    ----------
+    index : int
+    name : str
+    id : str
+        Opens it: ``q.result(node.id)``.
+    task : str
+        Registered name; empty for a node that no worker runs.
+    state : str
+    attempt : int
+        How many attempts have failed.
+    losses : int
+        How many workers were lost while running it.
+    ready_at, started_at, ended_at : datetime or None
+        When it first might run; when the body of the delivery that settled it began (while it
+        runs: when it was handed out); when it ended. In UTC.
+    parents : tuple of int
+        Indexes of the nodes directly above.
+    culprit : int or None
+        For a node that is ``blocked``: the index of the one to blame.
+    """
+
+    index: int
+    name: str
+    id: str
+    task: str
+    state: str
+    attempt: int
+    losses: int
+    ready_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    parents: tuple[int, ...]
+    culprit: int | None
+
+    @property
+    def run_time(self) -> float | None:
+        """Seconds that its last body took; None where none ran or it has not ended."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+class Run(Handle, Generic[T]):
+    """A started graph: its state, its value, its nodes.
+
+    It keeps nothing of the graph but its id, so it can be opened by that from any process:
+    ``q.run(id)``.
+    """
+
+    _kind: ClassVar[str] = "Run"
+
+    def __init__(self, app: Home, id: bytes, *, value: bytes = b"") -> None:
+        super().__init__(app, id)
+        self._value = value
+        self._answer: tuple[Any] | None = None
+        self._names: dict[str, int] = {}
+
+    # --- the value -------------------------------------------------------------------------------
+
+    @overload
+    def get(
+        self,
+        blocking: Literal[True],
+        timeout: float | None = None,
+        *,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        *,
+        timeout: float,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T | None: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: bool,
+        allow_in_task: bool = False,
+    ) -> Any: ...
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: bool = True,
+        allow_in_task: bool = False,
+    ) -> Any:
+        """Give the run's value as soon as it is known, or the error as soon as it cannot come.
+
+        Reading does not destroy: it may be read again, from here and elsewhere, until it expires.
+
+        Parameters
+        ----------
+        blocking : bool
+            Wait; otherwise None is given while the value is not known.
+        timeout : float, optional
+            Seconds to wait; implies `blocking`.
+        raise_errors : bool
+            False: once all has ended, give the value with `Failure`, `Skipped` and `Cancelled`
+            objects in the places of what is missing.
+        allow_in_task : bool
+            Let the body of a task wait, though that can stop all workers of a pool for ever.
+
+        Raises
+        ------
+        TaskError
+            A node failed, so that there is no value; the error is that node's. `GroupError` for a
+            map or group.
+        NotProduced
+            It was skipped; `RunCancelled`: it was cancelled.
+        ResultTimeout
+            `timeout` is over; the run goes on.
+        ResultMissing
+            The store does not know it.
+        """
+        blocking = blocking or timeout is not None
+        if blocking:
+            self._may_block(allow_in_task)
+        if self._answer is None or not raise_errors:
+            found: list[Any] = []
+            waiting = self._search(found, raise_errors)
+            if blocking:
+                if not self._until(waiting, timeout):
+                    raise self._timed_out(timeout)
+            elif waiting():
+                return None
+            if not raise_errors:
+                return found[0]
+            self._answer = (found[0],)
+        return self._give(self._answer[0], raise_errors)
+
+    __call__ = get
+
+    def _give(self, value: Any, raise_errors: bool) -> Any:
+        return given(value, raise_errors)
+
+    def _search(self, found: list[Any], raise_errors: bool) -> Any:
+        """Make what `_until` calls: looks, and puts the value into `found` once it is known."""
+        wanted = self._watched() if raise_errors else []
+        failed_elsewhere = False
+
+        def waiting() -> Sequence[bytes]:
+            nonlocal wanted, failed_elsewhere
+            looks = self._app.store.look((self._id, *wanted), cells=True)
+            root = looks[0]
+            if root is None:
+                self._missing()
+            if root.state.final:
+                found.append(self._outcome(root, raise_errors))
+                return ()
+            if not wanted:
+                return (self._id,)
+            left = []
+            for id, look in zip(wanted, looks[1:], strict=True):
+                if look is not None and look.state.final:
+                    if look.state is not State.SUCCESS:
+                        found.append(one_value(self._app, id, look))
+                        return ()
+                else:
+                    left.append(id)
+            if left:
+                return left
+            # All that the value names is there, and other nodes still run. If one of them failed
+            # the outcome may be a failure, which only the end can tell.
+            if not failed_elsewhere:
+                failed_elsewhere = any(
+                    self._app.store.nodes(self._id, limit=1, state=s) for s in _FAILED
+                )
+            if failed_elsewhere:
+                wanted = []
+                return (self._id,)
+            found.append(self._resolved())
+            return ()
+
+        return waiting
+
+    def _outcome(self, root: Look, raise_errors: bool) -> Any:
+        """Give the value of a run that has ended, or what stands in its place."""
+        if raise_errors or root.state is State.SUCCESS:
+            return one_value(self._app, self._id, root)
+        return self._resolved()
+
+    def _resolved(self) -> Any:
+        template = self._template()
+        values = Values(self._app.store, self._id, self._app.serializer)
+        try:
+            return values.resolve(template)
+        except ResultMissing:
+            raise
+        except (LookupError, TypeError) as err:
+            raise NotProduced(
+                f"{self!r} has no such item in its value: {type(err).__name__}: {err}"
+            ) from None
+
+    def _template(self) -> Template:
+        if not self._value:
+            self._value = self._info().value
+        return decode_template(self._value)
+
+    def _watched(self) -> list[bytes]:
+        named = sorted(set(nodes_of(self._template())))
+        return [node_id(self._id, n) for n in named] if len(named) <= WATCHED else []
+
+    # --- what it is made of ----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What the run is called: a DAG's name, or made of its tasks'."""
+        return self._info().name
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was submitted, in UTC."""
+        return moment(self._info().created_ms)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended, in UTC; None while it runs."""
+        return moment(self._info().ended_ms)
+
+    def result(self, node: str | int) -> Any:
+        """Give the handle of one of its nodes, by name or index.
+
+        Raises
+        ------
+        ResultMissing
+            The run has no such node; the text gives the nearest names.
+        """
+        return self._app.result(id_text(node_id(self._id, self._index(node))))
+
+    def nodes(self, *, state: str | None = None) -> Iterator[RunNode]:
+        """Go through its nodes by index, read in pages.
+
+        Parameters
+        ----------
+        state : str, optional
+            Only those in this state: ``"failed"``, ``"running"`` ...
+        """
+        for info in self._infos(_state(state)):
+            yield self._node(info)
+
+    def progress(self) -> Progress:
+        """Say how far it is."""
+        done = known = failed = running = 0
+        for info in self._infos():
+            if info.kind != Kind.TASK:
+                continue
+            known += 1
+            done += info.state.final
+            failed += info.state in _FAILED
+            running += info.state is State.RUNNING
+        return Progress(done, known, failed, running)
+
+    def cancel(self) -> bool:
+        """Stop it: nothing new starts, what waits ends ``cancelled``, bodies are signalled.
+
+        Returns
+        -------
+        bool
+            Whether there was anything to stop.
+        """
+        stopped = False
+        while True:
+            todo = [
+                node_id(self._id, info.index)
+                for info in self._infos()
+                if info.kind != Kind.EXPANSION
+                and not info.state.final
+                and not (stopped and info.state is State.RUNNING)
+            ]
+            if not todo:
+                return stopped
+            # What is downstream first, so that nothing starts because of what ends above it.
+            todo.reverse()
+            for at in range(0, len(todo), PAGE_OF_NODES):
+                self._app.store.cancel(todo[at : at + PAGE_OF_NODES])
+            stopped = True
+
+    # --- why -------------------------------------------------------------------------------------
+
+    def why(self, node: str | int | None = None) -> str:
+        """Say in words why it, or one of its nodes, stands where it stands.
+
+        Without `node`: the deepest unfinished causes, one line each; or why it ended as it did.
+        """
+        if node is not None:
+            index = self._index(node)
+            return self._why(self._app.store.nodes(self._id, after=index - 1, limit=1)[0])
+        look = self._look(cells=False)
+        lines: list[str] = []
+        if look.state.final:
+            bad = (State.FAILED, State.CANCELLED, State.BLOCKED, State.SKIPPED)
+            infos = (i for s in bad for i in self._infos(s))
+            lines.append(f"{self!r} ended {look.state.label}")
+        else:
+            busy = (State.RUNNING, State.QUEUED, State.SCHEDULED, State.HELD)
+            infos = (i for s in busy for i in self._infos(s))
+        for info in infos:
+            if len(lines) == CAUSES:
+                lines.append("...")
+                break
+            lines.append(self._why(info))
+        return "\n".join(lines)
+
+    def _why(self, info: NodeInfo) -> str:
+        return f"{info.name or info.index}: {info.state.label}{self._cause(info)}"
+
+    def _cause(self, info: NodeInfo) -> str:
+        id = node_id(self._id, info.index)
+        look = self._app.store.look((id,))[0]
+        if look is None:
+            return ""
+        if info.state is State.WAITING:
+            above = [
+                self._app.store.nodes(self._id, after=p - 1, limit=1)[0]
+                for p, _ in zip(indexes(info.parents), range(CAUSES), strict=False)
+            ]
+            left = [f"{i.name} ({i.state.label})" for i in above if not i.state.final]
+            return f", until these end: {', '.join(left)}" if left else ""
+        if info.state is State.SCHEDULED:
+            return f", due at {moment(look.due_ms)}; {info.attempt} attempts have failed"
+        if info.state is State.RUNNING:
+            return f" since {moment(info.started_ms)}, attempt {info.attempt + 1}"
+        if info.state is State.QUEUED:
+            raw = self._app.store.message(id)
+            try:
+                said = None if raw is None else nobody_for(self._app, decode_message(raw))
+            except DecodeError as err:
+                said = str(err)
+            return f"; {said}" if said else ", the next free worker takes it"
+        if info.state in (State.SUCCESS, State.EXPANDED):
+            return ""
+        gone = one_value(self._app, id, look)
+        if info.state is State.BLOCKED:
+            return f" by {getattr(gone, 'node', None) or gone.task}, {_said(gone)}"
+        return f", {_said(gone)}" if _said(gone) else ""
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def _info(self) -> RunInfo:
+        return self._app.store.run(self._id) or self._missing()
+
+    def _infos(self, state: State | None = None) -> Iterator[NodeInfo]:
+        """The nodes' rows without the root's, in pages."""
+        after, known = -1, False
+        while True:
+            page = self._app.store.nodes(self._id, after=after, limit=PAGE_OF_NODES, state=state)
+            if not page and not known:
+                self._look(cells=False)  # is there such a run at all?
+            known = True
+            yield from (info for info in page if info.index)
+            if len(page) < PAGE_OF_NODES:
+                return
+            after = page[-1].index
+
+    def _node(self, info: NodeInfo) -> RunNode:
+        return RunNode(
+            info.index,
+            info.name,
+            id_text(node_id(self._id, info.index)),
+            info.task,
+            info.state.label,
+            info.attempt,
+            info.losses,
+            moment(info.ready_ms),
+            moment(info.started_ms),
+            moment(info.ended_ms),
+            tuple(indexes(info.parents)),
+            info.culprit,
+        )
+
+    def _index(self, node: str | int) -> int:
+        if isinstance(node, int):
+            return node
+        if node not in self._names:
+            self._names = {info.name: info.index for info in self._infos()}
+        found = self._names.get(node)
+        if found is None:
+            raise ResultMissing(f"{self!r} has no node {node!r}{nearest(node, self._names)}")
+        return found
+
+    def _next_up(self) -> bytes | None:
+        """A node that waits for a worker, if one does."""
+        page = self._app.store.nodes(self._id, limit=1, state=State.QUEUED)
+        return node_id(self._id, page[0].index) if page else None
+
+
+def _state(word: str | None) -> State | None:
+    if word is None:
+        return None
+    known = {shown: s for s in State for shown in (s.label,)}
+    if word not in known:
+        raise ConfigError(f"there is no state {word!r}{nearest(word, known)}")
+    return known[word]
+
+
+def _said(gone: Any) -> str:
+    return str(getattr(gone, "message", "") or getattr(gone, "reason", ""))

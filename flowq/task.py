@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: MIT
+"""The decorated function: called, it is enqueued."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import update_wrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
+
+from flowq.current import CurrentTask
+from flowq.errors import BindingError, GraphError, TaskDefinitionError
+from flowq.handle import Handle
+from flowq.lower import build_message
+from flowq.message import Message, id_text, new_id
+from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, nearest
+from flowq.primitives.map import Map, map_of
+from flowq.primitives.signature import Signature
+from flowq.result import Result, ResultGroup
+from flowq.wiring import Submitter, habit
+
+__all__ = ["Options", "Owner", "Task", "import_name", "task_name"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Owner(Submitter, Protocol):
+    """The app, as far as a task needs it."""
+
+    def start_message(self, message: Message, spec: Any, args: Any, kwargs: Any) -> Result[Any]:
+        """Enqueue one task alone."""
+        ...
+
+
+class Options(dict[str, Any], Generic[P, R]):
+    """The options that a task was declared with; called, it sets those of the calls that follow.
+
+    ``add.options["retries"]`` is what was declared (over the app's defaults), and
+    ``add.options(retries=5)`` the same task with other options.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: Task[P, R], declared: Mapping[str, Any]) -> None:
+        super().__init__(declared)
+        self._task = task
+
+    def __call__(self, **options: Any) -> Task[P, R]:
+        """Give the same task with options for the calls that follow; it stays as it is.
+
+        Parameters
+        ----------
+        **options
+            See ``docs/reference/options.md``: those of a call, or of a map.
+
+        Raises
+        ------
+        GraphError
+            An option is unknown, out of bounds, or goes elsewhere; the text says where.
+        """
+        return self._task._with(options)
+
+
+class Task(Generic[P, R]):
+    """A function that runs in a worker; made by ``@q.task``.
+
+    ``add(1, 2)`` enqueues and gives a `Result`; ``add.call_local(1, 2)`` calls the function here.
+    Every argument of a call is the function's own; what is flowq's is said in `options`.
+
+    Attributes
+    ----------
+    func : callable
+        The plain function.
+    name : str
+        Registered name.
+    options : Options
+        What was declared; called, it sets options of the calls that follow:
+        ``add.options(delay=60)(1, 2)``.
+    policy : RetryPolicy
+        The retry policy of the declaration.
+    context : bool
+        Whether it is given the running task as keyword argument ``task``.
+    is_async : bool
+        Whether it is an ``async def``, which its worker runs by ``asyncio.run``.
+    parameters : inspect.Signature
+        What a caller may pass.
+    """
+
+    func: Callable[P, Any]
+    options: Options[P, R]
+
+    def __init__(self, app: Owner, func: Callable[P, Any], options: Mapping[str, Any]) -> None:
+        self._app = app
+        self.func = func
+        self.name: str = options.get("name") or task_name(func)
+        if not NAME.fullmatch(self.name):
+            raise TaskDefinitionError(
+                f"{self.name!r} cannot be the name of a task; say @q.task(name=...) with 1 to 200 "
+                "of the characters A-Z a-z 0-9 _ . [ ] : / -"
+            )
+        self.context: bool = options.get("context", False)
+        self.is_async = inspect.iscoroutinefunction(func)
+        self.policy = RetryPolicy.of(options)
+        self.parameters = _parameters(func, self.name, self.context)
+        update_wrapper(cast(Any, self), func)
+        self.options = Options(self, {k: v for k, v in options.items() if k != "name"})
+        self._base: Task[P, R] = self
+        self._call_options: Mapping[str, Any] = {}
+        self._of_maps: tuple[str, ...] = ()
+
+    @property
+    def submitter(self) -> Submitter:
+        """The app that it belongs to."""
+        return self._app
+
+    # --- what starts -----------------------------------------------------------------------------
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+        """Enqueue a call.
+
+        Raises
+        ------
+        BindingError
+            The arguments do not fit the function.
+        PayloadError
+            They cannot travel.
+        StoreUnavailable
+            It is not known whether it was enqueued.
+        """
+        for arg in args:
+            if isinstance(arg, Handle):
+                raise self._composes(arg)
+        for arg in kwargs.values():
+            if isinstance(arg, Handle):
+                raise self._composes(arg)
+        if self._of_maps:
+            raise self._for_maps("a call")
+        base = self._base
+        message = build_message(base, args, kwargs, self._call_options)
+        return self._app.start_message(message, base, args, kwargs)
+
+    def map(self, /, *lists: Iterable[Any], **kwargs: Any) -> ResultGroup[R]:
+        """Enqueue a call for each element of a list, or of several of one length.
+
+        Parameters
+        ----------
+        *lists : iterable
+            A tuple becomes several arguments if the task has more than one free parameter.
+        **kwargs
+            The same for each call.
+        """
+        return self._map(lists, kwargs, self._call_options.get("unpack"))
+
+    def starmap(self, /, items: Iterable[Iterable[Any]], **kwargs: Any) -> ResultGroup[R]:
+        """Enqueue a call for each element, which is unpacked into arguments."""
+        return self._map(([tuple(item) for item in items],), kwargs, True)
+
+    def schedule(
+        self,
+        args: tuple[Any, ...] | list[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        delay: float | timedelta | None = None,
+        eta: datetime | None = None,
+    ) -> Result[R]:
+        """Enqueue a call for later, as Huey spells it.
+
+        Parameters
+        ----------
+        args : tuple or list
+        kwargs : mapping, optional
+        delay : float, optional
+            Seconds to wait.
+        eta : datetime, optional
+            Moment before which it does not run; a naive one is the local zone's.
+        """
+        if not isinstance(args, tuple | list):
+            raise BindingError(
+                f"{self.name}.schedule(args={args!r}): args must be a tuple or a list; "
+                f"for one argument write args=({args!r},)"
+            )
+        said = {k: v for k, v in (("delay", delay), ("eta", eta)) if v is not None}
+        task = cast("Callable[..., Result[R]]", self.options(**said) if said else self)
+        return task(*args, **(kwargs or {}))
+
+    # --- what does not ---------------------------------------------------------------------------
+
+    def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Make a signature: the task with bound arguments, to be composed and started later."""
+        if self._of_maps:
+            raise self._for_maps("a signature")
+        for arg in (*args, *kwargs.values()):
+            if isinstance(arg, Handle):
+                raise self._composes(arg)
+        return Signature(self._base, args, kwargs, self._call_options)
+
+    def call_local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now; an ``async def`` is run to its end."""
+        if self.context and "task" not in kwargs:
+            kwargs["task"] = CurrentTask(id=id_text(new_id()), name=self.name)
+        value = self.func(*args, **kwargs)
+        if self.is_async:
+            import asyncio
+
+            value = asyncio.run(value)
+        return cast(R, value)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _with(self, options: Mapping[str, Any]) -> Task[P, R]:
+        of_maps = tuple(k for k in options if k in OPTIONS and "call" not in OPTIONS[k].places)
+        place: Place = "map" if of_maps else "call"
+        checked = check_options(options, place, f"{self.name}.options")
+        merged = {**self._base_options(checked), **checked}
+        made = copy.copy(self)
+        made._call_options = merged
+        made._of_maps = (*self._of_maps, *of_maps)
+        made.options = Options(made, self.options)
+        return made
+
+    def _base_options(self, checked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What was said before, without what the new options replace."""
+        gone = {"delay": "eta", "eta": "delay"}
+        replaced = {gone[k] for k in checked if k in gone}
+        return {k: v for k, v in self._call_options.items() if k not in replaced}
+
+    def _map(
+        self, lists: tuple[Any, ...], kwargs: Mapping[str, Any], unpack: bool | None
+    ) -> ResultGroup[R]:
+        for arg in (*lists, *kwargs.values()):
+            if isinstance(arg, Handle):
+                raise self._composes(arg)
+        options = {k: v for k, v in self._call_options.items() if k != "unpack"}
+        graph: Map[R] = map_of(self._base, lists, kwargs, options, unpack=unpack)
+        return cast("ResultGroup[R]", graph.start())
+
+    def _composes(self, handle: Handle) -> BindingError:
+        name = self.name.rpartition(".")[2]
+        return BindingError(
+            f"{self.name} was given {handle!r}, whose value is not known yet. Compose: "
+            f"other.s(...) | {name}.s(...), or {name}.s(other.s(...)) with the signature as "
+            "argument, then .start(); or wait for the value with .get(blocking=True)"
+        )
+
+    def _for_maps(self, what: str) -> GraphError:
+        return GraphError(
+            f"{self.name}: option {self._of_maps[0]!r} does not go with {what}; "
+            "it is for task.options(...).map(...)"
+        )
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise TaskDefinitionError(
+            f"task {self.name} stands in class {owner.__qualname__}, where a call would have no "
+            f"self to pass; put @staticmethod above @q.task, or move {name} out of the class"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Task: {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # by name, as a function travels; what is called back is what the worker has there
+        func = cast(Any, self.func)
+        return _named, (import_name(func.__module__), func.__qualname__, self.name)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            said = habit(name, "a task")
+            known = [n for n in (*dir(type(self)), *vars(self)) if not n.startswith("_")]
+            raise AttributeError(said or f"a task has no {name!r}{nearest(name, known)}")
+
+
+def task_name(func: Callable[..., Any]) -> str:
+    """Make the name under which a function is registered: ``module.qualname``.
+
+    Raises
+    ------
+    TaskDefinitionError
+        It has no name of its own.
+    """
+    module = getattr(func, "__module__", None)
+    qualname = getattr(func, "__qualname__", None)
+    if not module or not qualname:
+        raise TaskDefinitionError(f"{func!r} has no name of its own; say @q.task(name=...)")
+    if "<lambda>" in qualname:
+        raise TaskDefinitionError(
+            "a lambda has no name by which a worker could find it; say q.task(name=...)(lambda ...)"
+        )
+    return f"{import_name(module)}.{qualname.replace('<locals>.', '')}"
+
+
+def import_name(module: str) -> str:
+    """Give the name under which a module is imported elsewhere; only ``__main__`` has another."""
+    if module != "__main__":
+        return module
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:
+        return str(spec.name)
+    path = getattr(main, "__file__", None)
+    return Path(path).stem if path else module
+
+
+def _parameters(func: Callable[..., Any], name: str, context: bool) -> inspect.Signature:
+    try:
+        found = inspect.signature(func)
+    except (TypeError, ValueError):  # some that are written in C do not tell
+        found = inspect.Signature(
+            [
+                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+            ]
+        )
+    if not context:
+        return found
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    own = found.parameters.get("task")
+    if own is not None and own.kind in kinds:
+        rest = [p for p in found.parameters.values() if p is not own]
+        return found.replace(parameters=rest)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.parameters.values()):
+        return found
+    raise TaskDefinitionError(
+        f"task {name}: context=True passes keyword argument `task`, which the function "
+        "does not take"
+    )
+
+
+def _named(module: str, qualname: str, name: str) -> Any:
+    """Find a task again in another process."""
+    import importlib
+
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    if not isinstance(found, Task) or found.name != name:
+        raise TaskDefinitionError(f"{module}.{qualname} is not task {name} here")
+    return found
