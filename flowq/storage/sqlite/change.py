@@ -9,7 +9,6 @@ table ``walk`` until somebody comes by.
 from __future__ import annotations
 
 import json
-import sqlite3
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -32,7 +31,8 @@ from flowq.message import (
 from flowq.plan import Kind, Ranges
 from flowq.states import Counts, Rule, State, outcome_of, verdict
 from flowq.storage.base import MEMORY_OF_ENDED_MS, PAGE
-from flowq.storage.sqlite.connection import SQL
+from flowq.storage.sqlite.known import Link
+from flowq.storage.sqlite.statements import SQL
 
 __all__ = [
     "FAILED_KEEP_MS",
@@ -45,7 +45,6 @@ __all__ = [
     "STOPPING",
     "TIMED",
     "Change",
-    "Runs",
     "pack_ranges",
     "unpack_ranges",
 ]
@@ -98,30 +97,13 @@ def pack_rule(rule: Rule, parents: int) -> bytes | None:
     return None if rule == (parents, 0, parents, 0, 0) else _RULE.pack(*rule)
 
 
-class Runs:
-    """What never changes of runs that live: their ids and where their rows begin."""
-
-    def __init__(self) -> None:
-        self._found: dict[int, tuple[bytes, int]] = {}
-
-    def of(self, db: sqlite3.Connection, run: int) -> tuple[bytes, int]:
-        """Give a run's 16 bytes and the row id of its root."""
-        found = self._found.get(run)
-        if found is None:
-            if len(self._found) > 4_096:
-                self._found.clear()
-            found = self._found[run] = db.execute(SQL["run_of"], (run,)).fetchone()
-        return found
-
-
 class Change:
     """One transaction's worth of changes.
 
     Parameters
     ----------
-    db : sqlite3.Connection
+    db : Link
         Inside a transaction that writes.
-    runs : Runs
     now : int
     ids : int
         How many new row ids it takes.
@@ -144,7 +126,7 @@ class Change:
         Whether something that runs is to be stopped.
     """
 
-    def __init__(self, db: sqlite3.Connection, runs: Runs, now: int, ids: int = 0) -> None:
+    def __init__(self, db: Link, now: int, ids: int = 0) -> None:
         self.db = db
         self.now = now
         (tick, following), *_ = db.execute(SQL["begin"], (ids,)).fetchall()
@@ -157,7 +139,6 @@ class Change:
         self.left: set[int] = set()
         self.ended: list[bytes] = []
         self.stopped = False
-        self._runs = runs
         self._todo: deque[list[Any]] = deque()  # [row id, state, culprit, position, ranges]
         self._owners: dict[int, list[Any]] = {}
         self._rows: dict[str, list[tuple[Any, ...]]] = {}
@@ -196,7 +177,7 @@ class Change:
 
     def run_of(self, run: int) -> tuple[bytes, int]:
         """Give a run's 16 bytes and the row id of its root."""
-        return self._runs.of(self.db, run)
+        return self.db.known.run(self.db, run)
 
     def name(self, id: int, run: int | None, uuid: bytes | None) -> bytes:
         """Give the id by which a row is known outside."""

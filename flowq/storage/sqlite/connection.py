@@ -5,24 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from flowq.errors import ConfigError, StoreError, StoreUnavailable, StoreVersionError
 from flowq.storage.base import LAYOUT
+from flowq.storage.sqlite.known import Known, Link
+from flowq.storage.sqlite.statements import SCHEMA
 
 try:
     import fcntl
 except ImportError:  # Windows: SQLite's own busy wait must do, which is correct but not fair
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["SQL", "Database", "Place"]
+__all__ = ["Database", "Place"]
 
 OLDEST: Final = (3, 35, 0)
 """Before it there is no RETURNING."""
@@ -33,24 +33,6 @@ WAL_PAGES: Final = 4_000
 """Pages of the log at which a commit also writes back to the file."""
 WAL_KEPT: Final = 32 * 1024 * 1024
 """The log is cut back to so many bytes once it was written back."""
-
-
-def _read(name: str) -> str:
-    return resources.files("flowq.storage.sqlite").joinpath(name).read_text(encoding="utf-8")
-
-
-def _statements(text: str) -> dict[str, str]:
-    """Read named statements: each stands under a line ``-- name: x``."""
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
-    found: dict[str, str] = {}
-    for name, body in zip(parts[1::2], parts[2::2], strict=True):
-        lines = (line for line in body.splitlines() if not line.startswith("--"))
-        found[name] = " ".join(" ".join(lines).split())
-    return found
-
-
-SQL: Final = _statements(_read("queries.sql"))
-"""The statements of ``queries.sql`` by name."""
 
 
 class Place:
@@ -113,7 +95,7 @@ class Database:
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Link | None = None
         self._lock_file = -1
         self._writes = 0
         self.opened = 0
@@ -132,33 +114,34 @@ class Database:
     # --- use ------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Link]:
         """Run one transaction that changes something: all of it is kept, or nothing."""
         self._own()
         with self._lock, self._translated():
             db = self._open()
             # Writers queue on a file of their own: in SQLite's busy wait they poll, and of two
             # that write without pause one may get nothing for seconds.
-            locked = self._lock_file >= 0
-            if locked:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
+                if self._lock_file >= 0:
+                    fcntl.flock(self._lock_file, fcntl.LOCK_EX)
                 db.execute("BEGIN IMMEDIATE")
                 try:
                     yield db
                     db.execute("COMMIT")
                     self._writes += 1
                 except BaseException:
+                    # What it made is not there, and its number will be another's.
+                    db.known = Known()
                     # A commit that failed may have ended the transaction itself.
                     if db.in_transaction:
                         db.execute("ROLLBACK")
                     raise
             finally:
-                if locked:
+                if self._lock_file >= 0:
                     fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[Link]:
         """Run reads that all see one moment."""
         self._own()
         with self._lock, self._translated():
@@ -198,7 +181,7 @@ class Database:
 
     # --- open -----------------------------------------------------------------------------------
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Link:
         if self._connection is not None:
             return self._connection
         if sqlite3.sqlite_version_info < OLDEST:
@@ -215,7 +198,9 @@ class Database:
             check_same_thread=False,
             timeout=BUSY_MS / 1000,
             cached_statements=256,
+            factory=Link,
         )
+        db.known = Known()
         try:
             if path is not None:
                 if fcntl is not None:
@@ -247,9 +232,8 @@ class Database:
         db.execute("BEGIN IMMEDIATE")
         try:
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                for statement in _read("schema.sql").split(";\n"):
-                    if statement.strip():
-                        db.execute(statement)
+                for statement in SCHEMA:
+                    db.execute(statement)
                 db.execute("INSERT INTO store VALUES (1, ?, ?, 1, 1, 0)", (self.app, LAYOUT))
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {LAYOUT}")

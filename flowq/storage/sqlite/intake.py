@@ -23,8 +23,7 @@ from flowq.storage.sqlite.change import (
     pack_ranges,
     pack_rule,
 )
-from flowq.storage.sqlite.connection import SQL
-from flowq.storage.sqlite.queues import Queues
+from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["enqueue", "submit"]
 
@@ -47,22 +46,22 @@ def _task_flags(message: Message) -> int:
 # --- tasks alone ---------------------------------------------------------------------------------
 
 
-def enqueue(changes: Changes, queues: Queues, messages: Sequence[Message]) -> list[bool]:
+def enqueue(changes: Changes, messages: Sequence[Message]) -> list[bool]:
     """Take tasks called alone; False where an id is known."""
     with changes(len(messages)) as change:
         fresh = [True] * len(messages)
-        if len({m.id for m in messages}) < len(messages) or not _insert(change, queues, messages):
+        if len({m.id for m in messages}) < len(messages) or not _insert(change, messages):
             # Some are known: which, is worth a look at each.
             seen: set[bytes] = set()
             for i, message in enumerate(messages):
                 known = change.db.execute(SQL["known"], (message.id,)).fetchone()
                 fresh[i] = known is None and message.id not in seen
                 seen.add(message.id)
-            _insert(change, queues, [m for m, new in zip(messages, fresh, strict=True) if new])
+            _insert(change, [m for m, new in zip(messages, fresh, strict=True) if new])
         return fresh
 
 
-def _insert(change: Change, queues: Queues, messages: Sequence[Message]) -> bool:
+def _insert(change: Change, messages: Sequence[Message]) -> bool:
     """Insert all, or none if one of them is known."""
     rows: list[tuple[Any, ...]] = []
     bodies: list[tuple[int, bytes]] = []
@@ -70,7 +69,7 @@ def _insert(change: Change, queues: Queues, messages: Sequence[Message]) -> bool
     later: set[int] = set()
     now = change.now
     for id, message in enumerate(messages, change.first):
-        queue = queues.id(change.db, message.queue)
+        queue = change.db.known.queue(change.db, message.queue)
         flags = _task_flags(message)
         due = expires = None
         if flags & TIMED:
@@ -114,7 +113,7 @@ def _insert(change: Change, queues: Queues, messages: Sequence[Message]) -> bool
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def submit(changes: Changes, queues: Queues, plan: Plan) -> bool:
+def submit(changes: Changes, plan: Plan) -> bool:
     """Start a run, in pages where it is large; False if it is known."""
     n = len(plan.rows)
     run = base = 0
@@ -131,7 +130,7 @@ def submit(changes: Changes, queues: Queues, plan: Plan) -> bool:
                     "submit it again"
                 )
             end = min(page + SUBMIT_PAGE, n)
-            _insert_nodes(change, queues, plan.rows[page:end], run, base, page)
+            _insert_nodes(change, plan.rows[page:end], run, base, page)
             if end == n:
                 _go(change, run, base)
     return True
@@ -159,9 +158,7 @@ def _open_run(change: Change, plan: Plan, base: int) -> int:
     return run
 
 
-def _insert_nodes(
-    change: Change, queues: Queues, rows: Sequence[NodeRow], run: int, base: int, first: int
-) -> None:
+def _insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, first: int) -> None:
     nodes: list[tuple[Any, ...]] = []
     plans: list[tuple[Any, ...]] = []
     expansions: list[tuple[int, int]] = []
@@ -176,7 +173,7 @@ def _insert_nodes(
         message = row.message
         queue = priority = 0
         if message is not None:
-            queue = queues.id(change.db, message.queue)
+            queue = change.db.known.queue(change.db, message.queue)
             priority = message.priority
             flags |= _task_flags(message)
         if row.kind == Kind.EXPANSION:

@@ -24,7 +24,7 @@ from flowq.storage.base import (
     Status,
 )
 from flowq.storage.sqlite.change import KIND, unpack_ranges
-from flowq.storage.sqlite.connection import SQL
+from flowq.storage.sqlite.statements import SQL
 
 __all__ = [
     "any_ready",

@@ -29,7 +29,7 @@ from flowq.storage.sqlite.change import (
     Change,
     unpack_ranges,
 )
-from flowq.storage.sqlite.connection import SQL
+from flowq.storage.sqlite.statements import SQL
 
 __all__ = [
     "bury",

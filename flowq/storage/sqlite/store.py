@@ -27,9 +27,9 @@ from flowq.storage.base import (
     Swept,
 )
 from flowq.storage.sqlite import intake, reads, step, sweep
-from flowq.storage.sqlite.change import STOPPING, Change, Runs
-from flowq.storage.sqlite.connection import SQL, Database, Place
-from flowq.storage.sqlite.queues import Queues
+from flowq.storage.sqlite.change import STOPPING, Change
+from flowq.storage.sqlite.connection import Database, Place
+from flowq.storage.sqlite.statements import SQL
 from flowq.storage.sqlite.wake import FileWakes, MemoryWakes, Wakes
 
 __all__ = ["SqliteStore"]
@@ -62,8 +62,6 @@ class SqliteStore:
         self.path = place.path
         self._clock = clock
         self._db = Database(place, name)
-        self._runs = Runs()
-        self._queues = Queues()
         self._wakes: Wakes = (
             MemoryWakes() if place.path is None else FileWakes(place.path, self._db.version)
         )
@@ -87,17 +85,10 @@ class SqliteStore:
     @contextmanager
     def _change(self, ids: int = 0) -> Iterator[Change]:
         """Run one transaction, and tell those who wait once it is kept."""
-        try:
-            with self._db.write() as db:
-                change = Change(db, self._runs, self._clock.now_ms(), ids)
-                yield change
-                change.close()
-        except BaseException:
-            # A run or a queue that the transaction made is not there, and its number will be
-            # another's.
-            self._runs = Runs()
-            self._queues = Queues()
-            raise
+        with self._db.write() as db:
+            change = Change(db, self._clock.now_ms(), ids)
+            yield change
+            change.close()
         left = {queue: n for queue, n in change.ready.items() if n > 0}
         for queue in change.later | change.left:
             left.setdefault(queue, 1)
@@ -110,11 +101,11 @@ class SqliteStore:
         """Take tasks called alone; see `Store.enqueue`."""
         if not messages:
             return []
-        return intake.enqueue(self._change, self._queues, messages)
+        return intake.enqueue(self._change, messages)
 
     def submit(self, plan: Plan) -> bool:
         """Start a run; see `Store.submit`."""
-        return intake.submit(self._change, self._queues, plan)
+        return intake.submit(self._change, plan)
 
     def step(
         self,
@@ -141,7 +132,7 @@ class SqliteStore:
             step.queue_due(change)
             change.flush()
 
-            served = [self._queues.id(db, queue) for queue in dict.fromkeys(queues)]
+            served = [db.known.queue(db, queue) for queue in dict.fromkeys(queues)]
             burdened = any(row[7] for row in held.values())
             ids: list[int] = []
             if want > 0 and not burdened:
@@ -276,10 +267,10 @@ class SqliteStore:
     def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:
         """Sleep until work may be there; see `Store.wait_ready`."""
         with self._db.read() as db:
-            known = self._queues.known(db, queues)
+            known = db.known.queues(db, queues)
         if len(known) < len(queues):
             with self._change() as change:
-                known = [self._queues.id(change.db, queue) for queue in queues]
+                known = [change.db.known.queue(change.db, queue) for queue in queues]
 
         def look(first: bool) -> bool:
             with self._db.read() as db:

@@ -10,7 +10,7 @@ from flowq.states import State
 from flowq.storage.base import Swept
 from flowq.storage.sqlite import step
 from flowq.storage.sqlite.change import FORGIVEN, NAMED, Change, unpack_ranges
-from flowq.storage.sqlite.connection import SQL
+from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["check", "sweep"]
 
