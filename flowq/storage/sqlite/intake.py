@@ -54,11 +54,23 @@ def enqueue(changes: Changes, messages: Sequence[Message]) -> list[bool]:
             # Some are known: which, is worth a look at each.
             seen: set[bytes] = set()
             for i, message in enumerate(messages):
-                known = change.db.execute(SQL["known"], (message.id,)).fetchone()
-                fresh[i] = known is None and message.id not in seen
+                fresh[i] = message.id not in seen and not _known(change, message.id)
                 seen.add(message.id)
             _insert(change, [m for m, new in zip(messages, fresh, strict=True) if new])
         return fresh
+
+
+def _known(change: Change, id: bytes) -> bool:
+    """Whether an id exists; one that is remembered no more gives way."""
+    found = change.db.execute(SQL["known"], (id,)).fetchone()
+    if found is None:
+        return False
+    row, forget = found
+    if forget is None or forget > change.now:
+        return True
+    for statement in ("drop_message", "drop_plan", "drop_losses"):
+        change.db.execute(SQL[statement], (row,))
+    return False
 
 
 def _insert(change: Change, messages: Sequence[Message]) -> bool:
@@ -141,9 +153,10 @@ def _open_run(change: Change, plan: Plan, base: int) -> int:
     db = change.db
     known = db.execute(SQL["upload"], (plan.id,)).fetchone()
     if known is not None:
-        if known[1]:
+        run, live, forget = known
+        if live and (forget is None or forget > change.now):
             return 0
-        db.execute(SQL["abandon"], (known[0],))
+        db.execute(SQL["abandon"], (run,))
     row = (
         plan.id,
         base,
@@ -154,8 +167,8 @@ def _open_run(change: Change, plan: Plan, base: int) -> int:
         plan.result_ttl_ms,
         plan.failed_ttl_ms,
     )
-    run: int = db.execute(SQL["add_run"], row).fetchall()[0][0]
-    return run
+    made: int = db.execute(SQL["add_run"], row).fetchall()[0][0]
+    return made
 
 
 def _insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, first: int) -> None:

@@ -27,7 +27,7 @@ ON CONFLICT(uuid) WHERE uuid IS NOT NULL DO NOTHING
 -- name: add_body
 INSERT INTO plan(id, body) VALUES (?, ?)
 -- name: known
-SELECT 1 FROM message WHERE uuid = ?
+SELECT id, forget_ms FROM message WHERE uuid = ?
 -- name: add_node
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -40,7 +40,7 @@ INSERT INTO expansion(id, unfinished) VALUES (?, ?)
 INSERT INTO run(uuid, base, nodes, name, live, created_ms, forget_ms, keep_ms, failed_keep_ms)
 VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING id
 -- name: upload
-SELECT id, live FROM run WHERE uuid = ?
+SELECT id, live, forget_ms FROM run WHERE uuid = ?
 -- name: uploading
 SELECT 1 FROM run WHERE id = ? AND uuid = ? AND live = 0
 -- name: abandon
@@ -167,10 +167,11 @@ SELECT id, cell FROM message WHERE id BETWEEN ? AND ? AND cell IS NOT NULL ORDER
 -- --- from outside
 
 -- name: find_single
-SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message WHERE uuid = ?
+SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message
+WHERE uuid = ?1 AND (forget_ms IS NULL OR forget_ms > ?2)
 -- name: find_node
 SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, m.keep_ms, m.failed_keep_ms, m.delivery, m.culprit, m.rank, m.uuid
-FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND r.live = 1 AND ? < r.nodes
+FROM run r JOIN message m ON m.id = r.base + ?1 WHERE r.uuid = ?2 AND r.live = 1 AND ?1 < r.nodes AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: set_flags
 UPDATE message SET flags = ? WHERE id = ?
 -- name: move
@@ -184,22 +185,23 @@ SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, c
 -- --- reading
 
 -- name: look_single
-SELECT state, attempt, losses, due_ms, cell FROM message WHERE uuid = ?
+SELECT state, attempt, losses, due_ms, cell FROM message WHERE uuid = ?1 AND (forget_ms IS NULL OR forget_ms > ?2)
 -- name: look_node
 SELECT m.state, m.attempt, m.losses, m.due_ms, m.cell
-FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND r.live = 1 AND ? < r.nodes
+FROM run r JOIN message m ON m.id = r.base + ?1 WHERE r.uuid = ?2 AND r.live = 1 AND ?1 < r.nodes AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: message_single
-SELECT p.body FROM message m JOIN plan p ON p.id = m.id WHERE m.uuid = ?
+SELECT p.body FROM message m JOIN plan p ON p.id = m.id WHERE m.uuid = ?1 AND (m.forget_ms IS NULL OR m.forget_ms > ?2)
 -- name: message_node
-SELECT p.body FROM run r JOIN plan p ON p.id = r.base + ? WHERE r.uuid = ? AND r.live = 1 AND ? < r.nodes
+SELECT p.body FROM run r JOIN plan p ON p.id = r.base + ?1 WHERE r.uuid = ?2 AND r.live = 1 AND ?1 < r.nodes AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: run
 SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id
-FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base WHERE r.uuid = ? AND r.live = 1
+FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
+WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 -- name: runs
 SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
-WHERE r.live = 1 AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?), 9223372036854775807)
-ORDER BY r.id DESC LIMIT ?
+WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)
+ORDER BY r.id DESC LIMIT ?3
 -- name: nodes
 SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents
 FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
@@ -212,9 +214,9 @@ SELECT name, ready FROM queue ORDER BY name
 SELECT (SELECT count(*) FROM message WHERE state = 1), (SELECT count(*) FROM message WHERE session IS NOT NULL), (SELECT count(*) FROM dead), (SELECT count(*) FROM run WHERE live = 1 AND ended_ms = 0)
 -- name: dead
 SELECT uuid, reason, at_ms, body, losses FROM dead
-WHERE id < COALESCE((SELECT id FROM dead WHERE uuid = ?), 9223372036854775807) ORDER BY id DESC LIMIT ?
+WHERE forget_ms > ?2 AND id < COALESCE((SELECT id FROM dead WHERE uuid = ?1), 9223372036854775807) ORDER BY id DESC LIMIT ?3
 -- name: dead_letter
-SELECT uuid, reason, at_ms, body, losses FROM dead WHERE uuid = ?
+SELECT uuid, reason, at_ms, body, losses FROM dead WHERE uuid = ?1 AND forget_ms > ?2
 -- name: any_ready
 SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) LIMIT 1
 -- name: check

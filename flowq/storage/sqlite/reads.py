@@ -53,17 +53,17 @@ def any_ready(db: sqlite3.Connection, queues: Sequence[int], *, alone: bool) -> 
     return any(db.execute(SQL["next_ready"], (queue, 1)).fetchone() is not None for queue in queues)
 
 
-def look(db: sqlite3.Connection, id: bytes, cells: bool) -> Look | None:
+def look(db: sqlite3.Connection, now: int, id: bytes, cells: bool) -> Look | None:
     """Say where a task, node or run stands."""
     is_run = False
     if len(id) == 16:
-        row = db.execute(SQL["look_single"], (id,)).fetchone()
+        row = db.execute(SQL["look_single"], (id, now)).fetchone()
         if row is None:
             is_run = True
-            row = db.execute(SQL["look_node"], (0, id, 0)).fetchone()
+            row = db.execute(SQL["look_node"], (0, id, now)).fetchone()
     else:
         whole, index = split_node(id)
-        row = db.execute(SQL["look_node"], (index, whole, index)).fetchone()
+        row = db.execute(SQL["look_node"], (index, whole, now)).fetchone()
     if row is None:
         return None
     state, attempt, losses, due, cell = row
@@ -77,9 +77,9 @@ def look(db: sqlite3.Connection, id: bytes, cells: bool) -> Look | None:
     )
 
 
-def cells(db: sqlite3.Connection, run: bytes, ranges: Ranges) -> dict[int, bytes]:
+def cells(db: sqlite3.Connection, now: int, run: bytes, ranges: Ranges) -> dict[int, bytes]:
     """Read the cells of a run's nodes."""
-    row = db.execute(SQL["run"], (run,)).fetchone()
+    row = db.execute(SQL["run"], (run, now)).fetchone()
     if row is None:
         return {}
     count, base = row[5], row[7]
@@ -91,13 +91,13 @@ def cells(db: sqlite3.Connection, run: bytes, ranges: Ranges) -> dict[int, bytes
     return found
 
 
-def message(db: sqlite3.Connection, id: bytes) -> bytes | None:
+def message(db: sqlite3.Connection, now: int, id: bytes) -> bytes | None:
     """Give an encoded message."""
     if len(id) == 16:
-        row = db.execute(SQL["message_single"], (id,)).fetchone()
+        row = db.execute(SQL["message_single"], (id, now)).fetchone()
     else:
         whole, index = split_node(id)
-        row = db.execute(SQL["message_node"], (index, whole, index)).fetchone()
+        row = db.execute(SQL["message_node"], (index, whole, now)).fetchone()
     return row[0] if row else None
 
 
@@ -106,22 +106,22 @@ def _run_info(row: tuple[Any, ...]) -> RunInfo:
     return RunInfo(id, name, State(state), created, ended, nodes - 1, value or b"")
 
 
-def run(db: sqlite3.Connection, id: bytes) -> RunInfo | None:
+def run(db: sqlite3.Connection, now: int, id: bytes) -> RunInfo | None:
     """Describe one run."""
-    row = db.execute(SQL["run"], (id,)).fetchone()
+    row = db.execute(SQL["run"], (id, now)).fetchone()
     return _run_info(row) if row else None
 
 
-def runs(db: sqlite3.Connection, after: bytes, limit: int) -> list[RunInfo]:
+def runs(db: sqlite3.Connection, now: int, after: bytes, limit: int) -> list[RunInfo]:
     """List runs, newest first."""
-    return [_run_info(row) for row in db.execute(SQL["runs"], (after, limit))]
+    return [_run_info(row) for row in db.execute(SQL["runs"], (after, now, limit))]
 
 
 def nodes(
-    db: sqlite3.Connection, run: bytes, after: int, limit: int, state: State | None
+    db: sqlite3.Connection, now: int, run: bytes, after: int, limit: int, state: State | None
 ) -> list[NodeInfo]:
     """List nodes of a run by index."""
-    found = db.execute(SQL["run"], (run,)).fetchone()
+    found = db.execute(SQL["run"], (run, now)).fetchone()
     if found is None:
         return []
     count, base = found[5], found[7]
@@ -185,12 +185,12 @@ def _letter(row: tuple[Any, ...]) -> DeadLetter:
     return DeadLetter(id, reason, at, body, _read_losses(losses))
 
 
-def dead(db: sqlite3.Connection, after: bytes, limit: int) -> list[DeadLetter]:
+def dead(db: sqlite3.Connection, now: int, after: bytes, limit: int) -> list[DeadLetter]:
     """List dead letters, newest first."""
-    return [_letter(row) for row in db.execute(SQL["dead"], (after, limit))]
+    return [_letter(row) for row in db.execute(SQL["dead"], (after, now, limit))]
 
 
-def dead_letter(db: sqlite3.Connection, id: bytes) -> DeadLetter | None:
+def dead_letter(db: sqlite3.Connection, now: int, id: bytes) -> DeadLetter | None:
     """Give one dead letter."""
-    row = db.execute(SQL["dead_letter"], (id,)).fetchone()
+    row = db.execute(SQL["dead_letter"], (id, now)).fetchone()
     return _letter(row) if row else None

@@ -210,13 +210,13 @@ class SqliteStore:
         """Stop tasks or nodes; see `Store.cancel`."""
         with self._change() as change:
             for id in ids:
-                row = _find(change.db, id)
+                row = _find(change, id)
                 if row is not None:
                     self._cancel_one(change, row)
                     change.flush()
             change.walk()
             change.flush()
-            rows = [_find(change.db, id) for id in ids]
+            rows = [_find(change, id) for id in ids]
             return [None if row is None else State(row[2]) for row in rows]
 
     def _cancel_one(self, change: Change, row: tuple[Any, ...]) -> None:
@@ -235,7 +235,7 @@ class SqliteStore:
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""
         with self._change() as change:
-            row = _find(change.db, id)
+            row = _find(change, id)
             if row is None:
                 return None
             key, _, state, _, queue, _, _, _, _, _, rank, _ = row
@@ -260,7 +260,7 @@ class SqliteStore:
     def check(self, run: bytes) -> list[str]:
         """Compare a run's counts with its nodes' states; see `Store.check`."""
         with self._db.read() as db:
-            return sweep.check(db, run)
+            return sweep.check(db, self._clock.now_ms(), run)
 
     # --- what waits -----------------------------------------------------------------------------
 
@@ -296,34 +296,35 @@ class SqliteStore:
     def look(self, ids: Sequence[bytes], *, cells: bool = True) -> list[Look | None]:
         """Say where ids stand; see `Store.look`."""
         with self._db.read() as db:
-            return [reads.look(db, id, cells) for id in ids]
+            now = self._clock.now_ms()
+            return [reads.look(db, now, id, cells) for id in ids]
 
     def cells(self, run: bytes, ranges: Ranges) -> dict[int, bytes]:
         """Read the cells of a run's nodes; see `Store.cells`."""
         with self._db.read() as db:
-            return reads.cells(db, run, ranges)
+            return reads.cells(db, self._clock.now_ms(), run, ranges)
 
     def message(self, id: bytes) -> bytes | None:
         """Give an encoded message; see `Store.message`."""
         with self._db.read() as db:
-            return reads.message(db, id)
+            return reads.message(db, self._clock.now_ms(), id)
 
     def run(self, id: bytes) -> RunInfo | None:
         """Describe one run, or None."""
         with self._db.read() as db:
-            return reads.run(db, id)
+            return reads.run(db, self._clock.now_ms(), id)
 
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
     ) -> list[NodeInfo]:
         """List nodes of a run by index; see `Store.nodes`."""
         with self._db.read() as db:
-            return reads.nodes(db, run, after, limit, state)
+            return reads.nodes(db, self._clock.now_ms(), run, after, limit, state)
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
         """List runs, newest first; see `Store.runs`."""
         with self._db.read() as db:
-            return reads.runs(db, after, limit)
+            return reads.runs(db, self._clock.now_ms(), after, limit)
 
     def sessions(self) -> list[SessionInfo]:
         """List the sessions whose deadline has not passed."""
@@ -338,12 +339,12 @@ class SqliteStore:
     def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
         """List dead letters, newest first; see `Store.dead`."""
         with self._db.read() as db:
-            return reads.dead(db, after, limit)
+            return reads.dead(db, self._clock.now_ms(), after, limit)
 
     def dead_letter(self, id: bytes) -> DeadLetter | None:
         """Give one dead letter, or None."""
         with self._db.read() as db:
-            return reads.dead_letter(db, id)
+            return reads.dead_letter(db, self._clock.now_ms(), id)
 
     def close(self) -> None:
         """Close connections; the next use opens new ones."""
@@ -351,12 +352,12 @@ class SqliteStore:
         self._db.close()
 
 
-def _find(db: sqlite3.Connection, id: bytes) -> tuple[Any, ...] | None:
+def _find(change: Change, id: bytes) -> tuple[Any, ...] | None:
     """Give the row of a task or node."""
     if len(id) == 16:
-        found = db.execute(SQL["find_single"], (id,)).fetchone()
+        found = change.db.execute(SQL["find_single"], (id, change.now)).fetchone()
     else:
         run, index = split_node(id)
-        found = db.execute(SQL["find_node"], (index, run, index)).fetchone()
+        found = change.db.execute(SQL["find_node"], (index, run, change.now)).fetchone()
     row: tuple[Any, ...] | None = found
     return row

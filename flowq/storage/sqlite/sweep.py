@@ -64,9 +64,9 @@ def _drop_runs(change: Change, limit: int) -> int:
     return dropped
 
 
-def check(db: sqlite3.Connection, run: bytes) -> list[str]:
+def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
     """Compare a run's stored counts with its nodes' states."""
-    found = db.execute(SQL["run"], (run,)).fetchone()
+    found = db.execute(SQL["run"], (run, now)).fetchone()
     if found is None:
         return ["the run is not known"]
     _, _, root, _, ended, nodes, _, base, number = found
