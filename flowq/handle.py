@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol
 
@@ -13,8 +13,8 @@ import msgspec
 
 from flowq.clock import Clock
 from flowq.current import CURRENT
-from flowq.errors import BlockingInTask, DecodeError, ResultMissing, ResultTimeout
-from flowq.message import Message, Ref, decode_message, id_text, split_node
+from flowq.errors import BlockingInTask, DecodeError, NotProduced, ResultMissing, ResultTimeout
+from flowq.message import Message, Ref, Template, decode_message, id_text, split_node
 from flowq.policy import nearest
 from flowq.serializer import Serializer
 from flowq.states import State
@@ -48,6 +48,7 @@ __all__ = [
     "moment",
     "nobody_for",
     "one_value",
+    "put_together",
     "shown_state",
 ]
 
@@ -334,7 +335,27 @@ def one_value(app: Home, id: bytes, look: Look) -> Any:
     """Give the value of an ended node or run, or what stands in its place."""
     run, index = (id, 0) if len(id) == 16 else split_node(id)
     cells = {} if look.cell is None else {index: look.cell}
-    return Values(app.store, run, app.serializer, cells).resolve(Ref(index))
+    return put_together(app, run, Ref(index), cells)
+
+
+def put_together(
+    app: Home, run: bytes, template: Template, cells: Mapping[int, bytes] | None = None
+) -> Any:
+    """Give a value that is made of those of a run's nodes.
+
+    Raises
+    ------
+    NotProduced
+        It asks for an item that a node's value does not have.
+    """
+    values = Values(app.store, run, app.serializer, cells)
+    try:
+        return values.resolve(template)
+    except (LookupError, TypeError) as err:
+        raise NotProduced(
+            f"the value of run {id_text(run)} names an item that is not there: "
+            f"{type(err).__name__}: {err}"
+        ) from None
 
 
 def given(value: Any, raise_errors: bool) -> Any:

@@ -34,8 +34,9 @@ from flowq.message import (
     id_text,
     node_id,
     read_cell,
+    split_node,
 )
-from flowq.plan import Ranges
+from flowq.plan import Kind, Ranges
 from flowq.policy import check_options
 from flowq.run import Run
 from flowq.states import State
@@ -134,7 +135,7 @@ class Result(Handle, Generic[R]):
     ``r.get()``.
     """
 
-    _kind: ClassVar[str] = "Result: task"
+    _kind: ClassVar[str] = "Result"
 
     def __init__(
         self,
@@ -150,6 +151,9 @@ class Result(Handle, Generic[R]):
         self._arguments = arguments
         self._answer: tuple[Any] | None = None
         self._index = index
+
+    def __repr__(self) -> str:
+        return f"<Result: task {self.id}>"
 
     @property
     def index(self) -> int | None:
@@ -297,7 +301,8 @@ class Result(Handle, Generic[R]):
         """Say in words why it stands where it stands."""
         look = self._look()
         if len(self._id) > 16:
-            return Run[Any](self._app, self._id[:16]).why(int.from_bytes(self._id[16:], "big"))
+            run, index = split_node(self._id)
+            return Run[Any](self._app, run).why(index)
         text = f"{self!r}: {look.state.label}"
         if look.state is State.SCHEDULED:
             return f"{text}, due at {moment(look.due_ms)}; {look.attempt} attempts have failed"
@@ -318,17 +323,21 @@ class Result(Handle, Generic[R]):
         return ()
 
     def _value(self, look: Look) -> Any:
-        if look.state is State.SUCCESS and not look.run:
-            cell = None if look.cell is None else read_cell(look.cell)
-            if cell is None or (cell.flags & EMPTY and not cell.body and self._keeps_nothing()):
+        if look.state is State.SUCCESS and look.cell is not None:
+            if read_cell(look.cell).flags & EMPTY and not self._is_join():
                 raise NotProduced(
                     f"{self!r} succeeded, but its result is not kept (result_ttl=0); to know "
                     "whether it has ended use .wait() or .ready"
                 )
         return one_value(self._app, self._id, look)
 
-    def _keeps_nothing(self) -> bool:
-        return self._message is None or not self._message.result_ttl_ms
+    def _is_join(self) -> bool:
+        """Whether it is a node that no worker runs, whose value is None."""
+        if len(self._id) == 16:
+            return False
+        run, index = split_node(self._id)
+        infos = self._app.store.nodes(run, after=index - 1, limit=1)
+        return bool(infos) and infos[0].kind == Kind.JOIN
 
 
 class ResultGroup(Run[list[R]]):

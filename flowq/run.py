@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
 
 import msgspec
 
-from flowq.errors import ConfigError, DecodeError, NotProduced, ResultMissing
-from flowq.handle import Handle, Home, Progress, given, moment, nobody_for, one_value
+from flowq.errors import ConfigError, DecodeError, ResultMissing
+from flowq.handle import Handle, Home, Progress, given, moment, nobody_for, one_value, put_together
 from flowq.message import Template, decode_message, decode_template, id_text, node_id
 from flowq.plan import Kind, indexes
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo
-from flowq.values import Values, nodes_of
+from flowq.values import nodes_of
 
 __all__ = ["Run", "RunNode"]
 
@@ -233,16 +233,7 @@ class Run(Handle, Generic[T]):
         return self._resolved()
 
     def _resolved(self) -> Any:
-        template = self._template()
-        values = Values(self._app.store, self._id, self._app.serializer)
-        try:
-            return values.resolve(template)
-        except ResultMissing:
-            raise
-        except (LookupError, TypeError) as err:
-            raise NotProduced(
-                f"{self!r} has no such item in its value: {type(err).__name__}: {err}"
-            ) from None
+        return put_together(self._app, self._id, self._template())
 
     def _template(self) -> Template:
         if not self._value:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -217,7 +216,8 @@ class Task(Generic[P, R]):
         place: Place = "map" if of_maps else "call"
         checked = check_options(options, place, f"{self.name}.options")
         merged = {**self._base_options(checked), **checked}
-        made = copy.copy(self)
+        made: Task[P, R] = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
         made._call_options = merged
         made._of_maps = (*self._of_maps, *of_maps)
         made.options = Options(made, self.options)
@@ -305,7 +305,7 @@ def import_name(module: str) -> str:
     if spec is not None and spec.name:
         return str(spec.name)
     path = getattr(main, "__file__", None)
-    return Path(path).stem if path else module
+    return Path(path).stem if path and Path(path).is_file() else module  # "<stdin>" is none
 
 
 def _parameters(func: Callable[..., Any], name: str, context: bool) -> inspect.Signature:
