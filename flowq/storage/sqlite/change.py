@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -112,6 +112,8 @@ class Change:
     ----------
     first : int
         The first of the new row ids.
+    seen : int
+        When a session last renewed or stepped.
     front, back : int
         Ranks of what comes back or is queued by a settlement, and of what is enqueued.
     ready : dict of int to int
@@ -129,7 +131,7 @@ class Change:
     def __init__(self, db: Link, now: int, ids: int = 0) -> None:
         self.db = db
         self.now = now
-        (tick, following), *_ = db.execute(SQL["begin"], (ids,)).fetchall()
+        (tick, following, self.seen), *_ = db.execute(SQL["begin"], (ids,)).fetchall()
         self.first = following - ids
         self.back = tick << 20
         self.front = self.back - _FRONT
@@ -139,6 +141,7 @@ class Change:
         self.left: set[int] = set()
         self.ended: list[bytes] = []
         self.stopped = False
+        self._stored: dict[int, int] = {}
         self._todo: deque[list[Any]] = deque()  # [row id, state, culprit, position, ranges]
         self._owners: dict[int, list[Any]] = {}
         self._rows: dict[str, list[tuple[Any, ...]]] = {}
@@ -162,6 +165,12 @@ class Change:
     def add_ready(self, queue: int, n: int = 1) -> None:
         """Note that more messages are queued, or fewer."""
         self.ready[queue] = self.ready.get(queue, 0) + n
+
+    def count(self, queues: Sequence[int]) -> dict[int, int]:
+        """Say how many messages are queued in each of these queues now."""
+        if not all(queue in self._stored for queue in queues):
+            self._stored = dict(self.db.execute(SQL["ready"], (json.dumps(queues),)))
+        return {queue: self._stored[queue] + self.ready.get(queue, 0) for queue in queues}
 
     def close(self) -> None:
         """Write everything that is left; the last call before the commit."""

@@ -1,9 +1,7 @@
 -- Every statement of the store, by name. A list of ids is bound as one JSON array.
 
 -- name: begin
-UPDATE store SET tick = tick + 1, next_id = next_id + ? RETURNING tick, next_id
--- name: seen
-SELECT seen_ms FROM store
+UPDATE store SET tick = tick + 1, next_id = next_id + ? RETURNING tick, next_id, seen_ms
 -- name: set_seen
 UPDATE store SET seen_ms = ?
 

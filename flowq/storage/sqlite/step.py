@@ -40,7 +40,6 @@ __all__ = [
     "left",
     "lose",
     "next_ms",
-    "not_empty",
     "queue_due",
     "read_losses",
     "settle",
@@ -296,32 +295,19 @@ def share(change: Change, queues: Sequence[int], want: int) -> int:
     """Cut what a session wants to its share of what is ready."""
     if want <= 1:
         return want
-    ready = _ready(change, queues)
+    ready = sum(change.count(queues).values())
     sessions: int = change.db.execute(SQL["live_sessions"], (change.now,)).fetchone()[0]
     return max(1, min(want, -(-ready // max(sessions, 1))))
 
 
 def left(change: Change, queues: Sequence[int]) -> tuple[int, bool]:
     """Say how many messages are left in queues, and whether some wait for an idle session."""
-    ready = _ready(change, queues)
-    alone = ready > 0 and any(
-        change.db.execute(SQL["next_alone"], (queue,)).fetchone() for queue in queues
+    counts = change.count(queues)
+    alone = any(
+        n > 0 and change.db.execute(SQL["next_alone"], (queue,)).fetchone() is not None
+        for queue, n in counts.items()
     )
-    return ready, alone
-
-
-def _ready(change: Change, queues: Sequence[int]) -> int:
-    return sum(n for _, n in _counts(change, queues))
-
-
-def _counts(change: Change, queues: Sequence[int]) -> list[tuple[int, int]]:
-    rows = change.db.execute(SQL["ready"], (json.dumps(queues),)).fetchall()
-    return [(queue, n + change.ready.get(queue, 0)) for queue, n in rows]
-
-
-def not_empty(change: Change, queues: Sequence[int]) -> list[int]:
-    """Give those queues in which something is left."""
-    return [queue for queue, n in _counts(change, queues) if n > 0]
+    return sum(counts.values()), alone
 
 
 def next_ms(change: Change, session: int) -> int | None:

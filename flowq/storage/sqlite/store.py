@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -120,7 +119,7 @@ class SqliteStore:
         """Settle and hand out; see `Store.step`."""
         with self._change() as change:
             db = change.db
-            self._close_gap(db, change.now, PERIOD_MS)
+            self._close_gap(change, PERIOD_MS)
             me = db.execute(SQL["touch_session"], (session, change.now + lease_ms)).fetchall()[0][0]
             held = step.held_rows(change, me)
             verdicts = step.settle(change, held, outcomes)
@@ -142,7 +141,7 @@ class SqliteStore:
             change.flush()
             given = step.deliveries(db, ids) if ids else []
             if ids and ready:
-                change.left.update(step.not_empty(change, served))
+                change.left.update(queue for queue, n in change.count(served).items() if n)
             return Step(
                 verdicts=verdicts,
                 deliveries=given,
@@ -152,13 +151,13 @@ class SqliteStore:
                 stops=[name for name, row in held.items() if row[4] & STOPPING],
             )
 
-    def _close_gap(self, db: sqlite3.Connection, now: int, period_ms: int) -> None:
+    def _close_gap(self, change: Change, period_ms: int) -> None:
         """Move deadlines on by the time in which nobody could reach the store."""
-        seen = db.execute(SQL["seen"]).fetchone()[0]
-        if seen and now - seen > period_ms:
-            db.execute(SQL["shift_deadlines"], (now - seen - period_ms,))
-        if now > seen:
-            db.execute(SQL["set_seen"], (now,))
+        if change.seen and change.now - change.seen > period_ms:
+            gap = change.now - change.seen - period_ms
+            change.db.execute(SQL["shift_deadlines"], (gap,))
+        if change.now > change.seen:
+            change.db.execute(SQL["set_seen"], (change.now,))
 
     def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:
         """Register a session; see `Store.open_session`."""
@@ -171,7 +170,7 @@ class SqliteStore:
     ) -> list[list[bytes] | None]:
         """Push back deadlines; see `Store.renew`."""
         with self._change() as change:
-            self._close_gap(change.db, change.now, period_ms)
+            self._close_gap(change, period_ms)
             found: list[list[bytes] | None] = []
             for session in sessions:
                 row = change.db.execute(SQL["renew"], (change.now + lease_ms, session)).fetchall()
