@@ -181,6 +181,12 @@ class FlowQ:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        path = app_path(self)
+        if path is None:
+            raise TypeError(f"{self!r} can travel only by name, and no module holds it")
+        return _app_at, (path,)
+
     # --- tasks -----------------------------------------------------------------------------------
 
     @overload
@@ -544,6 +550,11 @@ def app_path(app: FlowQ) -> str | None:
             if value is app:
                 return f"{import_name(name)}:{attribute}"
     return None
+
+
+def _app_at(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _import(module: str) -> None:

@@ -263,9 +263,8 @@ class Task(Generic[P, R]):
         return f"<Task: {self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # by name, as a function travels; what is called back is what the worker has there
-        func = cast(Any, self.func)
-        return _named, (import_name(func.__module__), func.__qualname__, self.name)
+        # by name: what is called back is what the other process has registered under it
+        return _task_of, (self._app, self.name)
 
     if not TYPE_CHECKING:
 
@@ -333,13 +332,5 @@ def _parameters(func: Callable[..., Any], name: str, context: bool) -> inspect.S
     )
 
 
-def _named(module: str, qualname: str, name: str) -> Any:
-    """Find a task again in another process."""
-    import importlib
-
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    if not isinstance(found, Task) or found.name != name:
-        raise TaskDefinitionError(f"{module}.{qualname} is not task {name} here")
-    return found
+def _task_of(app: Owner, name: str) -> Any:
+    return app.spec(name)
