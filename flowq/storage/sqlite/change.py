@@ -11,59 +11,29 @@ from __future__ import annotations
 import json
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
-import msgspec
-
-from flowq.errors import DecodeError, Failure
-from flowq.message import (
-    CULPRIT,
-    EMPTY,
-    NO_NODE,
-    TEMPLATE,
-    Message,
-    decode_message,
-    id_text,
-    node_id,
-    pack_cell,
-)
-from flowq.plan import Kind, Ranges
+from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack_cell
+from flowq.plan import Kind
 from flowq.states import Counts, Rule, State, outcome_of, verdict
 from flowq.storage.base import MEMORY_OF_ENDED_MS, PAGE
+from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.known import Link
+from flowq.storage.sqlite.rows import (
+    FAILED_KEEP_MS,
+    FORGIVEN,
+    KEEP_MS,
+    KIND,
+    NAMED,
+    TIMED,
+    unpack_ranges,
+    unpack_rule,
+)
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = [
-    "FAILED_KEEP_MS",
-    "FORGIVEN",
-    "KEEP_MS",
-    "KIND",
-    "NAMED",
-    "PREFETCH",
-    "SETTLED",
-    "STOPPING",
-    "TIMED",
-    "Change",
-    "pack_ranges",
-    "unpack_ranges",
-]
+__all__ = ["Change"]
 
-# Column `flags` of a message.
-KIND: Final = 3  # flowq.plan.Kind
-STOPPING: Final = 4  # cancelled while running
-SETTLED: Final = 8  # its present delivery was settled by the session that had it
-PREFETCH: Final = 16  # never handed out together with others
-TIMED: Final = 32  # its message has a delay, an eta or an expiry: look there when it may run
-FORGIVEN: Final = 64
-NAMED: Final = 128
-
-KEEP_MS: Final = 86_400_000
-FAILED_KEEP_MS: Final = 30 * KEEP_MS
-_FRONT: Final = 1 << 62
-
-_RANGE: Final = struct.Struct(">qI")
-_RULE: Final = struct.Struct(">5I")
 _INDEX: Final = struct.Struct(">I")
 _COUNT: Final = {
     State.SUCCESS: 0,
@@ -72,8 +42,6 @@ _COUNT: Final = {
     State.SKIPPED: 2,
     State.CANCELLED: 3,
 }
-_encode = msgspec.msgpack.Encoder().encode
-
 _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
     State.QUEUED.value,
     State.SCHEDULED.value,
@@ -82,118 +50,20 @@ _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
 )
 
 
-def pack_ranges(ranges: Ranges, base: int) -> bytes | None:
-    """Pack index ranges as ranges of row ids; None for no edge."""
-    return b"".join(_RANGE.pack(base + first, n) for first, n in ranges) or None
-
-
-def unpack_ranges(raw: bytes | None) -> Iterator[tuple[int, int]]:
-    """Give (first row id, count) pairs."""
-    return _RANGE.iter_unpack(raw or b"")
-
-
-def pack_rule(rule: Rule, parents: int) -> bytes | None:
-    """Pack a rule; None for the common one."""
-    return None if rule == (parents, 0, parents, 0, 0) else _RULE.pack(*rule)
-
-
-class Change:
-    """One transaction's worth of changes.
-
-    Parameters
-    ----------
-    db : Link
-        Inside a transaction that writes.
-    now : int
-    ids : int
-        How many new row ids it takes.
-
-    Attributes
-    ----------
-    first : int
-        The first of the new row ids.
-    seen : int
-        When a session last renewed or stepped.
-    front, back : int
-        Ranks of what comes back or is queued by a settlement, and of what is enqueued.
-    ready : dict of int to int
-        By queue: how many more (or fewer) messages are queued in it.
-    later : set of int
-        Queues in which something became scheduled.
-    left : set of int
-        Queues in which a full batch left something for others.
-    ended : list of bytes
-        Ids of what ended.
-    stopped : bool
-        Whether something that runs is to be stopped.
-    """
+class Change(Batch):
+    """What a transaction ends and starts, beside the rows that it writes."""
 
     def __init__(self, db: Link, now: int, ids: int = 0) -> None:
-        self.db = db
-        self.now = now
-        (tick, following, self.seen), *_ = db.execute(SQL["begin"], (ids,)).fetchall()
-        self.first = following - ids
-        self.back = tick << 20
-        self.front = self.back - _FRONT
-        self.rank = self.front
-        self.ready: dict[int, int] = {}
-        self.later: set[int] = set()
-        self.left: set[int] = set()
-        self.ended: list[bytes] = []
-        self.stopped = False
-        self._stored: dict[int, int] = {}
+        super().__init__(db, now, ids)
         self._todo: deque[list[Any]] = deque()  # [row id, state, culprit, position, ranges]
         self._owners: dict[int, list[Any]] = {}
-        self._rows: dict[str, list[tuple[Any, ...]]] = {}
-
-    # --- rows that are written together ---------------------------------------------------------
-
-    def put(self, statement: str, *row: Any) -> None:
-        """Keep a row for `flush`."""
-        rows = self._rows.get(statement)
-        if rows is None:
-            rows = self._rows[statement] = []
-        rows.append(row)
-
-    def flush(self) -> None:
-        """Write what was kept."""
-        if self._rows:
-            for statement, rows in self._rows.items():
-                self.db.executemany(SQL[statement], rows)
-            self._rows = {}
-
-    def add_ready(self, queue: int, n: int = 1) -> None:
-        """Note that more messages are queued, or fewer."""
-        self.ready[queue] = self.ready.get(queue, 0) + n
-
-    def count(self, queues: Sequence[int]) -> dict[int, int]:
-        """Say how many messages are queued in each of these queues now."""
-        if not all(queue in self._stored for queue in queues):
-            self._stored = dict(self.db.execute(SQL["ready"], (json.dumps(queues),)))
-        return {queue: self._stored[queue] + self.ready.get(queue, 0) for queue in queues}
 
     def close(self) -> None:
         """Write everything that is left; the last call before the commit."""
         for node, state, culprit, position, _ in self._todo:
             self.put("add_walk", node, state, culprit, position)
         self._todo.clear()
-        for queue, n in self.ready.items():
-            if n:
-                self.put("count_ready", n, queue)
-        self.flush()
-
-    # --- names ----------------------------------------------------------------------------------
-
-    def run_of(self, run: int) -> tuple[bytes, int]:
-        """Give a run's 16 bytes and the row id of its root."""
-        return self.db.known.run(self.db, run)
-
-    def name(self, id: int, run: int | None, uuid: bytes | None) -> bytes:
-        """Give the id by which a row is known outside."""
-        if run is None:
-            return uuid or b""
-        whole, base = self.run_of(run)
-        return node_id(whole, id - base)
+        super().close()
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -211,12 +81,8 @@ class Change:
             kept = FAILED_KEEP_MS if keep[1] is None else keep[1]
         else:
             kept = KEEP_MS if keep[0] is None else keep[0]
-            if not kept:
-                cell = (
-                    pack_cell(state, b"", flags=EMPTY, ended_ms=self.now)
-                    if (state == State.SUCCESS)
-                    else cell
-                )
+            if not kept and state == State.SUCCESS:
+                cell = bytes((state | EMPTY,)) + cell[1 : HEAD.size]
         forget = self.now + max(kept, MEMORY_OF_ENDED_MS)
         self.put("end", state, flags, forget, cell, id)
         self.ended.append(uuid)
@@ -281,29 +147,6 @@ class Change:
         else:
             culprit = id - self.run_of(run)[1] if state == State.FAILED else None
             self.end_node(id, run, flags, owner, state, cell, culprit)
-
-    def read_body(self, id: int) -> tuple[bytes, Message | None]:
-        """Give a message's bytes, and the message if they can be read."""
-        body: bytes = self.db.execute(SQL["body"], (id,)).fetchone()[0]
-        try:
-            return body, decode_message(body)
-        except DecodeError:
-            return body, None
-
-    def failure(
-        self, name: bytes, message: Message | None, reason: str, text: str, kind: str
-    ) -> bytes:
-        """Make the cell of a task that failed without its body's doing."""
-        failure = Failure(
-            task=message.task if message else "",
-            id=id_text(name),
-            node=(message.name or None) if message else None,
-            reason=reason,
-            exc_type=kind,
-            message=text,
-            index=message.index if message else None,
-        )
-        return pack_cell(State.FAILED, _encode(failure), ended_ms=self.now)
 
     # --- edges ----------------------------------------------------------------------------------
 
@@ -377,28 +220,14 @@ class Change:
         if lacking:
             self.flush()
             for id, raw in self.db.execute(SQL["children"], (json.dumps(list(lacking)),)):
-                lacking[id][4] = list(_RANGE.iter_unpack(raw)) if raw else []
+                lacking[id][4] = list(unpack_ranges(raw))
 
     def _visit(self, counts: dict[int, list[Any]], starting: list[int]) -> None:
         """Apply counts to children, and start entries."""
         self.flush()
         ids = json.dumps([*counts, *starting])
         for row in self.db.execute(SQL["waiting"], (ids,)).fetchall():
-            (
-                id,
-                run,
-                state,
-                flags,
-                queue,
-                owner,
-                parents,
-                ok,
-                bad,
-                skipped,
-                cancelled,
-                rule,
-                blame,
-            ) = row
+            id, run, state, flags, queue, owner, parents, ok, bad, skipped, cancelled, *rest = row
             delta = counts.get(id)
             if delta is None:
                 if state == _WAITING:
@@ -408,36 +237,21 @@ class Change:
             bad += delta[1]
             skipped += delta[2]
             cancelled += delta[3]
+            rule, blame = rest
             if blame is None:
                 blame = delta[4]
-            if state != _WAITING:
-                self.put("count_child", ok, bad, skipped, cancelled, blame, id)
-                continue
-            if rule is None:
-                if ok == parents:
-                    becomes: State | None = State.QUEUED
-                elif not (bad or skipped or cancelled):
-                    becomes = None
-                else:
-                    becomes = verdict(
-                        Rule(parents, 0, parents, 0, 0),
-                        parents,
-                        Counts(ok, bad, skipped, cancelled),
-                    )
-            else:
-                becomes = verdict(
-                    Rule(*_RULE.unpack(rule)), parents, Counts(ok, bad, skipped, cancelled)
-                )
-            if becomes is None:
-                self.put("count_child", ok, bad, skipped, cancelled, blame, id)
-            elif becomes == _QUEUED and not flags & (KIND | TIMED):
-                self.put("start_child", ok, bad, skipped, cancelled, blame, self.rank, self.now, id)
+            becomes = None
+            if state == _WAITING:
+                becomes = _becomes(rule, parents, ok, bad, skipped, cancelled)
+            if becomes == _QUEUED and not flags & (KIND | TIMED):
                 self.add_ready(queue)
-            elif becomes == _QUEUED:
-                self.put("count_child", ok, bad, skipped, cancelled, blame, id)
+                started = (self.rank, self.now, id)
+                self.put("start_child", ok, bad, skipped, cancelled, blame, *started)
+                continue
+            self.put("count_child", ok, bad, skipped, cancelled, blame, id)
+            if becomes == _QUEUED:
                 self._start(id, run, flags, queue, owner)
-            else:
-                self.put("count_child", ok, bad, skipped, cancelled, blame, id)
+            elif becomes is not None:
                 self._drop(id, run, flags, owner, becomes, blame)
 
     def _drop(
@@ -474,14 +288,6 @@ class Change:
             cell = pack_cell(State.SUCCESS, b"", flags=EMPTY, ended_ms=self.now)
             self.end_node(id, run, flags, owner, State.SUCCESS, cell, None)
 
-    def times(self, message: Message) -> tuple[int | None, int | None]:
-        """Say when a message that may run now is due (None: now), and when it expires."""
-        due = max(self.now + message.delay_ms, message.due_ms)
-        expires = [message.expires_ms] if message.expires_ms else []
-        if message.expires_in_ms:
-            expires.append(self.now + message.expires_in_ms)
-        return (due if due > self.now else None), min(expires, default=None)
-
     def _count_owners(self) -> None:
         owners, self._owners = self._owners, {}
         self.flush()
@@ -508,6 +314,21 @@ class Change:
             cell = pack_cell(ends, body, flags=extra, ended_ms=self.now)
             blame = culprit if ends == State.FAILED else None
             self.end_node(id, run, flags, owner, ends, cell, blame)
+
+
+def _becomes(
+    rule: bytes | None, parents: int, ok: int, bad: int, skipped: int, cancelled: int
+) -> State | None:
+    """Say what a waiting node becomes; `flowq.states.verdict`, with the common cases in front."""
+    if rule is None:
+        if ok == parents:
+            return State.QUEUED
+        if not (bad or skipped or cancelled):
+            return None
+        numbers = Rule(parents, 0, parents, 0, 0)
+    else:
+        numbers = unpack_rule(rule)
+    return verdict(numbers, parents, Counts(ok, bad, skipped, cancelled))
 
 
 def _cut(ranges: list[tuple[int, int]], position: int, limit: int) -> tuple[list[int], bool]:

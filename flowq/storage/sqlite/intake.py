@@ -12,14 +12,14 @@ from flowq.message import NO_NODE, Message, encode_message, id_text
 from flowq.plan import ROOT, Bits, Kind, NodeRow, Plan
 from flowq.states import State
 from flowq.storage.base import SUBMIT_PAGE
-from flowq.storage.sqlite.change import (
+from flowq.storage.sqlite.change import Change
+from flowq.storage.sqlite.rows import (
     FAILED_KEEP_MS,
     FORGIVEN,
     KEEP_MS,
     NAMED,
     PREFETCH,
     TIMED,
-    Change,
     pack_ranges,
     pack_rule,
 )

@@ -23,7 +23,7 @@ from flowq.storage.base import (
     SessionInfo,
     Status,
 )
-from flowq.storage.sqlite.change import KIND, unpack_ranges
+from flowq.storage.sqlite.rows import KIND, unpack_ranges
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = [

@@ -21,14 +21,8 @@ from flowq.storage.base import (
     SessionInfo,
     Verdict,
 )
-from flowq.storage.sqlite.change import (
-    FAILED_KEEP_MS,
-    PREFETCH,
-    SETTLED,
-    STOPPING,
-    Change,
-    unpack_ranges,
-)
+from flowq.storage.sqlite.change import Change
+from flowq.storage.sqlite.rows import FAILED_KEEP_MS, PREFETCH, SETTLED, STOPPING, unpack_ranges
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = [

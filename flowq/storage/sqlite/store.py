@@ -26,8 +26,9 @@ from flowq.storage.base import (
     Swept,
 )
 from flowq.storage.sqlite import intake, reads, step, sweep
-from flowq.storage.sqlite.change import STOPPING, Change
+from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.connection import Database, Place
+from flowq.storage.sqlite.rows import STOPPING
 from flowq.storage.sqlite.statements import SQL
 from flowq.storage.sqlite.wake import FileWakes, MemoryWakes, Wakes
 

@@ -9,7 +9,8 @@ from collections import Counter
 from flowq.states import State
 from flowq.storage.base import Swept
 from flowq.storage.sqlite import step
-from flowq.storage.sqlite.change import FORGIVEN, NAMED, Change, unpack_ranges
+from flowq.storage.sqlite.change import Change
+from flowq.storage.sqlite.rows import FORGIVEN, NAMED, unpack_ranges
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["check", "sweep"]
