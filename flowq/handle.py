@@ -7,9 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol
-
-import msgspec
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    NoReturn,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from flowq.clock import Clock
 from flowq.current import CURRENT
@@ -43,7 +52,7 @@ __all__ = [
     "FitsAnywhere",
     "Handle",
     "Home",
-    "Progress",
+    "ValueHandle",
     "given",
     "moment",
     "nobody_for",
@@ -52,6 +61,7 @@ __all__ = [
     "shown_state",
 ]
 
+T = TypeVar("T")
 log = logging.getLogger("flowq.result")
 
 PAGE_OF_IDS: Final = 1_000
@@ -96,34 +106,6 @@ class Home(Protocol):
     def result(self, id: str) -> Any:
         """The handle of one task or node."""
         ...
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far something is; none of the numbers ever goes back.
-
-    Attributes
-    ----------
-    done : int
-        How many have ended, however.
-    known : int
-        How many there are, as far as is known.
-    failed : int
-        How many of `done` failed or were blocked.
-    running : int
-        How many are being worked on.
-    more : bool
-        Whether more may come than are known.
-    """
-
-    done: int
-    known: int
-    failed: int = 0
-    running: int = 0
-    more: bool = False
-
-    def __str__(self) -> str:
-        text = f"{self.done} of {self.known}{'+' if self.more else ''} done"
-        return f"{text}, {self.failed} failed" if self.failed else text
 
 
 def shown_state(state: State) -> str:
@@ -311,6 +293,115 @@ class Handle(FitsAnywhere):
                 or f"{kind} has no {name!r}{nearest(name, known)}; if its value has: "
                 "take that first, with .get(blocking=True)"
             )
+
+
+class ValueHandle(Handle, Generic[T]):
+    """A handle that has a value once it has ended."""
+
+    def __init__(self, app: Home, id: bytes) -> None:
+        super().__init__(app, id)
+        self._answer: tuple[Any] | None = None
+
+    @overload
+    def get(
+        self,
+        blocking: Literal[True],
+        timeout: float | None = None,
+        *,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        *,
+        timeout: float,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T | None: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: bool,
+        allow_in_task: bool = False,
+    ) -> Any: ...
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: bool = True,
+        allow_in_task: bool = False,
+    ) -> Any:
+        """Give the value as soon as it is known, or raise as soon as it can no longer come.
+
+        Reading does not destroy: it may be read again, from here and elsewhere, until it expires.
+        Calling the handle is the same.
+
+        Parameters
+        ----------
+        blocking : bool
+            Wait; otherwise None is given while the value is not known.
+        timeout : float, optional
+            Seconds to wait; implies `blocking`.
+        raise_errors : bool
+            False: once all has ended, give the value with `Failure`, `Skipped` and `Cancelled`
+            objects in the places of what is missing.
+        allow_in_task : bool
+            Let the body of a task wait, though that can stop all workers of a pool for ever.
+
+        Raises
+        ------
+        TaskError
+            It failed, or could not run because something above it failed: the text is the
+            original's ``repr``, and `TaskError.traceback` the remote traceback. For a map or
+            group, once it has ended: `GroupError`.
+        NotProduced
+            It was skipped, or keeps no result; `RunCancelled`: it was cancelled.
+        ResultTimeout
+            `timeout` is over; it goes on.
+        ResultMissing
+            The store does not know it: never enqueued, or expired.
+        BlockingInTask
+            The body of a task waits, without `allow_in_task`.
+        """
+        blocking = blocking or timeout is not None
+        if blocking:
+            self._may_block(allow_in_task)
+        if self._answer is None or not raise_errors:
+            found: list[Any] = []
+            waiting = self._search(found, raise_errors)
+            if blocking:
+                if not self._until(waiting, timeout):
+                    raise self._timed_out(timeout)
+            elif waiting():
+                return None
+            if not raise_errors:
+                return found[0]
+            self._answer = (found[0],)
+        return self._give(self._answer[0], raise_errors)
+
+    __call__ = get
+
+    def _give(self, value: Any, raise_errors: bool) -> Any:
+        return given(value, raise_errors)
+
+    def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
+        """Make what `_until` calls: it looks, and puts the value into `found` once it is known."""
+        raise NotImplementedError
 
 
 def nobody_for(app: Home, message: Message) -> str | None:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 import msgspec
 
@@ -19,10 +19,8 @@ from flowq.errors import (
 )
 from flowq.handle import (
     PAGE_OF_IDS,
-    Handle,
     Home,
-    Progress,
-    given,
+    ValueHandle,
     moment,
     nobody_for,
     one_value,
@@ -42,6 +40,7 @@ from flowq.run import Run
 from flowq.states import State
 from flowq.storage.base import Look
 from flowq.values import Values, nodes_of
+from flowq.wiring import Progress
 
 __all__ = ["Call", "Result", "ResultGroup"]
 
@@ -128,7 +127,7 @@ class Call:
         return self._arguments
 
 
-class Result(Handle, Generic[R]):
+class Result(ValueHandle[R]):
     """The handle of one task: where it stands, and its value once there is one.
 
     Reading does not destroy, ``q.result(id)`` opens the same from any process, and ``r()`` is
@@ -149,7 +148,6 @@ class Result(Handle, Generic[R]):
         super().__init__(app, id)
         self._message = message
         self._arguments = arguments
-        self._answer: tuple[Any] | None = None
         self._index = index
 
     def __repr__(self) -> str:
@@ -175,89 +173,6 @@ class Result(Handle, Generic[R]):
                 self._missing()
             self._message = decode_message(raw)
         return Call(self._app, self._message, self._arguments)
-
-    @overload
-    def get(
-        self,
-        blocking: Literal[True],
-        timeout: float | None = None,
-        *,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-    ) -> R: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        *,
-        timeout: float,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-    ) -> R: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        timeout: float | None = None,
-        *,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-    ) -> R | None: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        timeout: float | None = None,
-        *,
-        raise_errors: bool,
-        allow_in_task: bool = False,
-    ) -> Any: ...
-    def get(
-        self,
-        blocking: bool = False,
-        timeout: float | None = None,
-        *,
-        raise_errors: bool = True,
-        allow_in_task: bool = False,
-    ) -> Any:
-        """Give the task's value, or raise why there is none.
-
-        Parameters
-        ----------
-        blocking : bool
-            Wait for its end; otherwise None is given while it is unfinished.
-        timeout : float, optional
-            Seconds to wait; implies `blocking`.
-        raise_errors : bool
-            False: give a `Failure`, `Skipped` or `Cancelled` in place of a value that is missing.
-        allow_in_task : bool
-            Let the body of a task wait, though that can stop all workers of a pool for ever.
-
-        Raises
-        ------
-        TaskError
-            It failed, or could not run because something above it failed: the text is the
-            original's ``repr``, and `TaskError.traceback` the remote traceback.
-        NotProduced
-            It was skipped, or keeps no result; `RunCancelled`: it was cancelled.
-        ResultTimeout
-            `timeout` is over; the task goes on.
-        ResultMissing
-            The store does not know it: never enqueued, or expired.
-        """
-        blocking = blocking or timeout is not None
-        if blocking:
-            self._may_block(allow_in_task)
-        if self._answer is None:
-            if blocking:
-                if not self._until(self._waiting, timeout):
-                    raise self._timed_out(timeout)
-            elif self._waiting():
-                return None
-        assert self._answer is not None
-        return given(self._answer[0], raise_errors)
-
-    __call__ = get
 
     def cancel(self) -> bool:
         """Stop it: unstarted it ends ``cancelled``, a running body is signalled.
@@ -315,12 +230,15 @@ class Result(Handle, Generic[R]):
             return f"{text}, {said}" if said else text
         return text
 
-    def _waiting(self) -> Sequence[bytes]:
-        look = self._look()
-        if not look.state.final:
-            return (self._id,)
-        self._answer = (self._value(look),)
-        return ()
+    def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
+        def waiting() -> Sequence[bytes]:
+            look = self._look()
+            if not look.state.final:
+                return (self._id,)
+            found.append(self._value(look))
+            return ()
+
+        return waiting
 
     def _value(self, look: Look) -> Any:
         if look.state is State.SUCCESS and look.cell is not None:

@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, overload
-
-import msgspec
+from typing import Any, ClassVar, Final, TypeVar
 
 from flowq.errors import ConfigError, DecodeError, ResultMissing
-from flowq.handle import Handle, Home, Progress, given, moment, nobody_for, one_value, put_together
+from flowq.handle import Home, ValueHandle, moment, nobody_for, one_value, put_together
 from flowq.message import Template, decode_message, decode_template, id_text, node_id
 from flowq.plan import Kind, indexes
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo
 from flowq.values import nodes_of
+from flowq.wiring import Progress, RunNode
 
-__all__ = ["Run", "RunNode"]
+__all__ = ["Run"]
 
 T = TypeVar("T")
 
@@ -30,53 +29,7 @@ CAUSES: Final = 20
 _FAILED: Final = (State.FAILED, State.BLOCKED)
 
 
-class RunNode(msgspec.Struct, frozen=True):
-    """One node of a run, as it stood when it was read.
-
-    Attributes
-    ----------
-    index : int
-    name : str
-    id : str
-        Opens it: ``q.result(node.id)``.
-    task : str
-        Registered name; empty for a node that no worker runs.
-    state : str
-    attempt : int
-        How many attempts have failed.
-    losses : int
-        How many workers were lost while running it.
-    ready_at, started_at, ended_at : datetime or None
-        When it first might run; when the body of the delivery that settled it began (while it
-        runs: when it was handed out); when it ended. In UTC.
-    parents : tuple of int
-        Indexes of the nodes directly above.
-    culprit : int or None
-        For a node that is ``blocked``: the index of the one to blame.
-    """
-
-    index: int
-    name: str
-    id: str
-    task: str
-    state: str
-    attempt: int
-    losses: int
-    ready_at: datetime | None
-    started_at: datetime | None
-    ended_at: datetime | None
-    parents: tuple[int, ...]
-    culprit: int | None
-
-    @property
-    def run_time(self) -> float | None:
-        """Seconds that its last body took; None where none ran or it has not ended."""
-        if self.started_at is None or self.ended_at is None:
-            return None
-        return (self.ended_at - self.started_at).total_seconds()
-
-
-class Run(Handle, Generic[T]):
+class Run(ValueHandle[T]):
     """A started graph: its state, its value, its nodes.
 
     It keeps nothing of the graph but its id, so it can be opened by that from any process:
@@ -88,106 +41,11 @@ class Run(Handle, Generic[T]):
     def __init__(self, app: Home, id: bytes, *, value: bytes = b"") -> None:
         super().__init__(app, id)
         self._value = value
-        self._answer: tuple[Any] | None = None
         self._names: dict[str, int] = {}
 
     # --- the value -------------------------------------------------------------------------------
 
-    @overload
-    def get(
-        self,
-        blocking: Literal[True],
-        timeout: float | None = None,
-        *,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-    ) -> T: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        *,
-        timeout: float,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-    ) -> T: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        timeout: float | None = None,
-        *,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-    ) -> T | None: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        timeout: float | None = None,
-        *,
-        raise_errors: bool,
-        allow_in_task: bool = False,
-    ) -> Any: ...
-    def get(
-        self,
-        blocking: bool = False,
-        timeout: float | None = None,
-        *,
-        raise_errors: bool = True,
-        allow_in_task: bool = False,
-    ) -> Any:
-        """Give the run's value as soon as it is known, or the error as soon as it cannot come.
-
-        Reading does not destroy: it may be read again, from here and elsewhere, until it expires.
-
-        Parameters
-        ----------
-        blocking : bool
-            Wait; otherwise None is given while the value is not known.
-        timeout : float, optional
-            Seconds to wait; implies `blocking`.
-        raise_errors : bool
-            False: once all has ended, give the value with `Failure`, `Skipped` and `Cancelled`
-            objects in the places of what is missing.
-        allow_in_task : bool
-            Let the body of a task wait, though that can stop all workers of a pool for ever.
-
-        Raises
-        ------
-        TaskError
-            A node failed, so that there is no value; the error is that node's. `GroupError` for a
-            map or group.
-        NotProduced
-            It was skipped; `RunCancelled`: it was cancelled.
-        ResultTimeout
-            `timeout` is over; the run goes on.
-        ResultMissing
-            The store does not know it.
-        """
-        blocking = blocking or timeout is not None
-        if blocking:
-            self._may_block(allow_in_task)
-        if self._answer is None or not raise_errors:
-            found: list[Any] = []
-            waiting = self._search(found, raise_errors)
-            if blocking:
-                if not self._until(waiting, timeout):
-                    raise self._timed_out(timeout)
-            elif waiting():
-                return None
-            if not raise_errors:
-                return found[0]
-            self._answer = (found[0],)
-        return self._give(self._answer[0], raise_errors)
-
-    __call__ = get
-
-    def _give(self, value: Any, raise_errors: bool) -> Any:
-        return given(value, raise_errors)
-
-    def _search(self, found: list[Any], raise_errors: bool) -> Any:
-        """Make what `_until` calls: looks, and puts the value into `found` once it is known."""
+    def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
         wanted = self._watched() if raise_errors else []
         failed_elsewhere = False
 

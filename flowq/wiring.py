@@ -8,33 +8,232 @@ A graph is built from `TaskSpec` objects and started through a `Submitter`; what
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
+
+import msgspec
+
+from flowq.errors import Cancelled, Failure, Skipped
 
 if TYPE_CHECKING:
     from flowq.message import Message
     from flowq.plan import Plan
     from flowq.serializer import Serializer
 
-__all__ = ["HABITS", "RunHandle", "Submitter", "TaskSpec", "habit"]
+__all__ = [
+    "HABITS",
+    "GroupHandle",
+    "Progress",
+    "ResultHandle",
+    "RunHandle",
+    "RunNode",
+    "Submitter",
+    "TaskSpec",
+    "ValueHandle",
+    "habit",
+]
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class RunHandle(Protocol[T_co]):
-    """A started graph, as far as composing needs to know it; see `flowq.run.Run`."""
+class Progress(msgspec.Struct, frozen=True):
+    """How far something is; none of the numbers ever goes back.
+
+    Attributes
+    ----------
+    done : int
+        How many have ended, however.
+    known : int
+        How many there are, as far as is known.
+    failed : int
+        How many of `done` failed or were blocked.
+    running : int
+        How many are being worked on.
+    more : bool
+        Whether more may come than are known.
+    """
+
+    done: int
+    known: int
+    failed: int = 0
+    running: int = 0
+    more: bool = False
+
+    def __str__(self) -> str:
+        text = f"{self.done} of {self.known}{'+' if self.more else ''} done"
+        return f"{text}, {self.failed} failed" if self.failed else text
+
+
+class RunNode(msgspec.Struct, frozen=True):
+    """One node of a run, as it stood when it was read.
+
+    Attributes
+    ----------
+    index : int
+    name : str
+    id : str
+        Opens it: ``q.result(node.id)``.
+    task : str
+        Registered name; empty for a node that no worker runs.
+    state : str
+    attempt : int
+        How many attempts have failed.
+    losses : int
+        How many workers were lost while running it.
+    ready_at, started_at, ended_at : datetime or None
+        When it first might run; when the body of the delivery that settled it began (while it
+        runs: when it was handed out); when it ended. In UTC.
+    parents : tuple of int
+        Indexes of the nodes directly above.
+    culprit : int or None
+        For a node that is ``blocked``: the index of the one to blame.
+    """
+
+    index: int
+    name: str
+    id: str
+    task: str
+    state: str
+    attempt: int
+    losses: int
+    ready_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    parents: tuple[int, ...]
+    culprit: int | None
+
+    @property
+    def run_time(self) -> float | None:
+        """Seconds that its last body took; None where none ran or it has not ended."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+class ValueHandle(Protocol[T_co]):
+    """What all handles answer to; `flowq.handle.ValueHandle` has the words."""
 
     @property
     def id(self) -> str:
-        """The run's id."""
+        """Its id."""
         ...
 
-    def get(self, blocking: bool = False, timeout: float | None = None) -> T_co | None:
-        """Give the run's value."""
+    @property
+    def state(self) -> str:
+        """Where it stands."""
         ...
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the run's end."""
+    @property
+    def ready(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    @overload
+    def get(
+        self,
+        blocking: Literal[True],
+        timeout: float | None = None,
+        *,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T_co: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        *,
+        timeout: float,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T_co: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: Literal[True] = True,
+        allow_in_task: bool = False,
+    ) -> T_co | None: ...
+    @overload
+    def get(
+        self,
+        blocking: bool = False,
+        timeout: float | None = None,
+        *,
+        raise_errors: bool,
+        allow_in_task: bool = False,
+    ) -> Any: ...
+
+    def wait(self, timeout: float | None = None, *, allow_in_task: bool = False) -> bool:
+        """Wait for its end."""
+        ...
+
+    def cancel(self) -> bool:
+        """Stop it."""
+        ...
+
+    def progress(self) -> Progress:
+        """Say how far it is."""
+        ...
+
+
+class RunHandle(ValueHandle[T_co], Protocol[T_co]):
+    """A started graph, as those who start it see it; `flowq.run.Run` has the words."""
+
+    def why(self, node: str | int | None = None) -> str:
+        """Say why it stands where it stands."""
+        ...
+
+    def nodes(self, *, state: str | None = None) -> Iterator[RunNode]:
+        """Go through its nodes."""
+        ...
+
+    def result(self, node: str | int) -> Any:
+        """Give the ``Result`` of a node."""
+        ...
+
+
+class ResultHandle(ValueHandle[T_co], Protocol[T_co]):
+    """One started task, as those who start it see it; `flowq.result.Result` has the words."""
+
+    @property
+    def index(self) -> int | None:
+        """Its place in its group."""
+        ...
+
+    def why(self) -> str:
+        """Say why it stands where it stands."""
+        ...
+
+
+class GroupHandle(RunHandle[list[T]], Protocol[T]):
+    """A started map or group; `flowq.result.ResultGroup` has the words."""
+
+    @property
+    def finished(self) -> int:
+        """How many members have ended."""
+        ...
+
+    @property
+    def failed(self) -> int:
+        """How many members have failed."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[ResultHandle[T]]: ...
+    @overload
+    def __getitem__(self, index: int, /) -> ResultHandle[T]: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Sequence[ResultHandle[T]]: ...
+    def as_completed(self, timeout: float | None = None) -> Iterator[ResultHandle[T]]:
+        """Go through the members as they end."""
+        ...
+
+    def failures(self) -> Sequence[Failure | Skipped | Cancelled]:
+        """Say which members have ended without a value."""
         ...
 
 
