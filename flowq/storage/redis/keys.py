@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Every key of a store: its type and its meaning.
+
+All begin with ``{name}:``, so that all lie in one slot of a cluster and every script is legal there;
+an ACL needs ``~{name}:*`` alone. Scripts make the rest of a key themselves, from the prefix of the
+one key that they are given.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["KEYS", "prefix", "route"]
+
+KEYS: Final[dict[str, tuple[str, str]]] = {
+    "layout": ("string", "number of the layout"),
+    "m": ("hash", "id -> row of a task alone that has not ended; never rewritten"),
+    "r:<queue>:<level>": (
+        "list",
+        "ids that are ready; level is 2 * priority, + 1 for what goes "
+        "before what was enqueued; 'a' before it: lost a worker, handed out alone",
+    ),
+    "p:<queue>": ("zset", "level -> level, of lists that may not be empty"),
+    "g:<queue>": ("hash", "id -> entries in lists that count no more; '' -> how many in all"),
+    "q": ("set", "names of queues that ever had a message"),
+    "k:<queue>": ("zset", "one member: the wake-up hint"),
+    "s": ("zset", "id -> when it is due, ms"),
+    "e": ("zset", "id -> when it expires, ms"),
+    "d": ("hash", "id -> deliveries, attempts, losses; only of what was handed out before"),
+    "h": ("hash", "id -> the workers it lost"),
+    "L": ("zset", "session -> deadline, ms"),
+    "w:<session>": ("hash", "id -> lease; 'i' -> who it is; 'b' -> the id that it runs alone"),
+    "z:<session>": ("set", "ids that it must stop"),
+    "y:<session>": ("zset", "one member: the hint that it must stop something"),
+    "t": ("string", "when anybody last stepped or renewed, ms"),
+    "n:<run>": (
+        "hash",
+        "index (4 bytes) -> row; 'r' -> created, times to live, name; "
+        "'q' -> lanes; 'u' -> nodes uploaded, until it is complete",
+    ),
+    "c:<run>": ("string", "32 bytes a node: what changes"),
+    "v:<run>": ("hash", "index (4 bytes) -> delivery and kind of its settlement, cell"),
+    "v:<5 bytes>": (
+        "hash",
+        "id -> until when, settlement, cell: tasks alone that did not fail, "
+        "those of 256 ms together",
+    ),
+    "f:<5 bytes>": ("hash", "the same of those that failed"),
+    "x": ("zset", "what to remove -> when, ms"),
+    "todo": ("list", "pages left: run, node, state, culprit, edges done"),
+    "runs": ("zset", "run -> number, by which they are listed"),
+    "runs:n": ("string", "the last of those numbers"),
+    "active": ("set", "runs that have not ended"),
+    "dead": ("hash", "id -> dead letter"),
+    "deads": ("zset", "id -> number, by which they are listed"),
+    "deads:n": ("string", "the last of those numbers"),
+    "wait": ("hash", "id -> tokens (16 bytes each) of the threads that wait for its end"),
+    "a:<token>": ("list", "answers to a waiting thread; lives a minute"),
+}
+"""Key behind the prefix -> (type, meaning)."""
+
+
+def prefix(name: str) -> bytes:
+    """Give what all keys of a store begin with."""
+    return b"{%s}:" % name.encode()
+
+
+def route(name: str) -> bytes:
+    """Give the key that routes every script to the store's slot."""
+    return prefix(name) + b"L"

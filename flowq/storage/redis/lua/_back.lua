@@ -1,0 +1,130 @@
+-- How a message leaves a session without a value, and how it ends. d: holds what must be known of a
+-- message that was handed out before: deliveries 4, attempts 4, losses 1, how it came back 1
+-- (1 settled by its session, 2 never handed out, 0 lost), unknown since 6 (ms).
+local DAY = 86400000
+
+local function record_of(id)
+  local raw = call('HGET', P .. 'd', id)
+  if not raw then return 0, 0, 0, 0, 0 end
+  return unpack_('>I4I4BBI6', raw)
+end
+
+local function remember(id, delivery, attempt, losses, how, since)
+  call('HSET', P .. 'd', id, pack('>I4I4BBI6', delivery, attempt, losses, how, since))
+end
+
+local function body_row(id)
+  if #id == 16 then return call('HGET', P .. 'm', id) end
+  return call('HGET', P .. 'n:' .. sub(id, 1, 16), sub(id, 17))
+end
+
+local function ttls(row)
+  if has(byte(row, 5), 8) then return unpack_('>I6I6', row, offset_of(row) - 11) end
+  return DAY, 30 * DAY
+end
+
+local function ttl_for(id, row, state)
+  local result, failed
+  if #id == 16 then
+    result, failed = ttls(row)
+  else
+    local _
+    _, result, failed = unpack_('>I6I6I6', call('HGET', P .. 'n:' .. sub(id, 1, 16), 'r'))
+  end
+  return state == FAILED and failed or result
+end
+
+-- Forgets what only an unfinished message needs.
+local function forget(id)
+  call('HDEL', P .. 'd', id)
+  call('HDEL', P .. 'h', id)
+  call('ZREM', P .. 'e', id)
+  call('ZREM', P .. 's', id)
+  if #id == 16 then call('HDEL', P .. 'm', id) end
+end
+
+-- Ends a task, alone or in a run.
+local function end_task(id, row, state, cell, settled)
+  if #id == 16 then
+    keep(id, state, settled, cell, ttl_for(id, row, state))
+    tell(id)
+  else
+    local r = run_of(sub(id, 1, 16))
+    local i = unpack_('>I4', id, 17)
+    local x = node(r, i)
+    if x and x.state < SUCCESS then
+      finish(r, x, state, cell, settled, state == FAILED and i or NONE)
+    end
+  end
+  forget(id)
+end
+
+local function bury(id, row, reason)
+  local ttl = math.max(ttl_for(id, row, FAILED), MEMORY)
+  local history = call('HGET', P .. 'h', id) or ''
+  call('HSET', P .. 'dead', id, pack('>I6I6HI4', now, now + ttl, #reason, #history)
+    .. reason .. history .. sub(row, offset_of(row) + 1))
+  local at = call('INCR', P .. 'deads:n')
+  call('ZADD', P .. 'deads', at, id)
+  call('ZADD', P .. 'x', now + ttl, 'd' .. id)
+end
+
+-- Back to its queue, before what was enqueued.
+local function give_back(id, row, losses)
+  local queue, priority = queue_of(id, row)
+  push(id, queue, priority, true, losses > 0)
+end
+
+-- A session is gone that held this message; was it running there?
+local function lose(id, lease, session, who, running, reason)
+  local row = body_row(id)
+  if not row then return end
+  local delivery, flags = unpack_('>I4B', lease)
+  if has(flags, 1) then
+    return end_task(id, row, CANCELLED, cell_of(CANCELLED, 'cancelled', delivery), ZERO5)
+  end
+  local _, attempt, losses, _, since = record_of(id)
+  if not running then
+    remember(id, delivery, attempt, losses, 0, since)
+    return give_back(id, row, losses)
+  end
+  losses = losses + 1
+  local loss = pack('>I4I6HHH', delivery, now, #session, #who, #reason) .. session .. who .. reason
+  call('HSET', P .. 'h', id, (call('HGET', P .. 'h', id) or '') .. loss)
+  remember(id, delivery, attempt, math.min(losses, 255), 0, since)
+  if losses < max_losses_of(id, row) then return give_back(id, row, losses) end
+  bury(id, row, 'lost')
+  local text = "WorkerLost('its worker was lost " .. losses .. ' times: ' .. reason .. "')"
+  local cell = cell_of(FAILED, failure(id, row, 'lost', 'flowq.errors.WorkerLost', text))
+  end_task(id, row, FAILED, cell, ZERO5)
+end
+
+-- What a session says of itself: pid and host, behind which lies its info.
+local function who_of(session)
+  local i = call('HGET', P .. 'w:' .. session, 'i')
+  if not i or #i < 6 then return '\0\0\0\0' end
+  local n = unpack_('>H', i, 5)
+  return sub(i, 1, 6 + n)
+end
+
+local function drop_session(session)
+  call('DEL', P .. 'w:' .. session, P .. 'z:' .. session, P .. 'y:' .. session)
+  call('ZREM', P .. 'L', session)
+end
+
+local function expire(id, row)
+  local cell = cell_of(FAILED, failure(id, row, 'expired', '', "Expired('was not begun in time')"))
+  end_task(id, row, FAILED, cell, ZERO5)
+end
+
+-- Time in which nobody could reach the store does not count against leases.
+local function close_gap(period)
+  local seen = tonumber(call('GET', P .. 't') or now)
+  if now - seen > period then
+    local shift = now - seen - period
+    for _, session in ipairs(call('ZRANGE', P .. 'L', 0, -1)) do
+      call('ZINCRBY', P .. 'L', string.format('%.0f', shift), session)
+    end
+  end
+  if now > seen or not seen then call('SET', P .. 't', string.format('%.0f', now)) end
+end

@@ -1,0 +1,70 @@
+-- What has ended: results of tasks called alone, and who waits for an end. Results lie in one hash
+-- for each 256 ms of creation (the first 5 bytes of an id): v: for successes, f: for the rest, each
+-- behind the moment until which it is kept (6 bytes, ms), and delivery and kind of its settlement.
+local MEMORY = 600000
+local buckets, woken, told = {}, {}, {}
+local anyone_waits = call('EXISTS', P .. 'wait') == 1
+
+-- `settled` is the delivery and kind that settled it, five zero bytes where none did.
+local function keep(id, state, settled, cell, ttl)
+  if ttl == 0 and state == SUCCESS then
+    cell = pack('>BI4I8I8', SUCCESS + EMPTY, 0, 0, now)
+  end
+  if ttl < MEMORY then ttl = MEMORY end
+  local key = (state == FAILED and 'f:' or 'v:') .. sub(id, 1, 5)
+  local b = buckets[key]
+  if not b then
+    b = {ttl = 0}
+    buckets[key] = b
+    buckets[#buckets + 1] = key
+  end
+  b[#b + 1] = id
+  b[#b + 1] = pack('>I6', now + ttl) .. settled .. cell
+  if ttl > b.ttl then b.ttl = ttl end
+end
+
+-- The cell of a task that ended alone, and what settled it; nil if it has not, or is forgotten.
+local function kept(id)
+  local raw = call('HGET', P .. 'v:' .. sub(id, 1, 5), id)
+    or call('HGET', P .. 'f:' .. sub(id, 1, 5), id)
+  if not raw or now >= unpack_('>I6', raw) then return nil end
+  return sub(raw, 12), sub(raw, 7, 11)
+end
+
+-- Somebody may wait for this id.
+local function tell(id)
+  if not anyone_waits then return end
+  told[#told + 1] = id
+end
+
+local function flush_ended()
+  for i = 1, #buckets do
+    local key = buckets[i]
+    local b = buckets[key]
+    many('HSET', P .. key, b)
+    local ttl = b.ttl
+    local left = call('PTTL', P .. key)
+    if left < ttl then
+      local slack = math.floor(ttl / 8) + 60000
+      call('PEXPIRE', P .. key, ttl + slack + 3600000)
+      call('ZADD', P .. 'x', 'GT', now + ttl + slack, key)
+    end
+  end
+  if #buckets > 0 then buckets = {} end
+  if #told > 0 then
+    local w = P .. 'wait'
+    for i = 1, #told do
+      local tokens = call('HGET', w, told[i])
+      if tokens then
+        call('HDEL', w, told[i])
+        for at = 1, #tokens, 16 do woken[sub(tokens, at, at + 15)] = true end
+      end
+    end
+    told = {}
+    for token in pairs(woken) do
+      call('RPUSH', P .. 'a:' .. token, 1)
+      call('PEXPIRE', P .. 'a:' .. token, 60000)
+    end
+    woken = {}
+  end
+end

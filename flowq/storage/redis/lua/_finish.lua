@@ -1,0 +1,233 @@
+-- How ends spread, as storage/base.py tells it: in the children, page by page, and in the owner.
+-- A cursor is {run, node, state, culprit, edges done}; state EXPANDED starts the node's entries.
+local todo, head = {}, 1
+local ZERO5 = '\0\0\0\0\0'
+local front = true -- what this script starts goes before what was enqueued
+
+local finish
+
+local function spread(r, i, state, culprit)
+  todo[#todo + 1] = {r, i, state, culprit, 0}
+end
+
+local function end_expansion(r, x)
+  local state, kind, body = SUCCESS, SUCCESS + TEMPLATE, ''
+  if x.b > 0 then
+    state, kind, body = FAILED, FAILED + CULPRIT, pack('>I4', x.n)
+  elseif x.d > 0 then
+    state, kind, body = CANCELLED, CANCELLED, 'what its value names was cancelled'
+  elseif x.c > 0 then
+    state, kind, body = SKIPPED, SKIPPED, 'what its value names was skipped'
+  else
+    local row = row_of(r, x.i)
+    local c, rd, e, p, v = unpack_('>I4I4I4I4I4', row, 20)
+    local at = 42 + 8 * (c + rd + e + p)
+    body = sub(row, at, at + v - 1)
+  end
+  finish(r, x, state, cell_of(kind, body), ZERO5, x.n)
+end
+
+-- Counts an end in the expansion around it.
+local function count_owner(r, owner, bits, state, culprit)
+  local o = node(r, owner)
+  if not o then return end
+  dirty(r, o)
+  if o.a > 0 then o.a = o.a - 1 end
+  if state ~= SUCCESS then
+    if state == SKIPPED then
+      if has(bits, 2) then o.c = o.c + 1 end
+    elseif not has(bits, 1) then
+      if state == CANCELLED then
+        o.d = o.d + 1
+      else
+        o.b = o.b + 1
+        if o.n == NONE then o.n = culprit end
+      end
+    end
+  end
+  if o.a == 0 and o.state == EXPANDED then end_expansion(r, o) end
+end
+
+-- Ends a node that has not ended. owner and bits are taken from its row unless given.
+function finish(r, x, state, cell, settled, culprit, owner, bits)
+  dirty(r, x)
+  x.state = state
+  r.cells[#r.cells + 1] = pack('>I4', x.i)
+  r.cells[#r.cells + 1] = settled .. cell
+  tell(r.id .. pack('>I4', x.i))
+  if x.i == 0 then
+    local _, result, failed = unpack_('>I6I6I6', call('HGET', r.n, 'r'))
+    r.ended = math.max(state == FAILED and failed or result, MEMORY)
+    tell(r.id)
+    return
+  end
+  if not owner then
+    local row = row_of(r, x.i)
+    owner, bits = unpack_('>I4', row, 12), byte(row, 7)
+  end
+  spread(r, x.i, state, culprit)
+  count_owner(r, owner, bits, state, culprit)
+end
+
+-- Puts a message into its queue, or among what is due later. Gives whether it is queued.
+local function let_run(id, queue, priority, timed)
+  if timed then
+    local delay, due, within, expires = unpack_('>I6I6I6I6', timed)
+    if within > 0 and (expires == 0 or now + within < expires) then expires = now + within end
+    if expires > 0 then call('ZADD', P .. 'e', expires, id) end
+    due = math.max(now + delay, due)
+    if due > now then
+      call('ZADD', P .. 's', due, id)
+      if front then call('HSETNX', P .. 'd', id, pack('>I4I4BBI6', 0, 0, 0, 2, 0)) end
+      call('ZADD', P .. 'k:' .. queue, 0, 1)
+      return
+    end
+  end
+  push(id, queue, priority, front)
+end
+
+local function start(r, x)
+  dirty(r, x)
+  x.ready = now
+  local flags = x.flags
+  if has(flags, 2) then
+    x.state = EXPANDED
+    local row = row_of(r, x.i)
+    x.a, x.b, x.c, x.d, x.n = unpack_('>I4', row, 16), 0, 0, 0, NONE
+    if x.a == 0 then end_expansion(r, x) else spread(r, x.i, EXPANDED, NONE) end
+  elseif has(flags, 4) then
+    finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)
+  else
+    x.state = QUEUED
+    local queue, priority = lane_of(r, x)
+    local timed
+    if has(flags, 8) then
+      local row = row_of(r, x.i)
+      local off = offset_of(row)
+      timed = sub(row, off - 23, off)
+    end
+    let_run(r.id .. pack('>I4', x.i), queue, priority, timed)
+  end
+end
+
+-- states.verdict: QUEUED stands for "run", nil for "wait".
+local function verdict(r, x)
+  local n, s, f, k, c = x.n, x.a, x.b, x.c, x.d
+  local a, b, all, d, e = n, 0, n, 0, 0
+  if has(x.flags, 1) then
+    local row = row_of(r, x.i)
+    local last = offset_of(row)
+    if has(byte(row, 5), 1) or has(byte(row, 5), 4) then last = last - 24 end
+    a, b, all, d, e = unpack_('>I4I4I4I4I4', row, last - 19)
+  end
+  local left = n - (s + f + k + c)
+  if f + c > d or k > e or s + left < a or f + left < b then
+    if f > d then return BLOCKED end
+    if left > 0 then return nil end
+    if b > 0 then return c > 0 and CANCELLED or SKIPPED end
+    if f > 0 then return BLOCKED end
+    return c > 0 and CANCELLED or SKIPPED
+  end
+  if s >= a and f >= b and s + f + k + c >= all then return QUEUED end
+  return nil
+end
+
+local LABEL = {[SKIPPED] = 'what it waits for was skipped', [CANCELLED] = 'what it waits for was cancelled'}
+
+-- A parent of a node ended.
+local function count(r, x, state, culprit)
+  if x.state ~= WAITING then return end
+  dirty(r, x)
+  if state == SUCCESS then
+    x.a = x.a + 1
+    if x.flags % 2 == 0 then -- the common rule
+      if x.a == x.n then return start(r, x) end
+      if x.b + x.c + x.d == 0 then return end
+    end
+  elseif state == SKIPPED then x.c = x.c + 1
+  elseif state == CANCELLED then x.d = x.d + 1
+  else
+    x.b = x.b + 1
+    if x.ready == 0 then x.ready = culprit + 1 end
+  end
+  local becomes = verdict(r, x)
+  if becomes == QUEUED then
+    start(r, x)
+  elseif becomes then
+    local blame = x.ready == 0 and NONE or x.ready - 1
+    x.ready = 0
+    if becomes == BLOCKED then
+      finish(r, x, BLOCKED, cell_of(BLOCKED + CULPRIT, pack('>I4', blame)), ZERO5, blame)
+    else
+      finish(r, x, becomes, cell_of(becomes, LABEL[becomes]), ZERO5, NONE)
+    end
+  end
+end
+
+-- Walks at most `edges` edges of what ended; the rest stays in the list.
+local function walk(edges)
+  while head <= #todo and edges > 0 do
+    local cursor = todo[head]
+    local r, i, state, culprit, done = unpack(cursor)
+    local row = row_of(r, i)
+    if not row then head = head + 1
+    else
+      local c, rd, e = unpack_('>I4I4I4', row, 20)
+      local at, ranges = 42, c
+      if state == EXPANDED then at, ranges = 42 + 8 * (c + rd), e end
+      local skip, whole = done, true
+      for k = 0, ranges - 1 do
+        local first, n = unpack_('>I4I4', row, at + 8 * k)
+        if skip >= n then
+          skip = skip - n
+        else
+          local take = math.min(n - skip, edges)
+          first = first + skip
+          if take > 1 then read_nodes(r, first, take) end
+          for j = first, first + take - 1 do
+            local x = node(r, j)
+            if x then
+              if state ~= EXPANDED then count(r, x, state, culprit)
+              elseif x.state == WAITING then start(r, x) end
+            end
+          end
+          edges = edges - take
+          cursor[5] = cursor[5] + take
+          if skip + take < n or (edges == 0 and k < ranges - 1) then whole = false break end
+          skip = 0
+        end
+      end
+      if whole then head = head + 1 end
+    end
+  end
+end
+
+-- Takes up what earlier steps left; gives how many cursors.
+local function resume()
+  local found = call('LPOP', P .. 'todo', PAGE)
+  if not found then return 0 end
+  for _, raw in ipairs(found) do
+    local i, state, culprit, done = unpack_('>I4BI4I4', raw, 17)
+    todo[#todo + 1] = {run_of(sub(raw, 1, 16)), i, state, culprit, done}
+  end
+  return #found
+end
+
+-- Writes all that was gathered. Nothing here can fail.
+local function flush()
+  flush_runs()
+  flush_lines()
+  flush_ended()
+end
+
+local function leave()
+  local left = {}
+  for k = head, #todo do
+    local c = todo[k]
+    left[#left + 1] = c[1].id .. pack('>I4BI4I4', c[2], c[3], c[4], c[5])
+  end
+  todo, head = {}, 1
+  if #left > 0 then many('RPUSH', P .. 'todo', left) end
+  flush()
+  return #left
+end

@@ -1,0 +1,170 @@
+-- Handing out: what is due is queued, then the best of the queues asked for is popped.
+local function queue_due(limit)
+  local ids = call('ZRANGE', P .. 's', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
+  if #ids == 0 then return end
+  many('ZREM', P .. 's', ids)
+  for _, id in ipairs(ids) do
+    local row = body_row(id)
+    if row then
+      local raw = call('HGET', P .. 'd', id)
+      local queue, priority = queue_of(id, row)
+      push(id, queue, priority, raw and true or false, raw and byte(raw, 9) > 0)
+    end
+  end
+end
+
+-- Takes back what sessions past their deadline held: at most 10 sessions, 100 messages of each.
+local function take_back()
+  local dead = call('ZRANGE', P .. 'L', '-inf', now, 'BYSCORE', 'LIMIT', 0, 10)
+  for _, session in ipairs(dead) do
+    local w = P .. 'w:' .. session
+    local who = who_of(session)
+    local flat, all
+    if call('HLEN', w) <= 102 then
+      flat, all = call('HGETALL', w), true
+    else
+      flat = call('HRANDFIELD', w, 102, 'WITHVALUES')
+    end
+    local leases, ids = {}, {}
+    for k = 1, #flat, 2 do
+      if #flat[k] > 1 then
+        ids[#ids + 1] = flat[k]
+        leases[flat[k]] = flat[k + 1]
+      end
+    end
+    table.sort(ids)
+    for _, id in ipairs(ids) do
+      lose(id, leases[id], session, who, true, "the session's lease ran out")
+    end
+    if all then drop_session(session) else call('HDEL', w, unpack(ids)) end
+  end
+end
+
+-- The lists of a queue, best first: {priority, level, member}.
+local function lists_of(queue, place, idle, into)
+  local p = P .. 'p:' .. queue
+  for _, member in ipairs(call('ZREVRANGE', p, 0, -1)) do
+    local alone = byte(member) == 97
+    if idle or not alone then
+      local level = tonumber(alone and sub(member, 2) or member)
+      into[#into + 1] = {math.floor(level / 2), place, level, member, queue, alone}
+    end
+  end
+end
+
+local function better(a, b)
+  if a[1] ~= b[1] then return a[1] > b[1] end
+  if a[2] ~= b[2] then return a[2] < b[2] end
+  if a[3] ~= b[3] then return a[3] > b[3] end
+  return a[6] and not b[6]
+end
+
+-- Pops up to n ids of a list, ghosts left out.
+local function pop(list, n)
+  local key = P .. 'r:' .. list[5] .. ':' .. list[4]
+  local g = P .. 'g:' .. list[5]
+  local out = {}
+  for _ = 1, 20 do
+    local ids = call('LPOP', key, n - #out)
+    if not ids then
+      call('ZREM', P .. 'p:' .. list[5], list[4])
+      return out, true
+    end
+    if call('EXISTS', g) == 0 then
+      if #out == 0 then return ids, #ids < n end
+      for _, id in ipairs(ids) do out[#out + 1] = id end
+    else
+      local counts = call('HMGET', g, unpack(ids))
+      for k, id in ipairs(ids) do
+        if counts[k] then
+          if call('HINCRBY', g, id, -1) <= 0 then call('HDEL', g, id) end
+          if call('HINCRBY', g, '', -1) <= 0 then call('HDEL', g, '') end
+        else
+          out[#out + 1] = id
+        end
+      end
+    end
+    if #out >= n then return out, false end
+  end
+  return out, false
+end
+
+-- Rows of ids, in their order; false where the message is gone.
+local function rows_of(ids)
+  if #ids[1] == 16 and #ids[#ids] == 16 then
+    local rows = call('HMGET', P .. 'm', unpack(ids))
+    local single = true
+    for k = 1, #ids do if #ids[k] ~= 16 then single = false break end end
+    if single then return rows end
+  end
+  local rows = {}
+  local k = 1
+  while k <= #ids do -- neighbours of one run, or tasks alone, in one read
+    local id = ids[k]
+    local last = k
+    if #id == 16 then
+      while ids[last + 1] and #ids[last + 1] == 16 do last = last + 1 end
+      local got = call('HMGET', P .. 'm', unpack(ids, k, last))
+      for j = 1, #got do rows[k + j - 1] = got[j] end
+    else
+      local run = sub(id, 1, 16)
+      local fields = {sub(id, 17)}
+      while ids[last + 1] and #ids[last + 1] == 20 and sub(ids[last + 1], 1, 16) == run do
+        last = last + 1
+        fields[#fields + 1] = sub(ids[last], 17)
+      end
+      local got = call('HMGET', P .. 'n:' .. run, unpack(fields))
+      for j = 1, #got do rows[k + j - 1] = got[j] end
+    end
+    k = last + 1
+  end
+  return rows
+end
+
+-- The cells that a node reads, as far as the answer's bytes go: {index, cell, ...}, whether all.
+local function values_of(id, row, budget)
+  local c, reads = unpack_('>I4I4', row, 20)
+  local v = P .. 'v:' .. sub(id, 1, 16)
+  local out, at = {}, 42 + 8 * c
+  for k = 0, reads - 1 do
+    local first, n = unpack_('>I4I4', row, at + 8 * k)
+    for from = first, first + n - 1, 250 do
+      local fields = {}
+      for j = from, math.min(from + 249, first + n - 1) do fields[#fields + 1] = pack('>I4', j) end
+      local got = call('HMGET', v, unpack(fields))
+      for j = 1, #fields do
+        local cell = got[j]
+        if cell then
+          if #cell > budget[1] and budget[2] then return out, false end
+          budget[1] = budget[1] - #cell
+          budget[2] = true
+          out[#out + 1] = from + j - 1
+          out[#out + 1] = sub(cell, 6)
+        end
+      end
+    end
+  end
+  return out, true
+end
+
+local function lease_of(id, row, delivery, alone)
+  local flags = alone and 4 or 0
+  if #id == 16 then
+    if has(byte(row, 5), 8) then
+      return pack('>I4B', delivery, flags + 2)
+    end
+    return pack('>I4B', delivery, flags)
+  end
+  local bits, owner, c = byte(row, 7), sub(row, 12, 15), (unpack_('>I4', row, 20))
+  local edges, small = '', c <= 4
+  if small then
+    edges = sub(row, 42, 41 + 8 * c)
+    for k = 1, #edges, 8 do
+      if unpack_('>I4', edges, k + 4) > 8 then small = false end
+    end
+  end
+  if small then
+    return pack('>I4BI6B', delivery, flags, now, bits) .. owner .. edges
+  end
+  return pack('>I4BI6B', delivery, flags + 2, now, bits) .. owner
+end

@@ -1,0 +1,47 @@
+-- Ready lists. Of each queue and priority there are up to three: what came back or was queued by a
+-- settlement (level 2p+1), what was enqueued (2p), and either with an "a" before it: messages that
+-- lost a worker, each for a session that holds nothing. p:<queue> orders the lists that may have
+-- something. A ghost is an entry whose message has left the list by another way (g:<queue>).
+local lines = {}
+
+local function push(id, queue, priority, front, alone)
+  local level = priority * 2 + (front and 1 or 0)
+  local member = alone and 'a' .. level or tostring(level)
+  local name = queue .. ':' .. member
+  local line = lines[name]
+  if not line then
+    line = {}
+    lines[name] = line
+    lines[#lines + 1] = {name, queue, member, level}
+  end
+  line[#line + 1] = id
+end
+
+-- Writes what push() gathered, and leaves a hint for who waits on those queues.
+local function flush_lines()
+  for i = 1, #lines do
+    local name, queue, member, level = unpack(lines[i])
+    local ids = lines[name]
+    if many('RPUSH', P .. 'r:' .. name, ids) == #ids then
+      call('ZADD', P .. 'p:' .. queue, level, member)
+      call('SADD', P .. 'q', queue)
+    end
+    call('ZADD', P .. 'k:' .. queue, 0, 1)
+  end
+  if #lines > 0 then lines = {} end
+end
+
+local function ghost(id, queue)
+  call('HINCRBY', P .. 'g:' .. queue, id, 1)
+  call('HINCRBY', P .. 'g:' .. queue, '', 1)
+end
+
+-- How many messages are ready in a queue.
+local function ready_in(queue)
+  local n = 0
+  local p = P .. 'p:' .. queue
+  for _, member in ipairs(call('ZRANGE', p, 0, -1)) do
+    n = n + call('LLEN', P .. 'r:' .. queue .. ':' .. member)
+  end
+  return n - (tonumber(call('HGET', P .. 'g:' .. queue, '') or 0))
+end

@@ -1,0 +1,108 @@
+-- Nodes of runs, as this script has read and changed them. c:<run> holds 32 bytes a node:
+--   state 1, generation 1, flags 1, lane 1, parents 4, A 4, since 6, B 4, C 4, D 4, spare 2
+-- A to D count parents that succeeded, failed, were skipped, were cancelled; in an expansion that has
+-- begun: inner nodes unfinished, failures, skips, cancels (unforgiven or named), and `parents` is the
+-- culprit. `since` is when it first might run (ms); while it waits, its culprit + 1. flags: 1 a rule of its own, 2 expansion, 4 join, 8 delayed or expiring.
+-- What changed is written by flush_runs, after all that could fail.
+local runs, touched = {}, {}
+
+local function run_of(id)
+  local r = runs[id]
+  if not r then
+    r = {id = id, c = P .. 'c:' .. id, n = P .. 'n:' .. id, v = P .. 'v:' .. id,
+         nodes = {}, dirty = {}, rows = {}, cells = {}}
+    runs[id] = r
+    touched[#touched + 1] = r
+  end
+  return r
+end
+
+local function read_node(r, i, raw, at)
+  local state, gen, flags, lane, n, a, ready, b, c, d = unpack_('>BBBBI4I4I6I4I4I4', raw, at)
+  local x = {i = i, state = state, gen = gen, flags = flags, lane = lane, n = n, a = a,
+             ready = ready, b = b, c = c, d = d}
+  r.nodes[i] = x
+  return x
+end
+
+-- The node, or nil if the run is gone.
+local function node(r, i)
+  local x = r.nodes[i]
+  if x then return x end
+  local raw = call('GETRANGE', r.c, i * 32, i * 32 + 31)
+  if #raw < 32 then return nil end
+  return read_node(r, i, raw, 1)
+end
+
+-- Reads neighbours at once.
+local function read_nodes(r, first, count)
+  local raw = call('GETRANGE', r.c, first * 32, (first + count) * 32 - 1)
+  for k = 0, math.floor(#raw / 32) - 1 do
+    if not r.nodes[first + k] then read_node(r, first + k, raw, k * 32 + 1) end
+  end
+end
+
+local function dirty(r, x)
+  if not x.dirty then
+    x.dirty = true
+    r.dirty[#r.dirty + 1] = x
+  end
+end
+
+local function row_of(r, i)
+  local row = r.rows[i]
+  if row == nil then
+    row = call('HGET', r.n, pack('>I4', i))
+    r.rows[i] = row
+  end
+  return row
+end
+
+-- Queue and priority of a node: by its lane, a number of the run's table, or by its row.
+local function lane_of(r, x)
+  if x.lane == 255 then return queue_of('', row_of(r, x.i)) end
+  if not r.lanes then
+    local raw = call('HGET', r.n, 'q')
+    local at, lanes = 1, {}
+    while at <= #raw do
+      local n, priority = byte(raw, at), (unpack_('>h', raw, at + 1))
+      lanes[#lanes + 1] = {sub(raw, at + 3, at + 2 + n), priority}
+      at = at + 3 + n
+    end
+    r.lanes = lanes
+  end
+  local lane = r.lanes[x.lane + 1]
+  return lane[1], lane[2]
+end
+
+local function write_node(x)
+  x.dirty = nil
+  return pack('>BBBBI4I4I6I4I4I4', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d)
+    .. '\0\0'
+end
+
+local function flush_runs()
+  for _, r in ipairs(touched) do
+    local d = r.dirty
+    local k = 1
+    while k <= #d do -- neighbours in one write
+      local x, last = d[k], k
+      while last < #d and d[last + 1].i == d[last].i + 1 do last = last + 1 end
+      if last == k then
+        call('SETRANGE', r.c, x.i * 32, write_node(x))
+      else
+        local parts = {}
+        for j = k, last do parts[#parts + 1] = write_node(d[j]) end
+        call('SETRANGE', r.c, x.i * 32, table.concat(parts))
+      end
+      k = last + 1
+    end
+    if #r.cells > 0 then many('HSET', r.v, r.cells) end
+    if r.ended then
+      for _, key in ipairs({r.c, r.n, r.v}) do call('PEXPIRE', key, r.ended + 3600000) end
+      call('ZADD', P .. 'x', now + r.ended, 'r' .. r.id)
+      call('SREM', P .. 'active', r.id)
+    end
+    r.dirty, r.cells, r.ended = {}, {}, nil
+  end
+end

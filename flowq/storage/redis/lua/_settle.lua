@@ -1,0 +1,101 @@
+-- Settling. `meta` is the delivery (4 bytes) and the kind of an outcome: 0 done, 1 retry, 2 failed,
+-- 3 skipped, 4 cancelled, 5 given back, 6 unknown task, 7 failed and dead. `data` is its cell; the
+-- delay in ms for a retry; length (2 bytes), reason and cell for a dead one.
+-- A lease is delivery 4, flags 1 (1 stopping, 2 more in the row, 4 alone), and for a node: since 6,
+-- bits 1, owner 4, children (ranges).
+local STATE_OF = {[2] = FAILED, [3] = SKIPPED, [4] = CANCELLED}
+local PATIENCE = 600000
+
+local function past(id, meta)
+  local settled
+  if #id == 16 then
+    local _
+    _, settled = kept(id)
+  else
+    local raw = call('HGET', P .. 'v:' .. sub(id, 1, 16), sub(id, 17))
+    settled = raw and sub(raw, 1, 5)
+  end
+  if settled then return sub(settled, 1, 4) == sub(meta, 1, 4) and 'r' or 'x' end
+  local delivery, _, _, how = record_of(id)
+  if how == 1 and delivery == unpack_('>I4', meta) then return 'r' end
+  return 'x'
+end
+
+-- The cell of a task that was stopped, whatever it came to.
+local function stopped_cell(kind, meta, data)
+  if kind == 4 then return data end
+  local started = 0
+  if kind == 7 then data = sub(data, 3 + unpack_('>H', data)) end
+  if kind ~= 1 and kind ~= 6 and #data >= 21 then started = unpack_('>I8', data, 6) end
+  return cell_of(CANCELLED, 'cancelled', unpack_('>I4', meta), started)
+end
+
+-- A node that is done: what it counts in is in its lease.
+local function done_node(id, lease, meta, cell)
+  local r = run_of(sub(id, 1, 16))
+  local i4 = sub(id, 17)
+  local i = unpack_('>I4', i4)
+  r.cells[#r.cells + 1] = i4
+  r.cells[#r.cells + 1] = meta .. cell
+  tell(id)
+  local x = r.nodes[i]
+  if x then
+    x.state = SUCCESS
+    dirty(r, x)
+  else
+    call('SETRANGE', r.c, i * 32, '\6')
+  end
+  local bits, owner = unpack_('>BI4', lease, 12)
+  if has(byte(lease, 5), 2) then
+    spread(r, i, SUCCESS, NONE)
+  else
+    for at = 17, #lease, 8 do
+      local first, n = unpack_('>I4I4', lease, at)
+      for j = first, first + n - 1 do
+        local child = node(r, j)
+        if child then count(r, child, SUCCESS, NONE) end
+      end
+    end
+  end
+  count_owner(r, owner, bits, SUCCESS, NONE)
+end
+
+-- Applies an outcome that does not simply say "done", of a message that the session holds.
+local function settle_other(id, lease, meta, data)
+  local kind = byte(meta, 5)
+  local row = body_row(id)
+  if not row then return end
+  if has(byte(lease, 5), 1) then
+    return end_task(id, row, CANCELLED, stopped_cell(kind, meta, data), meta)
+  end
+  if kind == 0 then
+    return end_task(id, row, SUCCESS, data, meta)
+  elseif STATE_OF[kind] then
+    return end_task(id, row, STATE_OF[kind], data, meta)
+  elseif kind == 7 then
+    local n = unpack_('>H', data)
+    bury(id, row, sub(data, 3, 2 + n))
+    return end_task(id, row, FAILED, sub(data, 3 + n), meta)
+  end
+  local delivery = unpack_('>I4', meta)
+  local _, attempt, losses, _, since = record_of(id)
+  local queue = queue_of(id, row)
+  if kind == 1 then
+    remember(id, delivery, attempt + 1, losses, 1, since)
+    call('ZADD', P .. 's', now + tonumber(data), id)
+    call('ZADD', P .. 'k:' .. queue, 0, 1)
+  elseif kind == 5 then
+    remember(id, delivery, attempt, losses, 1, since)
+    give_back(id, row, losses)
+  else
+    if since == 0 then since = now end
+    local waited = now - since
+    if waited >= PATIENCE then
+      bury(id, row, 'unknown task')
+      return end_task(id, row, FAILED, data, meta)
+    end
+    remember(id, delivery, attempt, losses, 1, since)
+    call('ZADD', P .. 's', now + math.min(math.max(waited, 1000), 30000), id)
+    call('ZADD', P .. 'k:' .. queue, 0, 1)
+  end
+end

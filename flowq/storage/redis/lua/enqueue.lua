@@ -1,0 +1,38 @@
+#!lua
+-- enqueue: take tasks called alone, those whose ids are not known.
+-- Keys    1 sessions (zset)
+-- Args    1 now  2 how many  then for each: id, row, delay/due/expires in/expires (24 bytes) or ""
+-- Gives   one letter each: "1" taken, "0" known
+-- Cost    O(messages)
+-- Repeat  safe: what is known is left as it is
+-- @include _base
+-- @include _queue
+-- @include _rows
+-- @include _runs
+-- @include _ended
+-- @include _finish
+-- @include _back
+front = false
+local n = tonumber(ARGV[2])
+local m = P .. 'm'
+local ids = {}
+for k = 1, n do ids[k] = ARGV[3 * k] end
+local known = call('HMGET', m, unpack(ids))
+local out, args, seen = {}, {}, {}
+for k = 1, n do
+  local id = ids[k]
+  if known[k] or seen[id] or kept(id) then
+    out[k] = '0'
+  else
+    seen[id] = true
+    out[k] = '1'
+    local row, timed = ARGV[3 * k + 1], ARGV[3 * k + 2]
+    args[#args + 1] = id
+    args[#args + 1] = row
+    local queue, priority = queue_of(id, row)
+    if timed == '' then push(id, queue, priority, false) else let_run(id, queue, priority, timed) end
+  end
+end
+if #args > 0 then many('HSET', m, args) end
+flush()
+return table.concat(out)

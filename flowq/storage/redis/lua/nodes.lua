@@ -1,0 +1,50 @@
+#!lua flags=no-writes
+-- nodes: what is known of neighbouring nodes of a run.
+-- Keys    1 sessions (zset)
+-- Args    1 now  2 run  3 first  4 how many (at most 500)
+-- Gives   records, and for each: row without its message, task, head of its cell or "",
+--         attempts, losses, 1 scheduled or 0, handed out at (ms) or 0
+-- Cost    O(nodes * sessions)
+-- Repeat  reads only
+-- @include _base
+-- @include _queue
+-- @include _rows
+-- @include _runs
+-- @include _ended
+-- @include _finish
+-- @include _back
+-- @include _held
+local run, first, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local raw = call('GETRANGE', P .. 'c:' .. run, first * 32, (first + count) * 32 - 1)
+count = math.floor(#raw / 32)
+if count == 0 then return {''} end
+local fields, open, places = {}, {}, {}
+for k = 0, count - 1 do fields[k + 1] = pack('>I4', first + k) end
+local rows = call('HMGET', P .. 'n:' .. run, unpack(fields))
+local cells = call('HMGET', P .. 'v:' .. run, unpack(fields))
+local out = {raw}
+for k = 1, count do
+  local row, cell = rows[k] or '', cells[k] and sub(cells[k], 6, 30) or ''
+  local one = {'', '', cell, 0, 0, 0, 0}
+  if row ~= '' then
+    one[1] = sub(row, 1, offset_of(row))
+    one[2] = task_of(row)
+  end
+  if byte(raw, (k - 1) * 32 + 1) == QUEUED then
+    local id = run .. fields[k]
+    local _
+    _, one[4], one[5] = record_of(id)
+    if call('ZSCORE', P .. 's', id) then
+      one[6] = 1
+    else
+      open[#open + 1] = id
+      places[#places + 1] = one
+    end
+  end
+  out[k + 1] = one
+end
+local held = holders(open)
+for k, id in ipairs(open) do
+  if held[id] then places[k][7] = (unpack_('>I6', held[id][2], 6)) end
+end
+return out

@@ -1,0 +1,17 @@
+#!lua
+-- page: move on one page of work that earlier steps left.
+-- Keys    1 sessions (zset)
+-- Args    1 now
+-- Gives   how many cursors are left
+-- Cost    one page of edges
+-- Repeat  safe
+-- @include _base
+-- @include _queue
+-- @include _rows
+-- @include _runs
+-- @include _ended
+-- @include _finish
+-- @include _back
+resume()
+walk(PAGE)
+return leave()

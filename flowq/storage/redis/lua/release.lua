@@ -1,0 +1,32 @@
+#!lua flags=allow-oom
+-- release: end a session; what it held goes back at once.
+-- Keys    1 sessions (zset)
+-- Args    1 now  2 session  3 reason  then the ids that it was running
+-- Gives   how many went back or ended, how many cursors are left
+-- Cost    O(what it held); one page of edges
+-- Repeat  safe: a session that is gone changes nothing
+-- @include _base
+-- @include _queue
+-- @include _rows
+-- @include _runs
+-- @include _ended
+-- @include _finish
+-- @include _back
+local session = ARGV[2]
+if not call('ZSCORE', P .. 'L', session) then return {0, 0} end
+local who = who_of(session)
+local running = {}
+for k = 4, #ARGV do running[ARGV[k]] = true end
+local flat = call('HGETALL', P .. 'w:' .. session)
+local leases, ids = {}, {}
+for k = 1, #flat, 2 do
+  if #flat[k] > 1 then
+    ids[#ids + 1] = flat[k]
+    leases[flat[k]] = flat[k + 1]
+  end
+end
+table.sort(ids)
+for _, id in ipairs(ids) do lose(id, leases[id], session, who, running[id], ARGV[3]) end
+drop_session(session)
+walk(PAGE)
+return {#ids, leave()}

@@ -1,0 +1,36 @@
+#!lua
+-- reschedule: let an unstarted task become due at another time.
+-- Keys    1 sessions (zset)
+-- Args    1 now  2 id  3 delay, ms  4 due, ms
+-- Gives   1 if it was moved, 0 if it was left as it is
+-- Cost    O(sessions + log n)
+-- Repeat  safe
+-- @include _base
+-- @include _queue
+-- @include _rows
+-- @include _runs
+-- @include _ended
+-- @include _finish
+-- @include _back
+-- @include _held
+local id = ARGV[2]
+local row = body_row(id)
+if not row or holders({id})[id] then return 0 end
+if #id == 20 then
+  local x = node(run_of(sub(id, 1, 16)), (unpack_('>I4', id, 17)))
+  if not x or x.state ~= QUEUED then return 0 end
+end
+local queue, priority = queue_of(id, row)
+local _, _, losses = record_of(id)
+local due = math.max(now + tonumber(ARGV[3]), tonumber(ARGV[4]))
+local scheduled = call('ZSCORE', P .. 's', id)
+if due > now then
+  if not scheduled then ghost(id, queue) end
+  call('ZADD', P .. 's', due, id)
+  call('ZADD', P .. 'k:' .. queue, 0, 1)
+elseif scheduled then
+  call('ZREM', P .. 's', id)
+  push(id, queue, priority, call('HEXISTS', P .. 'd', id) == 1, losses > 0)
+  flush()
+end
+return 1

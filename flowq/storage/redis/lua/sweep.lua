@@ -1,0 +1,50 @@
+#!lua
+-- sweep: a bounded part of the housekeeping.
+-- Keys    1 sessions (zset)
+-- Args    1 now  2 limit
+-- Gives   how many it expired, how many cursors it took up, whether there is more
+-- Cost    O(limit); one page of edges
+-- Repeat  safe
+-- @include _base
+-- @include _queue
+-- @include _rows
+-- @include _runs
+-- @include _ended
+-- @include _finish
+-- @include _back
+-- @include _held
+local limit = tonumber(ARGV[2])
+local continued = resume()
+walk(PAGE)
+leave()
+local late = call('ZRANGE', P .. 'e', '-inf', now, 'BYSCORE', 'LIMIT', 0, math.min(limit, 1000))
+local held = holders(late)
+local n = 0
+for _, id in ipairs(late) do
+  call('ZREM', P .. 'e', id)
+  local row = not held[id] and body_row(id)
+  if row then
+    if not call('ZSCORE', P .. 's', id) then ghost(id, (queue_of(id, row))) end
+    expire(id, row)
+    n = n + 1
+  end
+end
+walk(PAGE)
+local left = leave()
+local gone = call('ZRANGE', P .. 'x', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
+for _, what in ipairs(gone) do
+  local kind, id = sub(what, 1, 1), sub(what, 2)
+  if kind == 'r' then
+    call('UNLINK', P .. 'c:' .. id, P .. 'n:' .. id, P .. 'v:' .. id)
+    call('ZREM', P .. 'runs', id)
+  elseif kind == 'd' then
+    call('HDEL', P .. 'dead', id)
+    call('ZREM', P .. 'deads', id)
+  else
+    call('UNLINK', P .. what)
+  end
+  n = n + 1
+end
+if #gone > 0 then many('ZREM', P .. 'x', gone) end
+local more = (left > 0 or #gone == limit or #late >= math.min(limit, 1000)) and 1 or 0
+return {n, continued, more}

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""What people and handles read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from flowq.message import CULPRIT, HEAD, NO_NODE
+from flowq.plan import Bits, Kind, Ranges, indexes
+from flowq.states import State
+from flowq.storage.base import (
+    DeadLetter, Look, NodeInfo, QueueInfo, RunInfo, SessionInfo, Status,
+)  # fmt: skip
+from flowq.storage.redis.connection import Connections
+from flowq.storage.redis.rows import (
+    RECORD, NodeHead, message_of, read_dead, read_info, read_run,
+)  # fmt: skip
+
+__all__ = ["Reading"]
+
+_CELL_BYTES: Final = 4 * 1024 * 1024
+_FIELDS: Final = 250
+_NODES: Final = 500
+_FAILED: Final = (State.FAILED, State.BLOCKED)
+
+
+def _i4(index: int) -> bytes:
+    return index.to_bytes(4, "big")
+
+
+class Reading:
+    """The reading half of a `RedisStore`."""
+
+    _key: bytes
+    _wire: Connections
+
+    def _run(self, script: str, *args: bytes, again: bool = True) -> Any:
+        raise NotImplementedError
+
+    def _now(self) -> int:
+        raise NotImplementedError
+
+    def look(self, ids: Sequence[bytes], *, cells: bool = True) -> list[Look | None]:
+        """Say where ids stand; see `Store.look`."""
+        if not ids:
+            return []
+        out: list[Look | None] = []
+        for state, attempt, losses, due, run, cell in self._run(
+            "look", b"1" if cells else b"0", *ids
+        ):
+            if state < 0:
+                out.append(None)
+            else:
+                found = cell if isinstance(cell, bytes) else None
+                out.append(Look(State(state), attempt, losses, due, found, run == 1))
+        return out
+
+    def cells(self, run: bytes, ranges: Ranges) -> dict[int, bytes]:
+        """Read the cells of a run's nodes; see `Store.cells`."""
+        found: dict[int, bytes] = {}
+        wanted = list(indexes(ranges))
+        step = _FIELDS
+        at = 0
+        while at < len(wanted):
+            page = wanted[at : at + step]
+            got = self._wire.ask(b"HMGET", self._key + b"v:" + run, *map(_i4, page))
+            size = 0
+            for index, raw in zip(page, got, strict=True):
+                if raw is not None:
+                    found[index] = raw[5:]
+                    size += len(raw)
+            at += len(page)
+            # Few at a time where they are large, many where they are small.
+            step = max(1, min(4 * step, 4_000, _CELL_BYTES * len(page) // (size + 1)))
+        return found
+
+    def message(self, id: bytes) -> bytes | None:
+        """Give an encoded message; see `Store.message`."""
+        if len(id) == 16:
+            row = self._wire.ask(b"HGET", self._key + b"m", id)
+        else:
+            row = self._wire.ask(b"HGET", self._key + b"n:" + id[:16], id[16:])
+        if row is None:
+            return None
+        return message_of(row) or None
+
+    def run(self, id: bytes) -> RunInfo | None:
+        """Describe one run, or None."""
+        head, root, uploading = self._wire.ask(b"HMGET", self._key + b"n:" + id, b"r", _i4(0), b"u")
+        if head is None or root is None or uploading is not None:
+            return None
+        state = self._wire.ask(b"GETRANGE", self._key + b"c:" + id, b"0", b"0")
+        if not state:
+            return None
+        created, nodes, name = read_run(head)
+        ended = 0
+        if state[0] >= State.SUCCESS:
+            cell = self._wire.ask(b"HGET", self._key + b"v:" + id, _i4(0))
+            if cell is not None:
+                ended = HEAD.unpack_from(cell, 5)[3]
+        return RunInfo(id, name, State(state[0]), created, ended, nodes - 1, NodeHead(root).value)
+
+    def nodes(
+        self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
+    ) -> list[NodeInfo]:
+        """List nodes of a run by index; see `Store.nodes`."""
+        found: list[NodeInfo] = []
+        first = after + 1
+        while len(found) < limit:
+            want = _NODES if state is not None else min(_NODES, limit - len(found))
+            records, *rest = self._run("nodes", run, b"%d" % first, b"%d" % want)
+            for k, one in enumerate(rest):
+                info = _node_info(first + k, records, k, one)
+                if state is None or info.state == state:
+                    found.append(info)
+            if len(rest) < want:
+                break
+            first += want
+        return found[:limit]
+
+    def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
+        """List runs, newest first; see `Store.runs`."""
+        return [x for x in map(self.run, self._listed(b"runs", after, limit)) if x is not None]
+
+    def _listed(self, what: bytes, after: bytes, limit: int) -> list[bytes]:
+        start = b"+inf"
+        if after:
+            score = self._wire.ask(b"ZSCORE", self._key + what, after)
+            start = b"(" + score if score is not None else b"+inf"
+        ids: list[bytes] = self._wire.ask(
+            b"ZRANGE", self._key + what, start, b"-inf", b"BYSCORE", b"REV",
+            b"LIMIT", b"0", b"%d" % limit,
+        )  # fmt: skip
+        return ids
+
+    def sessions(self) -> list[SessionInfo]:
+        """List the sessions whose deadline has not passed."""
+        flat = self._wire.ask(
+            b"ZRANGE", self._key + b"L", b"(%d" % self._now(), b"+inf", b"BYSCORE", b"WITHSCORES"
+        )
+        out = []
+        for name, deadline in zip(flat[::2], flat[1::2], strict=True):
+            key = self._key + b"w:" + name
+            who, alone = self._wire.ask(b"HMGET", key, b"i", b"b")
+            held = self._wire.ask(b"HLEN", key) - (who is not None) - (alone is not None)
+            info = read_info(name.decode(), who)
+            out.append(_filled(info, int(float(deadline)), max(held, 0)))
+        return out
+
+    def status(self) -> Status:
+        """Count."""
+        scheduled, running, dead, runs, *queues = self._run("status")
+        named = sorted(zip(queues[::2], queues[1::2], strict=True))
+        return Status(
+            [QueueInfo(name.decode(), ready) for name, ready in named],
+            scheduled, running, dead, runs,
+        )  # fmt: skip
+
+    def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
+        """List dead letters, newest first; see `Store.dead`."""
+        ids = self._listed(b"deads", after, limit)
+        return [x for x in map(self.dead_letter, ids) if x is not None]
+
+    def dead_letter(self, id: bytes) -> DeadLetter | None:
+        """Give one dead letter, or None."""
+        raw = self._wire.ask(b"HGET", self._key + b"dead", id)
+        return None if raw is None else read_dead(id, raw)[1]
+
+    def check(self, run: bytes) -> list[str]:
+        """Compare a run's counts with its nodes' states; see `Store.check`."""
+        records = self._wire.ask(b"GET", self._key + b"c:" + run)
+        if records is None:
+            return ["the run is not known"]
+        left = self._wire.ask(b"LRANGE", self._key + b"todo", b"0", b"-1")
+        if any(raw[:16] == run for raw in left):
+            return []  # ends whose edges are not all counted: nothing can be said yet
+        return list(_check(records, self._heads(run, len(records) // RECORD.size)))
+
+    def _heads(self, run: bytes, count: int) -> list[NodeHead | None]:
+        out: list[NodeHead | None] = []
+        for first in range(0, count, _NODES):
+            page = [_i4(i) for i in range(first, min(first + _NODES, count))]
+            rows = self._wire.ask(b"HMGET", self._key + b"n:" + run, *page)
+            out += [None if row is None else NodeHead(row) for row in rows]
+        return out
+
+
+def _filled(info: SessionInfo, deadline: int, held: int) -> SessionInfo:
+    values = {name: getattr(info, name) for name in info.__struct_fields__}
+    return SessionInfo(**{**values, "deadline_ms": deadline, "held": held})
+
+
+def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
+    head_raw, task, cell, attempt, losses, scheduled, since = one
+    stored, generation, _, _, _, _, ready, *_ = RECORD.unpack_from(records, k * RECORD.size)
+    state = State(stored)
+    if state == State.QUEUED:
+        state = State.SCHEDULED if scheduled else State.RUNNING if since else State.QUEUED
+    head = NodeHead(head_raw)
+    started, ended, culprit = since, 0, None
+    if state.final and len(cell) >= HEAD.size:
+        kind, _, started, ended = HEAD.unpack_from(cell)
+        if kind & CULPRIT:
+            found = int.from_bytes(cell[HEAD.size : HEAD.size + 4], "big")
+            culprit = None if found == NO_NODE else found
+    return NodeInfo(
+        index=index,
+        name=head.name,
+        task=task.decode("utf-8", "replace"),
+        kind=head.kind,
+        owner=head.owner,
+        state=state,
+        generation=generation,
+        attempt=attempt,
+        losses=losses,
+        ready_ms=0 if state == State.WAITING else int.from_bytes(ready, "big"),
+        started_ms=started,
+        ended_ms=ended,
+        parents=head.parents,
+        culprit=culprit,
+    )
+
+
+def _check(records: bytes, heads: list[NodeHead | None]) -> Iterator[str]:
+    nodes = list(RECORD.iter_unpack(records))
+    states = [State(n[0]) for n in nodes]
+    inner: dict[int, Counter[str]] = {}
+    for i, head in enumerate(heads):
+        if head is None:
+            yield f"node {i} has no row"
+            continue
+        if head.owner == NO_NODE:
+            continue
+        c = inner.setdefault(head.owner, Counter())
+        c["left"] += not states[i].final
+        if not head.bits & Bits.FORGIVEN:
+            c["failed"] += states[i] in _FAILED
+            c["cancelled"] += states[i] == State.CANCELLED
+        if head.bits & Bits.NAMED:
+            c["skipped"] += states[i] == State.SKIPPED
+    for i, head in enumerate(heads):
+        if head is None:
+            continue
+        _, _, _, _, n, a, _, b, c4, d, *_ = nodes[i]
+        if states[i] == State.WAITING:
+            ends = Counter(states[p] for p in indexes(head.parents))
+            true = (
+                ends[State.SUCCESS], ends[State.FAILED] + ends[State.BLOCKED],
+                ends[State.SKIPPED], ends[State.CANCELLED],
+            )  # fmt: skip
+            if true != (a, b, c4, d):
+                yield f"node {i} counts {(a, b, c4, d)} of {n} parents, their states say {true}"
+        elif states[i] == State.EXPANDED and head.kind == Kind.EXPANSION:
+            c = inner.get(i, Counter())
+            true = (c["left"], c["failed"], c["skipped"], c["cancelled"])
+            if true != (a, b, c4, d):
+                yield f"expansion {i} counts {(a, b, c4, d)}, its nodes' states say {true}"

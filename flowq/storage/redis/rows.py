@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""Rows and records as the scripts read them: heads of fixed width, because Lua cannot unpack msgpack.
+
+``lua/_rows.lua`` and ``lua/_runs.lua`` tell the same from the other side.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from flowq.message import NO_NODE, Delivery, Message, encode_message
+from flowq.plan import Kind, NodeRow, Plan, Ranges
+from flowq.storage.base import DeadLetter, Loss, SessionInfo
+
+__all__ = [
+    "RECORD", "Lanes", "NodeHead", "message_of", "node_row", "read_dead", "read_deliveries",
+    "read_info", "read_run", "record", "run_head", "session_row", "single_row", "timed",
+]  # fmt: skip
+
+EXPIRES, ALONE, DELAYED, TTLS, RULED = 1, 2, 4, 8, 16
+ODD, EXPANSION, JOIN, TIMED = 1, 2, 4, 8
+
+_SINGLE: Final = struct.Struct(">IBBhB")
+_NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
+_RULE: Final = struct.Struct(">5I")
+_RANGE: Final = struct.Struct(">II")
+RECORD: Final = struct.Struct(">BBBBII6sIII2x")
+"""State, generation, flags, lane, parents, A, since, B, C, D of one node."""
+_DAY: Final = 86_400_000
+
+
+def ms(value: int) -> bytes:
+    """Six bytes of milliseconds."""
+    return value.to_bytes(6, "big")
+
+
+def timed(m: Message) -> bytes:
+    """Delay, due, expires in, expires; empty if there is none of them."""
+    if m.delay_ms or m.due_ms or m.expires_in_ms or m.expires_ms:
+        return ms(m.delay_ms) + ms(m.due_ms) + ms(m.expires_in_ms) + ms(m.expires_ms)
+    return b""
+
+
+def _special(m: Message) -> int:
+    return (
+        (EXPIRES if m.expires_in_ms or m.expires_ms else 0)
+        | (ALONE if m.prefetch == 1 else 0)
+        | (DELAYED if m.delay_ms or m.due_ms else 0)
+    )
+
+
+def single_row(m: Message) -> bytes:
+    """Pack a task called alone."""
+    special = _special(m)
+    queue = m.queue.encode()
+    extra = b""
+    if m.result_ttl_ms != _DAY or m.failed_ttl_ms != 30 * _DAY:
+        special |= TTLS
+        extra = ms(m.result_ttl_ms) + ms(m.failed_ttl_ms)
+    off = 9 + len(queue) + len(extra)
+    head = _SINGLE.pack(off, special, m.max_losses, m.priority, len(queue))
+    return b"%b%b%b%b" % (head, queue, extra, encode_message(m))
+
+
+def _ranges(ranges: Ranges) -> bytes:
+    return b"".join(_RANGE.pack(*r) for r in ranges)
+
+
+def node_row(row: NodeRow) -> bytes:
+    """Pack a node of a plan."""
+    m = row.message
+    special = _special(m) if m else 0
+    queue = m.queue.encode() if m else b""
+    name = row.name.encode()
+    tail = b""
+    if _odd(row):
+        special |= RULED
+        tail = _RULE.pack(*row.rule)
+    if m:
+        tail += timed(m)
+    parts = [_ranges(x) for x in (row.children, row.reads, row.entries, row.parents)]
+    body = b"".join([*parts, row.value, name, queue, tail])
+    head = _NODE.pack(
+        _NODE.size + len(body), special, row.kind, row.bits & 0xFF, row.phase,
+        m.max_losses if m else 0, m.priority if m else 0, row.owner, row.inner,
+        *(len(p) // 8 for p in parts), len(row.value), len(name), len(queue),
+    )  # fmt: skip
+    return head + body + (encode_message(m) if m else b"")
+
+
+def _parents(row: NodeRow) -> int:
+    return sum(n for _, n in row.parents)
+
+
+def _odd(row: NodeRow) -> bool:
+    n = _parents(row)
+    return row.rule != (n, 0, n, 0, 0)
+
+
+class Lanes:
+    """The queues and priorities of a run's nodes, numbered; 255 stands for "see the row"."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], int] = {}
+
+    def number(self, m: Message) -> int:
+        """Give the number of a message's queue and priority."""
+        return min(self._known.setdefault((m.queue, m.priority), len(self._known)), 255)
+
+    def pack(self) -> bytes:
+        """Give the table as the scripts read it."""
+        out = [struct.pack(">Bh", len(q.encode()), p) + q.encode() for q, p in self._known]
+        return b"".join(out[:255])
+
+
+def record(row: NodeRow, lanes: Lanes) -> bytes:
+    """Pack what changes of a node, as it is before the run starts."""
+    flags = ODD if _odd(row) else 0
+    if row.kind == Kind.EXPANSION:
+        flags |= EXPANSION
+    elif row.kind == Kind.JOIN:
+        flags |= JOIN
+    elif row.message and timed(row.message):
+        flags |= TIMED
+    lane = lanes.number(row.message) if row.message else 0
+    return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0)
+
+
+def run_head(plan: Plan) -> bytes:
+    """Pack what a run keeps of itself, behind the time of its creation."""
+    return b"%b%b%b%b" % (
+        ms(plan.result_ttl_ms), ms(plan.failed_ttl_ms), len(plan.rows).to_bytes(4, "big"),
+        plan.name.encode(),
+    )  # fmt: skip
+
+
+def read_run(raw: bytes) -> tuple[int, int, str]:
+    """Read a run's creation (ms), its number of nodes with the root, and its name."""
+    return (
+        int.from_bytes(raw[:6], "big"), int.from_bytes(raw[18:22], "big"), raw[22:].decode(),
+    )  # fmt: skip
+
+
+class NodeHead:
+    """A node's row without its message, read."""
+
+    __slots__ = ("bits", "children", "entries", "inner", "kind", "name", "owner", "parents",
+                 "reads", "rule", "value")  # fmt: skip
+
+    def __init__(self, raw: bytes) -> None:
+        (off, special, self.kind, self.bits, _, _, _, self.owner, self.inner, *counts,
+         n_value, n_name, _) = _NODE.unpack_from(raw)  # fmt: skip
+        at = _NODE.size
+        found = []
+        for n in counts:
+            found.append(tuple(_RANGE.iter_unpack(raw[at : at + 8 * n])))
+            at += 8 * n
+        self.children, self.reads, self.entries, self.parents = found
+        self.value = raw[at : at + n_value]
+        at += n_value
+        self.name = raw[at : at + n_name].decode("utf-8", "replace")
+        self.rule = None
+        if special & RULED:
+            last = off - (24 if special & (EXPIRES | DELAYED) else 0)
+            self.rule = _RULE.unpack_from(raw, last - _RULE.size)
+
+
+def message_of(row: bytes) -> bytes:
+    """Take the encoded message out of a row."""
+    return row[int.from_bytes(row[:4], "big") :]
+
+
+def read_deliveries(
+    ids: Sequence[bytes], rows: Sequence[bytes], more: Sequence[Sequence[object]]
+) -> list[Delivery]:
+    """Read what a script hands out."""
+    out = [
+        Delivery(id, 1, 0, 0, row[int.from_bytes(row[:4], "big") :])
+        for id, row in zip(ids, rows, strict=True)
+    ]
+    for place, delivery, attempt, losses, complete, flat in more:
+        old = out[place - 1]  # type: ignore[operator]
+        values = dict(zip(flat[::2], flat[1::2], strict=True))  # type: ignore[index]
+        out[place - 1] = Delivery(  # type: ignore[operator]
+            old.id,
+            delivery,
+            attempt,
+            losses,
+            old.body,
+            values,
+            complete == 1,  # type: ignore[arg-type]
+        )
+    return out
+
+
+_encode_info = msgspec.msgpack.Encoder().encode
+_decode_info = msgspec.msgpack.Decoder(SessionInfo).decode
+
+
+def session_row(info: SessionInfo) -> bytes:
+    """Pack what a session says of itself; over 64 bytes, which makes its hash a real table."""
+    host = info.host.encode()[:255]
+    pid = (info.pid & NO_NODE).to_bytes(4, "big")
+    raw = _encode_info(info)
+    raw = pid + len(host).to_bytes(2, "big") + host + len(raw).to_bytes(4, "big") + raw
+    return raw.ljust(80, b"\0")
+
+
+def read_info(id: str, raw: bytes | None) -> SessionInfo:
+    """Read what a session says of itself; only its name where it said nothing."""
+    if not raw or not raw.strip(b"\0"):
+        return SessionInfo(id=id)
+    at = 6 + int.from_bytes(raw[4:6], "big")
+    size = int.from_bytes(raw[at : at + 4], "big")
+    return _decode_info(raw[at + 4 : at + 4 + size])
+
+
+def read_losses(raw: bytes) -> Iterator[Loss]:
+    """Read the workers that a message lost."""
+    at = 0
+    while at < len(raw):
+        delivery = int.from_bytes(raw[at : at + 4], "big")
+        when = int.from_bytes(raw[at + 4 : at + 10], "big")
+        s, w, r = struct.unpack_from(">HHH", raw, at + 10)
+        at += 16
+        session, who, reason = (
+            raw[at : at + s],
+            raw[at + s : at + s + w],
+            raw[at + s + w : at + s + w + r],
+        )
+        at += s + w + r
+        yield Loss(
+            session.decode(), who[6:].decode("utf-8", "replace"), int.from_bytes(who[:4], "big"),
+            delivery, when, reason.decode("utf-8", "replace"),
+        )  # fmt: skip
+
+
+def read_dead(id: bytes, raw: bytes) -> tuple[int, DeadLetter]:
+    """Read a dead letter, and until when it is kept."""
+    at_ms, till = int.from_bytes(raw[:6], "big"), int.from_bytes(raw[6:12], "big")
+    n_reason, n_losses = struct.unpack_from(">HI", raw, 12)
+    at = 18 + n_reason
+    reason = raw[18:at].decode("utf-8", "replace")
+    losses = list(read_losses(raw[at : at + n_losses]))
+    return till, DeadLetter(id, reason, at_ms, raw[at + n_losses :], losses)

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: MIT
+"""A store on a Redis or Valkey server: each transition is one script (see ``lua/``)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from flowq.clock import SYSTEM_CLOCK, Clock
+from flowq.errors import StoreError, StoreUnavailable, StoreVersionError
+from flowq.message import Delivery, Message, id_text
+from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
+from flowq.plan import Plan
+from flowq.policy import check_name
+from flowq.states import State
+from flowq.storage.base import (
+    LAYOUT, REPLY_BYTES, SUBMIT_PAGE, SessionId, SessionInfo, Step, Swept, Verdict,
+)  # fmt: skip
+from flowq.storage.redis import rows, scripts
+from flowq.storage.redis.connection import Connections, Waker, parse_url
+from flowq.storage.redis.keys import prefix, route
+from flowq.storage.redis.reading import Reading
+
+__all__ = ["RedisStore"]
+
+log = logging.getLogger("flowq.storage.redis")
+
+_VERDICT: dict[int, Verdict] = {ord("s"): "settled", ord("r"): "repeated", ord("x"): "stale"}
+_REPLY = b"%d" % REPLY_BYTES
+_ENQUEUE_PAGE = 1_000
+_KINDS: dict[type, bytes] = {
+    Done: b"\0", Failed: b"\2", Skipped: b"\3", Cancelled: b"\4", GiveBack: b"\5", Unknown: b"\6",
+}  # fmt: skip
+
+
+def _frame(arg: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(arg), arg)
+
+
+class RedisStore(Reading):
+    """A store on a Redis server from 7.0 on, or any Valkey; see `flowq.storage.base.Store`.
+
+    Parameters
+    ----------
+    url : str
+        ``redis://``, ``rediss://`` or ``unix://``. Of flowq's own: ``?timeout=`` (seconds to wait
+        for an answer, 10) and ``?eviction=warn`` (only warn of a server that may drop keys).
+    name : str
+        The app's name: all keys begin with ``{name}:``.
+    clock : Clock
+        For tests; the time is the server's otherwise.
+    """
+
+    shares_processes = True
+
+    def __init__(self, url: str, *, name: str = "flowq", clock: Clock = SYSTEM_CLOCK) -> None:
+        check_name(name, "the app's name")
+        real, self.url, options = parse_url(url)
+        self.name = name
+        self._clock = clock
+        self._key = prefix(name)
+        self._route = _frame(route(name))
+        self._refuse_eviction = options.get("eviction") != "warn"
+        self._wire = Connections(real, float(options.get("timeout", "10")), self._greet)
+        self._lock = threading.Lock()
+        self._wakers: set[Waker] = set()
+        self._sessions: dict[SessionId, None] = {}
+        self._local = threading.local()
+        self._scripts = {n: scripts.load(n) for n in scripts.NAMES}
+
+    @classmethod
+    def from_url(cls, url: str, *, name: str = "flowq", clock: Clock = SYSTEM_CLOCK) -> RedisStore:
+        """Open the store of a URL; nothing is connected before it is first used."""
+        return cls(url, name=name, clock=clock)
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self.url} {self.name}>"
+
+    # --- asking the server ----------------------------------------------------------------------
+
+    def _run(self, script: str, *args: bytes, again: bool = True) -> Any:
+        framed = [self._route, _frame(b"%d" % self._clock.fixed_ms()), *map(_frame, args)]
+        return self._wire.run(self._scripts[script], framed, len(framed), again=again)
+
+    def _now(self) -> int:
+        fixed = self._clock.fixed_ms()
+        if fixed:
+            return fixed
+        seconds, micros = self._wire.ask(b"TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def _greet(self, ask: Any) -> None:
+        """Look at a server before it is used: its version, what it may drop, the layout."""
+        info = {}
+        for line in ask(b"INFO").decode("utf-8", "replace").splitlines():
+            field, colon, value = line.partition(":")
+            if colon:
+                info[field] = value
+        version = info.get("redis_version", "0")
+        if info.get("server_name") != "valkey" and int(version.split(".")[0] or 0) < 7:
+            raise StoreVersionError(
+                f"the server at {self.url} is Redis {version}; flowq needs 7.0 or newer, or Valkey"
+            )
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and info.get("maxmemory", "0") != "0":
+            text = (
+                f"the server at {self.url} drops keys when its memory is full "
+                f"(maxmemory-policy {policy}), so tasks would vanish; set it to noeviction"
+            )
+            if self._refuse_eviction:
+                raise StoreError(f"{text}, or add ?eviction=warn to the URL")
+            log.warning(text)
+        key = self._key + b"layout"
+        found = ask(b"GET", key)
+        if found is None:
+            ask(b"SET", key, b"%d" % LAYOUT, b"NX")
+            found = ask(b"GET", key)
+        if found != b"%d" % LAYOUT:
+            raise StoreVersionError(
+                f"the store {self.name!r} at {self.url} has layout "
+                f"{(found or b'?').decode('utf-8', 'replace')}, this flowq knows {LAYOUT}; "
+                "use the version of flowq that made it, or another name"
+            )
+
+    def _drive(self, left: int) -> None:
+        """Move the pages on that a call of ours left; any worker's step would."""
+        while left > 0:
+            left = self._run("page")
+
+    # --- what changes ---------------------------------------------------------------------------
+
+    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+        """Take tasks called alone; see `Store.enqueue`."""
+        if not messages:
+            return []
+        args = [b"%d" % len(messages)]
+        for m in messages:
+            args += (m.id, rows.single_row(m), rows.timed(m))
+        return [x == 49 for x in self._run("enqueue", *args)]
+
+    def submit(self, plan: Plan) -> bool:
+        """Start a run, in pages where it is large; see `Store.submit`."""
+        total = len(plan.rows)
+        lanes = rows.Lanes()
+        records = [rows.record(row, lanes) for row in plan.rows]
+        head, table = rows.run_head(plan), lanes.pack()
+        for first in range(0, total, SUBMIT_PAGE):
+            page = plan.rows[first : first + SUBMIT_PAGE]
+            args = [
+                plan.id, b"%d" % first, b"%d" % len(page), b"%d" % total, head, table,
+                b"".join(records[first : first + SUBMIT_PAGE]),
+            ]  # fmt: skip
+            for index, row in enumerate(page, first):
+                args += (index.to_bytes(4, "big"), rows.node_row(row))
+            answer = self._run("submit", *args)
+            if answer == b"known":
+                return False
+            if answer == b"lost":
+                raise StoreUnavailable(
+                    f"run {id_text(plan.id)} is being submitted by another process too; "
+                    "submit it again"
+                )
+        self._drive(int(answer))
+        return True
+
+    def step(
+        self,
+        session: SessionId,
+        outcomes: Sequence[Outcome] = (),
+        *,
+        want: int = 0,
+        queues: Sequence[str] = ("default",),
+        lease_ms: int = 30_000,
+        bound_ms: int = 0,
+    ) -> Step:
+        """Settle and hand out; see `Store.step`."""
+        self._sessions[session] = None
+        served = list(dict.fromkeys(queues))
+        args = [
+            b"%d" % self._clock.fixed_ms(), session.encode(), b"%d" % lease_ms, b"%d" % want,
+            _REPLY, b"%d" % len(outcomes), b"%d" % len(served), *(q.encode() for q in served), b"b",
+        ]  # fmt: skip
+        framed = [self._route, *map(_frame, args)]
+        if outcomes:
+            metas, datas = [], []
+            for o in outcomes:
+                framed.append(b"$%d\r\n%b\r\n" % (len(o.id), o.id))
+                if type(o) is Done:
+                    metas.append(b"$5\r\n%b\0\r\n" % o.delivery.to_bytes(4, "big"))
+                    datas.append(b"$%d\r\n%b\r\n" % (len(o.cell), o.cell))
+                else:
+                    meta, data = _other(o)
+                    metas.append(b"$5\r\n%b\r\n" % meta)
+                    datas.append(_frame(data))
+            framed += metas
+            framed += datas
+        answer = self._wire.run(self._scripts["step"], framed, len(framed), again=False)
+        verdicts, ready, alone, next_ms, stops, ids, bodies, more = answer
+        return Step(
+            [_VERDICT[v] for v in verdicts],
+            rows.read_deliveries(ids, bodies, more) if ids else [],
+            ready,
+            alone == 1,
+            None if next_ms < 0 else next_ms,
+            stops,
+        )
+
+    def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:
+        """Register a session; see `Store.open_session`."""
+        self._sessions[info.id] = None
+        self._run("open", info.id.encode(), b"%d" % lease_ms, rows.session_row(info))
+
+    def renew(
+        self, sessions: Sequence[SessionId], *, lease_ms: int = 30_000, period_ms: int = 10_000
+    ) -> list[list[bytes] | None]:
+        """Push back deadlines; see `Store.renew`."""
+        answer = self._run(
+            "renew", b"%d" % lease_ms, b"%d" % period_ms, *(s.encode() for s in sessions)
+        )
+        for session in sessions:
+            self._sessions[session] = None
+        return [None if isinstance(x, int) else x for x in answer]
+
+    def held(self, session: SessionId) -> list[Delivery]:
+        """Read back what a session holds; see `Store.held`."""
+        ids, bodies, more = self._run("held", session.encode(), _REPLY)
+        return rows.read_deliveries(ids, bodies, more)
+
+    def release(self, session: SessionId, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
+        """End a session; see `Store.release`."""
+        self._sessions.pop(session, None)
+        n, left = self._run("release", session.encode(), reason.encode()[:1000], *lost)
+        self._drive(left)
+        return int(n)
+
+    def cancel(self, ids: Sequence[bytes]) -> list[State | None]:
+        """Stop tasks or nodes; see `Store.cancel`."""
+        if not ids:
+            return []
+        *_, left = self._run("cancel", *ids)
+        self._drive(left)
+        return [None if x is None else x.state for x in self.look(ids, cells=False)]
+
+    def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
+        """Let an unstarted task become due at another time; see `Store.reschedule`."""
+        self._run("reschedule", id, b"%d" % delay_ms, b"%d" % due_ms)
+        found = self.look([id], cells=False)[0]
+        return None if found is None else found.state
+
+    def sweep(self, *, limit: int = 1_000) -> Swept:
+        """Do a bounded part of the housekeeping; see `Store.sweep`."""
+        expired, continued, more = self._run("sweep", b"%d" % limit)
+        return Swept(expired, continued, more == 1)
+
+    # --- what waits -----------------------------------------------------------------------------
+
+    def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:
+        """Sleep until work may be there; see `Store.wait_ready`."""
+        waker = Waker()
+        with self._lock:
+            self._wakers.add(waker)
+        try:
+            keys = [self._key + b"y:" + s.encode() for s in list(self._sessions)]
+            keys += [self._key + b"k:" + q.encode() for q in dict.fromkeys(queues)]
+            if not keys:
+                keys = [self._key + b"k:"]
+            return self._wire.block([b"BZPOPMIN", *keys], timeout, waker) is not None
+        finally:
+            with self._lock:
+                self._wakers.discard(waker)
+            waker.close()
+
+    def wake(self) -> None:
+        """Let every `wait_ready` of this object return now."""
+        with self._lock:
+            for waker in self._wakers:
+                waker.wake()
+
+    def wait_ended(self, ids: Sequence[bytes], *, timeout: float) -> bool:
+        """Sleep until one of these may have ended; see `Store.wait_ended`."""
+        local = self._local
+        if getattr(local, "pid", 0) != os.getpid():
+            local.pid, local.token = os.getpid(), secrets.token_bytes(16)
+        token: bytes = local.token
+        if self._run("wait", token, b"1", *ids):
+            return True
+        until = time.monotonic() + timeout
+        try:
+            return (
+                self._wire.block(
+                    [b"BLPOP", self._key + b"a:" + token], max(0.0, until - time.monotonic())
+                )
+                is not None
+            )
+        finally:
+            self._forget(token, ids)
+
+    def _forget(self, token: bytes, ids: Sequence[bytes]) -> None:
+        try:
+            self._run("wait", token, b"0", *ids)
+        except StoreUnavailable:
+            log.debug("a note of who waits was left: the server is away")
+
+    def close(self) -> None:
+        """Close connections; the next use opens new ones."""
+        self.wake()
+        self._wire.close()
+
+
+def _other(o: Outcome) -> tuple[bytes, bytes]:
+    """Give delivery and kind, and the data, of an outcome (``lua/_settle.lua``)."""
+    delivery = o.delivery.to_bytes(4, "big")
+    if isinstance(o, RetryAt):
+        return delivery + b"\1", b"%d" % o.delay_ms
+    if isinstance(o, GiveBack):
+        return delivery + b"\5", b""
+    if isinstance(o, Failed) and o.dead:
+        reason = o.dead.encode()[:1000]
+        return delivery + b"\7", len(reason).to_bytes(2, "big") + reason + o.cell
+    return delivery + _KINDS[type(o)], o.cell
