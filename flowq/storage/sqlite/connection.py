@@ -179,6 +179,10 @@ class Database:
                 os.close(self._lock_file)
                 self._lock_file = -1
 
+    def __del__(self) -> None:
+        if getattr(self, "_pid", None) == os.getpid():
+            self.close()
+
     # --- open -----------------------------------------------------------------------------------
 
     def _open(self) -> Link:

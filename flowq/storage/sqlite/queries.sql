@@ -57,8 +57,6 @@ SELECT state, flags, delivery FROM message WHERE uuid = ?
 SELECT m.state, m.flags, m.delivery FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND m.run = r.id
 -- name: end
 UPDATE message SET state = ?, flags = ?, forget_ms = ?, session = NULL, expires_ms = NULL, cell = ? WHERE id = ?
--- name: end_child
-UPDATE message SET state = ?, succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culprit = ?, cell = ? WHERE id = ?
 -- name: count_child
 UPDATE message SET succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culprit = ? WHERE id = ?
 -- name: start_child

@@ -111,6 +111,8 @@ CREATE TABLE walk(              -- ends whose edges are not all counted yet
     position INTEGER NOT NULL   -- how many edges are counted
 );
 
+CREATE INDEX walk_node ON walk(node);
+
 CREATE TABLE loss(
     message INTEGER NOT NULL,
     number INTEGER NOT NULL,

@@ -30,6 +30,8 @@ BACKSTOP: Final = 1.0
 """Seconds between two looks at the version of the file."""
 LONGEST_HINT: Final = 60_000
 """Bytes of ids that one hint carries; more than that only says: look."""
+MANY: Final = 5
+"""Hints in a row after which one looks; a socket of Linux holds 10 and loses the rest."""
 ANY: Final = "any"
 
 Look = Callable[[bool], bool]
@@ -166,19 +168,22 @@ class FileWakes:
 
     def _send(self, name: str, hint: bytes) -> bool:
         """Send a hint; False if nobody listens there (any more)."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, self._address(name) as where:
-            out.setblocking(False)
-            try:
+        try:
+            with (
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out,
+                self._address(name) as where,
+            ):
+                out.setblocking(False)
                 out.sendto(hint, where)
-            except BlockingIOError:
-                return True  # it has hints enough, and will look anyway
-            except ConnectionRefusedError:  # its process was killed
-                with contextlib.suppress(OSError):
-                    os.unlink(self._folder / name)
-                return False
-            except OSError:
-                return False
-            return True
+        except BlockingIOError:
+            return True  # it has hints enough, and will look anyway
+        except ConnectionRefusedError:  # its process was killed
+            with contextlib.suppress(OSError):
+                os.unlink(self._folder / name)
+            return False
+        except OSError:  # it has just stopped waiting; or we have no more file handles
+            return False
+        return True
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -213,9 +218,13 @@ class FileWakes:
                     time.sleep(min(left, pause))
                     pause = min(pause * 1.5, 0.02)
                 elif select.select([listener], [], [], min(left, BACKSTOP))[0]:
-                    if concerns(listener.recv(2 * LONGEST_HINT)):
+                    hints = _drain(listener)
+                    if any(map(concerns, hints)):
                         return True
-                    continue
+                    # A full socket may have lost the very hint that we wait for.
+                    if len(hints) < MANY or not look(False):
+                        continue
+                    return True
                 now = self._version()
                 if now != seen:
                     seen = now
@@ -234,6 +243,7 @@ class FileWakes:
                 os.makedirs(self._folder, mode=0o700, exist_ok=True)
                 with self._address(name) as where:
                     listener.bind(where)
+                listener.setblocking(False)
             except OSError:  # a file system without sockets, a folder that may not be written
                 yield None
                 return
@@ -258,6 +268,15 @@ class FileWakes:
 
     def close(self) -> None:
         """Nothing to do: each wait removes what it made."""
+
+
+def _drain(listener: socket.socket) -> list[bytes]:
+    """Read every hint that is there."""
+    hints = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            hints.append(listener.recv(2 * LONGEST_HINT))
+    return hints
 
 
 def _pack(ids: list[bytes]) -> bytes:
