@@ -62,12 +62,13 @@ class Run(ValueHandle[T]):
                 return (self._id,)
             left = []
             for id, look in zip(wanted, looks[1:], strict=True):
-                if look is not None and look.state.final:
-                    if look.state is not State.SUCCESS:
-                        found.append(one_value(self._app, id, look))
-                        return ()
-                else:
+                if look is None:
+                    self._missing(id)
+                if not look.state.final:
                     left.append(id)
+                elif look.state is not State.SUCCESS:
+                    found.append(one_value(self._app, id, look))
+                    return ()
             if left:
                 return left
             # All that the value names is there, and other nodes still run. If one of them failed
