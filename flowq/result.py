@@ -182,6 +182,8 @@ class Result(ValueHandle[R]):
         bool
             Whether it is stopped or being stopped; False if it had ended before.
         """
+        if (run := self._as_run()) is not None:
+            return run.cancel()
         state = self._app.store.cancel((self._id,))[0]
         if state is None:
             self._missing()
@@ -208,16 +210,20 @@ class Result(ValueHandle[R]):
 
     def progress(self) -> Progress:
         """Say how far it is."""
+        if (run := self._as_run()) is not None:
+            return run.progress()
         state = self._look(cells=False).state
         failed = state in (State.FAILED, State.BLOCKED)
         return Progress(int(state.final), 1, int(failed), int(state is State.RUNNING))
 
     def why(self) -> str:
         """Say in words why it stands where it stands."""
-        look = self._look()
+        if (run := self._as_run()) is not None:
+            return run.why()
         if len(self._id) > 16:
-            run, index = split_node(self._id)
-            return Run[Any](self._app, run).why(index)
+            id, index = split_node(self._id)
+            return Run[Any](self._app, id).why(index)
+        look = self._look()
         text = f"{self!r}: {look.state.label}"
         if look.state is State.SCHEDULED:
             return f"{text}, due at {moment(look.due_ms)}; {look.attempt} attempts have failed"
@@ -229,6 +235,12 @@ class Result(ValueHandle[R]):
             said = getattr(gone, "message", "") or getattr(gone, "reason", "")
             return f"{text}, {said}" if said else text
         return text
+
+    def _as_run(self) -> Run[Any] | None:
+        """The run, if the id is that of one: any id opens as any handle."""
+        if self._message is not None or len(self._id) > 16 or not self._look(cells=False).run:
+            return None
+        return Run(self._app, self._id)
 
     def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
         def waiting() -> Sequence[bytes]:

@@ -249,7 +249,7 @@ def raise_for(value: Failure | Skipped | Cancelled | Pending) -> FlowqError:
     """Give the error that a caller sees for what stands in place of a value."""
     if isinstance(value, Failure):
         return WorkerLost(value) if value.reason == "lost" else TaskError(value)
-    who = value.node or value.task or value.id
+    who = value.node or value.task or f"run {value.id.removesuffix(':0')}"
     reason = getattr(value, "reason", "")
     because = f": {reason}" if reason else ""
     if isinstance(value, Cancelled):

@@ -18,6 +18,8 @@ from flowq import (
     ResultMissing,
     ResultTimeout,
     RunCancelled,
+    Skip,
+    Skipped,
     TaskError,
     group,
 )
@@ -295,3 +297,49 @@ def test_a_run_of_more_nodes_than_a_page_is_listed_and_cancelled_whole(
     assert run.result("n1200").state == "queued"
     run.cancel()
     assert run.state == "cancelled"
+
+
+def test_a_run_opens_as_a_result_too(add: Any, hand: Hand, q: FlowQ) -> None:
+    run = (add.s(1) | add.s(10)).start()
+    r = q.result(run.id)
+    assert (r.get(), r.state, str(r.progress()), r.why()) == (
+        None,
+        "running",
+        "0 of 2 done",
+        run.why(),
+    )
+
+    hand.work(1)
+    assert r.cancel()
+
+    assert r.state == run.state == "cancelled"
+
+
+def test_a_skip_above_leaves_no_value_and_says_why(q: FlowQ, add: Any, hand: Hand) -> None:
+    @q.task(name="skip")
+    def skip() -> int:
+        raise Skip("nothing new")
+
+    run = (skip.s() | add.s()).start()
+    hand.work()
+
+    assert run.state == "skipped"
+    with pytest.raises(NotProduced, match=r"^run .* was skipped"):
+        run.get(timeout=5)
+    with pytest.raises(NotProduced, match="nothing new"):
+        run.result("skip").get()
+
+
+def test_a_skipped_member_leaves_the_list_of_a_map(q: FlowQ, hand: Hand) -> None:
+    @q.task(name="odd")
+    def odd(n: int) -> int:
+        if n % 2 == 0:
+            raise Skip("even")
+        return n
+
+    rg = odd.map(range(5))
+    hand.work()
+
+    assert (rg.get(timeout=5), rg.state) == ([1, 3], "success")
+    assert [type(f) for f in rg.failures()] == [Skipped] * 3
+    assert len(rg) == 5
