@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Body",
+    "Element",
     "Graph",
     "Node",
     "Params",
     "Take",
     "check_call",
+    "is_plain_map",
     "kind_text",
     "leaves",
     "misfit",
     "params_of",
-    "spreads",
-    "with_element",
 ]
 
 # --- what a task takes ---------------------------------------------------------------------------
@@ -195,15 +195,11 @@ class Node:
     dynamic : bool
         For a map: whether nodes stand among its elements.
     unpack : bool or None
-        For a map, and the task that takes its elements: whether they become arguments; None if
-        as fits the task.
-    element : int or None
-        For a task that takes a map's element: at which position.
-    spread : bool
-        Whether an element that is a tuple fills several parameters.
-    widths : set of int
-        How many arguments its elements fill. If that is the same for all, `args` has their
-        places; else they follow `args`.
+        For a map: whether its elements become arguments; None if as fits the task.
+    item : tuple of int and object
+        For a map: the place and the element of the item that is being lowered.
+    elements : list of Element
+        For a task: the elements of maps that it takes, with their positions.
     parents, children : list of Node
         Counted neighbours in the same body, each once; filled by `Graph`.
     reads : list of Node
@@ -222,9 +218,10 @@ class Node:
         "children",
         "dynamic",
         "edges",
-        "element",
+        "elements",
         "index",
         "inner",
+        "item",
         "items",
         "kind",
         "kwargs",
@@ -237,9 +234,7 @@ class Node:
         "reads",
         "rule",
         "spec",
-        "spread",
         "unpack",
-        "widths",
     )
 
     def __init__(
@@ -259,7 +254,7 @@ class Node:
         self.spec = spec
         self.args = list(args)
         self.kwargs = dict(kwargs) if kwargs else {}
-        self.options: Mapping[str, Any] = options or {}
+        self.options: Mapping[str, Any] = options or _NO_OPTIONS
         self.label: str | None = self.options.get("name")
         self.edges: dict[int | str, Any] = {}
         self.order: list[Any] = []
@@ -268,9 +263,8 @@ class Node:
         self.items: list[Any] | None = None
         self.dynamic = False
         self.unpack: bool | None = None
-        self.element: int | None = None
-        self.spread = False
-        self.widths: Collection[int] = ()
+        self.elements: list[Element] = []
+        self.item: tuple[int, Any] = (-1, None)
         self.parents: list[Node] = []
         self.children: list[Node] = []
         self.reads: list[Node] = []
@@ -296,6 +290,7 @@ class Node:
 
 
 _ALWAYS: Final = Rule(0, 0, 0, 0, 0)
+_NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
 class Take:
@@ -306,6 +301,39 @@ class Take:
     def __init__(self, node: Node, path: tuple[int | str, ...]) -> None:
         self.node = node
         self.path = path
+
+
+class Element:
+    """Where a task takes an element of a map.
+
+    Attributes
+    ----------
+    source : Node
+        The map.
+    at : int
+        The position of the first argument that the element fills.
+    spread : bool
+        Whether elements that are tuples fill several parameters; lists too where that is forced.
+    widths : set of int
+        How many arguments the elements fill. If that is the same for all, the task's `args` have
+        their places; else they follow `args`.
+    """
+
+    __slots__ = ("at", "source", "spread", "widths")
+
+    def __init__(self, source: Node) -> None:
+        self.source = source
+        self.at = 0
+        self.spread = False
+        self.widths: set[int] = set()
+
+    def given(self, item: Any) -> Sequence[Any]:
+        """The arguments that one element fills."""
+        kind = type(item)
+        if self.spread and (kind is tuple or (kind is list and self.source.unpack is True)):
+            found: Sequence[Any] = item
+            return found
+        return (item,)
 
 
 def leaves(structure: Any) -> Iterator[Node]:
@@ -480,7 +508,6 @@ class Graph:
         for body in reversed(list(self.bodies())):
             view: networkx.DiGraph[str] = networkx.DiGraph(name=self.name)
             made[body] = view
-            flat = body.owner is not None and body.owner.items is not None
             for node in body.nodes:
                 facts: dict[str, Any] = {
                     "task": node.spec.name if node.spec else "",
@@ -492,8 +519,8 @@ class Graph:
                     facts["graph"] = made[node.inner]
                 if node.items is not None:
                     facts["items"] = len(node.items)
-                if flat and body.owner is self.root and len(body.nodes) == 1:
-                    for i in range(len(body.owner.items or ())):
+                if body is self.root.inner and is_plain_map(self.root):
+                    for i in range(len(self.root.items or ())):
                         view.add_node(f"{self.name}[{i}]", **facts)
                 else:
                     view.add_node(node.name, **facts)
@@ -525,18 +552,12 @@ def parameter_name(node: Node, to: int | str) -> str:
     return f"{names[-1]}[{to - len(names) + 1}]" if names else str(to)
 
 
-def spreads(head: Node, item: Any) -> bool:
-    """Whether an element of a map fills several parameters of the task that takes it."""
-    return head.spread and (type(item) is tuple or (type(item) is list and head.unpack is True))
-
-
-def with_element(head: Node, item: Any) -> list[Any]:
-    """Give the positional arguments of a task with its map's element among them."""
-    at = head.element
-    assert at is not None
-    given = item if spreads(head, item) else (item,)
-    width = len(given) if len(head.widths) == 1 else 0
-    return [*head.args[:at], *given, *head.args[at + width :]]
+def is_plain_map(node: Node) -> bool:
+    """Whether a node is a map each item of which is one task."""
+    if node.items is None or node.inner is None:
+        return False
+    inside = node.inner.nodes
+    return len(inside) == 1 and inside[0].kind is Kind.TASK and inside[0] is node.inner.value
 
 
 def _connect(node: Node) -> None:
@@ -622,6 +643,11 @@ def _name(body: Body) -> None:
     used: set[str] = set()
     for node in body.nodes:
         if node.label is not None:
+            if not node.label or set(node.label) & set("/[]"):
+                raise GraphError(
+                    f"{node.label!r} cannot be the name of a node: / and brackets are for the "
+                    "paths of what is inside"
+                )
             if node.label in used:
                 raise GraphError(f"two nodes are named {node.label!r}; a name is for one node")
             used.add(node.label)

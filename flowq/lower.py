@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from flowq.errors import GraphError, PayloadError, UnknownTask
-from flowq.graph import Body, Graph, Node, Take, check_call, leaves, with_element
+from flowq.errors import GraphError, UnknownTask
+from flowq.graph import Body, Element, Graph, Node, Take, check_call, is_plain_map, leaves
 from flowq.message import (
     NO_NODE,
     Binding,
@@ -29,7 +29,7 @@ from flowq.message import (
 from flowq.message import Mapping as MappingTemplate
 from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges, ranges_of
 from flowq.policy import MAX_PRIORITY, OPTIONS, RetryPolicy
-from flowq.states import Rule, trigger_rule
+from flowq.states import Rule
 from flowq.wiring import Submitter, TaskSpec
 
 __all__ = ["build_message", "lower"]
@@ -37,6 +37,8 @@ __all__ = ["build_message", "lower"]
 _RETRY: Final = RetryPolicy.__struct_fields__
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 MAX_NAME: Final = 200
+_WORD: Final = 1 << 63  # MessagePack's integers
+_SHORT: Final = 100  # characters of a text that the envelope carries; the payload has a limit
 
 
 class Settings:
@@ -165,11 +167,10 @@ class _Lowering:
 
     def plan(self) -> Plan:
         """Make the rows."""
-        root = self._graph.root
-        self._rows = [None] * self._size(root)  # type: ignore[list-item]
-        root.index = 0
+        self._rows = [None] * self._size(self._graph.root)  # type: ignore[list-item]
+        self._graph.root.index = 0
         name = self._graph.name
-        self._emit(root, name)
+        self._emit(name)
         ttl, failed = (
             round(self._options.get(k, OPTIONS[k].default) * 1000)
             for k in ("result_ttl", "failed_ttl")
@@ -196,7 +197,7 @@ class _Lowering:
         inside = self._sizes[node.inner]
         if node.items is None:
             return 1 + inside
-        return 1 + len(node.items) * (1 if _is_plain_map(node) else 1 + inside)
+        return 1 + len(node.items) * (1 if is_plain_map(node) else 1 + inside)
 
     def _forgive(self, body: Body) -> None:
         """Find what the value names, and whose failure does not count (semantics, section 4)."""
@@ -234,82 +235,68 @@ class _Lowering:
 
     # --- rows ------------------------------------------------------------------------------------
 
-    def _emit(self, root: Node, name: str) -> None:
+    def _emit(self, name: str) -> None:
         """Make the rows of the root and of all inside it.
 
         The nodes of a map's body stand for the item that is being made, so one item is finished,
         with all inside it, before the next begins: a stack, not a queue.
         """
-        todo: list[tuple[Any, ...]] = [(self._expansion, root, NO_NODE, "", name, "", None)]
+        root = self._graph.root
+        todo: list[tuple[Any, ...]] = [(self._expansion, root, NO_NODE, "", name, "")]
         while todo:
             step, *args = todo.pop()
             todo.extend(reversed(step(*args)))
 
     def _expansion(
-        self,
-        node: Node,
-        owner: int,
-        path: str,
-        items_path: str,
-        prefix: str,
-        item: Any,
+        self, node: Node, owner: int, path: str, item_path: str, prefix: str
     ) -> list[tuple[Any, ...]]:
         """Make the row of an expansion; gives what is to be made next, in order.
 
-        `items_path` is what names of items begin with, `prefix` what names of inner nodes do.
+        `item_path` is what names of items begin with, `prefix` what names of inner nodes do.
         """
-        body = node.inner
+        body, at = node.inner, node.index
         assert body is not None
-        at = node.index
         if node.items is None:
             self._lay_out(body, at + 1)
-            self._put_expansion(node, owner, path, body)
-            return [(self._body, body, at, prefix, item)]
-        count = len(node.items)
-        first = at + 1
-        self._rows[at] = NodeRow(
-            path,
-            Kind.EXPANSION,
-            owner,
-            node.rule,
-            _ranges(node.parents),
-            _ranges(node.children),
-            entries=((first, count),) if count else (),
-            inner=count,
-            value=encode_template(Items(first, count, True) if count else Seq(())),
-            bits=self._bits(node),
-        )
-        if _is_plain_map(node):
-            self._plain_items(node, body.nodes[0], items_path)
+            self._put(node, owner, path, *_contents(body))
+            return [(self._body, body, at, prefix)]
+        count, first = len(node.items), at + 1
+        value: Template = Items(first, count, True) if count else Seq(())
+        self._put(node, owner, path, ((first, count),) if count else (), count, value)
+        if is_plain_map(node):
+            self._plain_items(node, body.nodes[0], item_path)
             return []
-        inside = self._sizes[body]
+        inside, behind = self._sizes[body], first + count
         return [
-            (self._item, node, i, first + i, first + count + i * inside, f"{items_path}[{i}]")
-            for i in range(count)
+            (self._item, node, i, behind + i * inside, f"{item_path}[{i}]") for i in range(count)
         ]
 
-    def _item(self, node: Node, i: int, at: int, inside: int, path: str) -> list[tuple[Any, ...]]:
+    def _item(self, source: Node, i: int, inside: int, path: str) -> list[tuple[Any, ...]]:
         """Make the row of one item of a map of graphs."""
-        body = node.inner
-        assert body is not None and node.items is not None
+        body, at = source.inner, source.index + 1 + i
+        assert body is not None and source.items is not None
+        source.item = (i, source.items[i])
         self._lay_out(body, inside)
+        entries, inner, value = _contents(body)
         self._rows[at] = NodeRow(
             path,
             Kind.EXPANSION,
-            node.index,
+            source.index,
             _ALONE,
-            entries=_ranges(n for n in body.nodes if not n.parents),
-            inner=len(body.nodes),
-            value=encode_template(_template(body.value, [])),
+            entries=entries,
+            inner=inner,
+            value=encode_template(value),
         )
-        return [(self._body, body, at, f"{path}/", (i, node.items[i]))]
+        return [(self._body, body, at, f"{path}/")]
 
     def _lay_out(self, body: Body, at: int) -> None:
         for node in body.nodes:
             node.index = at
             at += self._size(node)
 
-    def _put_expansion(self, node: Node, owner: int, path: str, body: Body) -> None:
+    def _put(
+        self, node: Node, owner: int, path: str, entries: Ranges, inner: int, value: Template
+    ) -> None:
         self._rows[node.index] = NodeRow(
             path,
             Kind.EXPANSION,
@@ -317,72 +304,52 @@ class _Lowering:
             node.rule,
             _ranges(node.parents),
             _ranges(node.children),
-            entries=_ranges(n for n in body.nodes if not n.parents),
-            inner=len(body.nodes),
-            value=encode_template(_template(body.value, [])),
+            entries=entries,
+            inner=inner,
+            value=encode_template(value),
             bits=self._bits(node),
         )
 
-    def _body(self, body: Body, owner: int, prefix: str, item: Any) -> list[tuple[Any, ...]]:
+    def _body(self, body: Body, owner: int, prefix: str) -> list[tuple[Any, ...]]:
         """Make the rows of the nodes of a body."""
         todo: list[tuple[Any, ...]] = []
+        place = body.owner.item[0] if body.owner is not None and body.owner.items else None
         for node in body.nodes:
-            path = _path(prefix, node)
-            if node.kind is Kind.TASK:
-                self._task(node, owner, path, item)
-            elif node.kind is Kind.JOIN:
+            path = _checked(prefix + node.name)
+            if node.inner is not None:
+                todo.append((self._expansion, node, owner, path, path, f"{path}/"))
+            elif node.kind is Kind.TASK:
+                self._task(node, owner, path, place, self._bits(node))
+            else:
                 self._rows[node.index] = NodeRow(
                     path,
-                    Kind.JOIN,
+                    node.kind,
                     owner,
                     node.rule,
                     _ranges(node.parents),
                     _ranges(node.children),
                     bits=self._bits(node),
                 )
-            else:
-                todo.append((self._expansion, node, owner, path, path, f"{path}/", item))
         return todo
 
     def _bits(self, node: Node) -> int:
         bits = Bits.FORGIVEN if node in self._forgiven else 0
         return bits | (Bits.NAMED if node in self._named else 0)
 
-    def _task(self, node: Node, owner: int, path: str, item: Any) -> None:
+    def _task(self, node: Node, owner: int, path: str, place: int | None, bits: int) -> None:
         """Make the row of a task."""
-        args, edges, index = node.args, node.edges, None
-        if item is not None:
-            index = item[0]
-            if node.element is not None:
-                args, edges = _split_element(node, item[1])
-        self._rows[node.index] = NodeRow(
-            path,
-            Kind.TASK,
-            owner,
-            node.rule,
-            _ranges(node.parents),
-            _ranges(node.children),
-            _ranges(n for value in edges.values() for n in leaves(value)) if edges else (),
-            self._message(node, path, args, edges, index),
-            bits=self._bits(node),
-        )
-
-    def _message(
-        self,
-        node: Node,
-        path: str,
-        args: list[Any],
-        edges: Mapping[int | str, Any],
-        index: int | None,
-    ) -> Message:
-        spec = node.spec
+        spec, args, edges = node.spec, node.args, node.edges
         assert spec is not None
+        if node.elements:
+            args, edges = _with_elements(node)
         settings = self._settings_of(node)
-        bindings: tuple[Binding, ...] = ()
         pool: list[Any] = []
+        bindings: tuple[Binding, ...] = ()
+        reads: Ranges = ()
         if edges:
             bindings = tuple([Binding(to, _template(v, pool)) for to, v in edges.items()])
-        return Message(
+            reads = _ranges(n for value in edges.values() for n in leaves(value))
+        message = Message(
             node_id(self._run, node.index),
             spec.name,
             self._payload(path, spec, args, node.kwargs, pool),
@@ -390,12 +357,24 @@ class _Lowering:
             path,
             bindings,
             settings.policy,
-            index,
+            place,
             settings.prefetch,
+        )
+        self._rows[node.index] = NodeRow(
+            path,
+            Kind.TASK,
+            owner,
+            node.rule,
+            _ranges(node.parents),
+            _ranges(node.children),
+            reads,
+            message,
+            bits=bits,
         )
 
     def _settings_of(self, node: Node) -> Settings:
         assert node.spec is not None
+        # nodes of one signature, and all without options, share the mapping
         key = (node.spec, id(node.options), self._priorities[node])
         found = self._settings.get(key)
         if found is None:
@@ -416,29 +395,36 @@ class _Lowering:
             return self._payloads[key]
         return self._serializer.dumps((tuple(args), kwargs), what)
 
-    def _plain_items(self, owner: Node, node: Node, items_path: str) -> None:
+    def _plain_items(self, source: Node, node: Node, item_path: str) -> None:
         """Make the rows of a map's items where each is one task: the quick way for many."""
-        spec, items, rows = node.spec, owner.items, self._rows
+        spec, items, rows = node.spec, source.items, self._rows
         assert spec is not None and items is not None
+        at, first = source.index, source.index + 1
+        _checked(f"{item_path}[{len(items)}]")
+        if len(node.elements) > 1 or source.dynamic:
+            for i, item in enumerate(items):
+                source.item = (i, item)
+                node.index = first + i
+                self._task(node, at, f"{item_path}[{i}]", i, 0)
+            return
         settings = self._settings_of(node)
-        at, run, name, dumps = owner.index, self._run, spec.name, self._serializer.dumps
+        run, name, dumps = self._run, spec.name, self._serializer.dumps
         pool: list[Any] = []
         bindings = tuple([Binding(to, _template(v, pool)) for to, v in node.edges.items()])
         reads = _ranges(n for value in node.edges.values() for n in leaves(value))
         fields, policy, prefetch = settings.fields, settings.policy, settings.prefetch
-        rule, kwargs, kind = node.rule, node.kwargs, Kind.TASK
+        (element,) = node.elements
+        given, kwargs, rule, kind = element.given, node.kwargs, node.rule, Kind.TASK
+        before = tuple(node.args[: element.at])
+        after = tuple(node.args[element.at + _uniform(element) :])
         for i, item in enumerate(items):
-            path = f"{items_path}[{i}]"
-            index = at + 1 + i
-            if owner.dynamic:
-                node.index = index
-                self._task(node, at, path, (i, item))
-                continue
-            args = tuple(with_element(node, item))
+            path = f"{item_path}[{i}]"
+            args = (*before, *given(item), *after)
             payload = dumps(
                 (args, kwargs, pool) if pool else (args, kwargs),
                 f"arguments of node {path!r} (task {name})",
             )
+            index = first + i
             message = Message(
                 node_id(run, index), name, payload, *fields, path, bindings, policy, i, prefetch
             )
@@ -446,13 +432,6 @@ class _Lowering:
 
 
 # --- pieces --------------------------------------------------------------------------------------
-
-
-def _is_plain_map(node: Node) -> bool:
-    """Whether each item of a map is one task, and so a row of its own without a body."""
-    assert node.inner is not None
-    inner = node.inner.nodes
-    return len(inner) == 1 and inner[0].kind is Kind.TASK and inner[0] is node.inner.value
 
 
 def _needs_some(node: Node) -> bool:
@@ -476,21 +455,36 @@ def _ranges(nodes: Iterable[Node]) -> Ranges:
     return ranges_of([n.index for n in nodes])
 
 
-def _path(prefix: str, node: Node) -> str:
-    path = prefix + node.name
+def _checked(path: str) -> str:
     if len(path) > MAX_NAME:
         raise GraphError(f"the name {path!r} is over {MAX_NAME} characters; give shorter names")
     return path
 
 
-def _split_element(node: Node, item: Any) -> tuple[list[Any], dict[int | str, Any]]:
-    """Give the arguments and edges of one item, whose element may hold nodes."""
-    args, edges = with_element(node, item), dict(node.edges)
-    assert node.element is not None
-    for k in range(node.element, len(args)):
-        if k not in edges and any(True for _ in leaves(args[k])):
-            edges[k] = args[k]
-            args[k] = None
+def _contents(body: Body) -> tuple[Ranges, int, Template]:
+    """Where a body begins, how many nodes it has, and its value."""
+    entries = _ranges(n for n in body.nodes if not n.parents)
+    return entries, len(body.nodes), _template(body.value, [])
+
+
+def _uniform(element: Element) -> int:
+    """How many places an element has among its task's arguments."""
+    if not element.widths:
+        return 1
+    return next(iter(element.widths)) if len(element.widths) == 1 else 0
+
+
+def _with_elements(node: Node) -> tuple[list[Any], dict[int | str, Any]]:
+    """Give the arguments and edges of a task in the item that is being made."""
+    args, edges = list(node.args), dict(node.edges)
+    for element in node.elements:
+        given = element.given(element.source.item[1])
+        args[element.at : element.at + _uniform(element)] = given
+        if element.source.dynamic:
+            for k, value in enumerate(given, element.at):
+                if any(True for _ in leaves(value)):
+                    edges[k] = value
+                    args[k] = None
     return args, edges
 
 
@@ -514,7 +508,12 @@ def _template(value: Any, pool: list[Any]) -> Template:
         return MappingTemplate(
             tuple([(_template(k, pool), _template(v, pool)) for k, v in value.items()])
         )
-    if value is None or kind in (str, bool, float) or (kind is int and abs(value) < 1 << 63):
+    if (
+        value is None
+        or kind in (bool, float)
+        or (kind is int and -_WORD <= value < _WORD)
+        or (kind is str and len(value) <= _SHORT)
+    ):
         return Const(value)
     pool.append(value)
     return Lit(len(pool) - 1)

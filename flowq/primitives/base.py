@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 from flowq.errors import GraphError, NodeUsedAsValue
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowq.primitives.chain import Chain
 
-__all__ = ["Composition", "Item", "NoAttribute", "Reference", "as_part", "group_of"]
+__all__ = ["Composition", "Item", "NoAttribute", "Reference", "as_part", "group_of", "mentions"]
 
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
@@ -159,6 +159,15 @@ def as_part(value: Any) -> Part:
     )
 
 
+def mentions(others: Iterable[Any]) -> Iterator[Part]:
+    """Go through what is referred to, in lists and tuples too."""
+    for x in others:
+        if isinstance(x, list | tuple):
+            yield from mentions(x)
+        else:
+            yield as_part(x)
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -188,15 +197,19 @@ class Item(Reference):
 
     __slots__ = ("_of", "_path")
 
+    _of: Part
+    _path: tuple[int | str, ...]
+
     def __init__(self, of: Part, key: Any) -> None:
         if not isinstance(key, int | str) or isinstance(key, bool):
             raise NodeUsedAsValue(
                 f"{of!r}[{key!r}]: an edge takes one item, by a str or int; slice in a task"
             )
         path: tuple[int | str, ...] = (key,)
+        whole = of
         if isinstance(of, Item):
-            of, path = of._of, (*of._path, key)
-        self._of = of
+            whole, path = of._of, (*of._path, key)
+        self._of = whole
         self._path = path
 
     def __repr__(self) -> str:
@@ -266,10 +279,19 @@ class Composition(Joinable, Generic[R]):
         made._options = {**self._options, **check_options(options, self._place, self._who())}
         return made
 
-    def after(self, *others: Any) -> Self:
-        """Give a copy that begins only when `others` have ended, without taking their values."""
+    def _without(self, names: Iterable[str]) -> Self:
         made = self._copy()
-        made._after = (*self._after, *(as_part(o) for o in others))
+        made._options = {k: v for k, v in self._options.items() if k not in names}
+        return made
+
+    def after(self, *others: Any) -> Self:
+        """Give a copy that begins only when `others` have ended, without taking their values.
+
+        They are references: what is mentioned here runs once, wherever it stands. A list means
+        all that is in it.
+        """
+        made = self._copy()
+        made._after = (*self._after, *mentions(others))
         return made
 
     def _who(self) -> str:

@@ -13,10 +13,11 @@ Nothing here recurses over what users wrote, so a chain of any length can be bui
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from copy import copy
 from typing import Any, Final, Literal, TypeAlias
 
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue
-from flowq.graph import Body, Graph, Node, Take, leaves, misfit, params_of, spreads
+from flowq.graph import Body, Element, Graph, Node, leaves, misfit, params_of
 from flowq.plan import Kind
 from flowq.wiring import TaskSpec
 
@@ -71,7 +72,7 @@ class Part:
             at = at.around
         found = build.floats.get(key)
         if found is None:
-            found = build.floats[key] = build.place(self, build.float(body))
+            found = build.floats[key] = build.place(self, build.floating(body))
         return found
 
 
@@ -145,8 +146,11 @@ class Builder:
         self._bodies.append(node.inner)
         return node, node.inner
 
-    def float(self, context: Body) -> Body:
+    def floating(self, context: Body) -> Body:
         """Make a body for what is only referred to."""
+        if context.owner is None:  # never a line of them, which would take long to walk
+            assert context.context is not None
+            context = context.context
         body = Body(None, context)
         self._bodies.append(body)
         return body
@@ -159,6 +163,8 @@ class Builder:
             while True:
                 if isinstance(made, Fragment):
                     body.places.setdefault(id(part), made)
+                    if body.owner is None:
+                        self.floats.setdefault(id(part), made)
                     if not stack:
                         return made
                     placing, part, body = stack[-1]
@@ -228,6 +234,7 @@ class Builder:
             if inner.owner is not None and has_parts((inner.value,)):
                 inner.value = self._resolve(inner.value, inner, None)
         self._resolve_nodes(done)
+        self._refuse_reaching_in(body)
         for node in self._nodes:
             self._bind(node)
         self._settle(body)
@@ -313,33 +320,62 @@ class Builder:
             return {k: self._resolve(x, body, node) for k, x in value.items()}
         return value
 
+    def _refuse_reaching_in(self, root: Body) -> None:
+        """A reference to what has its place inside an expansion must not make a second node."""
+        if not self.floats:
+            return
+        for body in self._bodies:
+            if body.owner is None or body is root:
+                continue
+            for key in body.places.keys() & self.floats.keys():
+                (inside, *_) = body.places[key].tails
+                raise GraphError(
+                    f"{inside.who} stands inside {body.owner.who}, where nothing outside can "
+                    "reach it; use the value of what is around it"
+                )
+
     # --- pipes and elements ----------------------------------------------------------------------
 
     def _bind(self, node: Node) -> None:
-        """Give a node what is piped into it, and a map's elements their parameters."""
+        """Bind what is piped into a node, elements of maps included, to free parameters.
+
+        An expansion passes it on to where it begins; owners come before what is inside them.
+        """
         inner = node.inner
-        if inner is not None:
-            heads = inner.heads or _entries(inner)
-            if (node.pipes or node.items is not None) and inner.closed:
-                raise GraphError(f"{node.who}: {inner.closed}")
-            for value in node.pipes:
-                if not heads:
-                    raise BindingError(
-                        f"{node.who}: nothing in it takes the value that is piped into it; "
-                        "for order alone write >>"
-                    )
-                for head in heads:
-                    head.pipes.append(value)
-            if node.items is not None:
-                for head in heads:
-                    self._element(node, head)
+        if inner is None:
+            if node.pipes:
+                self._bind_task(node)
             return
-        if not node.pipes:
+        given = list(node.pipes)
+        if node.items is not None:
+            given.insert(0, Element(node))  # bound arguments, the element, then what is piped
+        if not given:
             return
+        if inner.closed:
+            raise GraphError(f"{node.who}: {inner.closed}")
+        heads = inner.heads or _entries(inner)
+        if not heads:
+            raise BindingError(
+                f"{node.who}: nothing in it takes the value that is piped into it; "
+                "for order alone write >>"
+            )
+        for head in heads:
+            for value in given:
+                head.pipes.append(copy(value) if type(value) is Element else value)
+
+    def _bind_task(self, node: Node) -> None:
         assert node.spec is not None
         params = params_of(node.spec)
         names = [*node.kwargs, *(k for k in node.edges if isinstance(k, str))]
         for value in node.pipes:
+            if node.elements and len(node.elements[-1].widths) > 1:
+                raise GraphError(
+                    f"{node.who}: the tuples that it is mapped over differ in length, so it is "
+                    "not known where the next value goes; use tuples of one length"
+                )
+            if type(value) is Element:
+                self._bind_element(node, value, params.room(len(node.args), names))
+                continue
             to = params.free(len(node.args), names)
             if to is None:
                 raise misfit(
@@ -353,40 +389,22 @@ class Builder:
                 names.append(to)
             node.edges[to] = value
 
-    def _element(self, owner: Node, head: Node) -> None:
-        if head.kind is not Kind.TASK or head.spec is None or head.element is not None:
-            raise GraphError(
-                f"{owner.who}: a map of maps, or of a graph with options, is not supported yet; "
-                "map a task or a chain of tasks over the pairs instead"
-            )
-        assert owner.items is not None
-        names = [*head.kwargs, *(k for k in head.edges if isinstance(k, str))]
-        room = params_of(head.spec).room(len(head.args), names)
-        many = owner.unpack
-        head.element = len(head.args)
-        head.unpack = many
-        head.spread = many if many is not None else room > 1
-        widths = set()
-        for i, item in enumerate(owner.items):
-            if spreads(head, item):
-                widths.add(len(item))
-            elif many:
+    def _bind_element(self, node: Node, element: Element, room: float) -> None:
+        source = element.source
+        assert source.items is not None
+        element.at = len(node.args)
+        element.spread = room > 1 if source.unpack is None else source.unpack
+        for i, item in enumerate(source.items):
+            given = element.given(item)
+            if source.unpack and given is not item:
                 raise GraphError(
-                    f"{owner.who}: item {i} is a {type(item).__name__}, not a tuple; "
+                    f"{source.who}: item {i} is a {type(item).__name__}, not a tuple; "
                     "starmap takes tuples of arguments"
                 )
-            else:
-                widths.add(1)
-        head.widths = widths
-        if len(widths) == 1:
-            head.args.extend([None] * next(iter(widths)))
-        elif widths and head.pipes:
-            raise GraphError(
-                f"{owner.who}: its items give {min(widths)} to {max(widths)} arguments, so it is "
-                "not known where the piped value goes; give it by name, or tuples of one length"
-            )
-        elif not widths:
-            head.args.append(None)
+            element.widths.add(len(given))
+        if len(element.widths) < 2:
+            node.args.extend([None] * (next(iter(element.widths)) if source.items else 1))
+        node.elements.append(element)
 
     def _check(self, node: Node) -> None:
         """Check that arguments fit the task."""
@@ -394,7 +412,8 @@ class Builder:
             return
         params = params_of(node.spec)
         names = [*node.kwargs, *(k for k in node.edges if isinstance(k, str))]
-        for more in node.widths if len(node.widths) > 1 else (0,):
+        widths = node.elements[-1].widths if node.elements else ()
+        for more in widths if len(widths) > 1 else (0,):
             count = len(node.args) + more
             if not params.fits(count, names):
                 raise misfit(node.who, node.spec, params.problem(count, names))

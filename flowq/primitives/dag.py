@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from flowq.errors import GraphError
 from flowq.graph import Body, Node
 from flowq.policy import check_options, nearest
-from flowq.primitives.base import Composition, Item, Reference, as_part
+from flowq.primitives.base import Composition, Reference, as_part, mentions
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import inside
 from flowq.primitives.map import Map
@@ -148,7 +147,7 @@ class DAG(Composition[Any]):
 
     def __init__(self, name: str = "dag") -> None:
         super().__init__()
-        self._name = check_options({"name": name}, "flow", "DAG")["name"]
+        self._name: str = check_options({"name": name}, "flow", "DAG")["name"]
         self._entries: dict[str, _Entry] = {}
         self._early: dict[str, _Entry] = {}
         self._returns: Any = None
@@ -163,7 +162,7 @@ class DAG(Composition[Any]):
 
     def after(self, *others: Any) -> DAG:
         """Let it, as a part of another composition, begin after others; gives itself."""
-        self._after = (*self._after, *(as_part(o) for o in others))
+        self._after = (*self._after, *mentions(others))
         return self
 
     def add(

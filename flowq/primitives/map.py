@@ -82,7 +82,7 @@ def _assign(made: Map[Any], options: Mapping[str, Any]) -> None:
             raise GraphError(
                 f"{made!r}: {', '.join(rest)} speak of a task; say it on the signatures inside"
             )
-        made._item = made._item._merged(rest)
+        made._item = made._item._with(options=rest)
 
 
 def map_of(
@@ -121,28 +121,16 @@ def map_of(
         if unpack is not None or options.get("unpack") is not None:
             raise GraphError(f"map of {name}: unpack= and starmap are for one list of tuples")
         unpack = True
-    item: Composition[Any]
-    if isinstance(what, Composition):
-        item = what
-        if kwargs:
-            if not isinstance(item, Signature):
-                raise GraphError(
-                    f"map of {item!r}: keyword arguments are for tasks; bind them in its steps"
-                )
-            item = Signature(item._spec, item._args, {**item._kwargs, **kwargs}, item._options)
-    else:
-        item = Signature(what, (), kwargs)
-    made: Map[R] = Map(item, elements, unpack, {})
-    if isinstance(item, Signature):
-        own = {k: item._options[k] for k in _OF_THE_MAP if k in item._options}
-        if own:  # said on the task, they speak of the map
-            made._options = own
-            made._item = Signature(
-                item._spec,
-                item._args,
-                item._kwargs,
-                {k: v for k, v in item._options.items() if k not in own},
+    item: Any = what if isinstance(what, Composition) else Signature(what)
+    if kwargs:
+        if not isinstance(item, Signature):
+            raise GraphError(
+                f"map of {item!r}: keyword arguments are for tasks; bind them in its steps"
             )
+        item = item._with(kwargs=kwargs)
+    # said on what is mapped, these speak of the map
+    own = {name: item._options[name] for name in _OF_THE_MAP if name in item._options}
+    made: Map[R] = Map(item._without(own) if own else item, elements, unpack, own)
     _assign(made, options)
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowq.graph import Graph, Node, leaves, parameter_name
+from flowq.graph import Graph, Node, is_plain_map, leaves, parameter_name
 from flowq.plan import Kind
 
 __all__ = ["draw"]
@@ -32,7 +32,7 @@ def draw(graph: Graph) -> str:
             continue
         name = graph.name if node is root else node.name
         ids[node] = f"n{len(ids)}"
-        if node.inner is None or _is_one(node):
+        if node.inner is None or is_plain_map(node):
             lines.append(f"{indent}{ids[node]}{_shape(node, name)}")
             continue
         lines.append(f'{indent}subgraph {ids[node]}["{_text(_label(node, name))}"]')
@@ -41,11 +41,6 @@ def draw(graph: Graph) -> str:
     for node in list(ids):
         lines.extend(f"    {line}" for line in _edges(node, ids))
     return "\n".join(lines) + "\n"
-
-
-def _is_one(node: Node) -> bool:
-    """Whether what is inside is a single task, so that no box is needed."""
-    return node.items is not None and node.inner is not None and len(node.inner.nodes) == 1
 
 
 def _label(node: Node, name: str) -> str:
@@ -65,7 +60,7 @@ def _text(label: str) -> str:
 
 def _edges(node: Node, ids: dict[Node, str]) -> Iterator[str]:
     filled: dict[Node, list[str]] = {}
-    reader = node.inner.nodes[0] if node.inner is not None and _is_one(node) else node
+    reader = node.inner.nodes[0] if node.inner is not None and is_plain_map(node) else node
     for to, value in reader.edges.items():
         for leaf in dict.fromkeys(leaves(value)):
             filled.setdefault(leaf, []).append(parameter_name(reader, to))
@@ -79,4 +74,4 @@ def _edges(node: Node, ids: dict[Node, str]) -> Iterator[str]:
 
 def _reads_inside(node: Node, parent: Node) -> bool:
     """Whether a parent is one only since something inside reads it."""
-    return node.inner is not None and not _is_one(node) and parent not in node.order
+    return node.inner is not None and not is_plain_map(node) and parent not in node.order

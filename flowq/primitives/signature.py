@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flowq.graph import Body
 from flowq.lower import build_message
 from flowq.plan import Kind
-from flowq.policy import check_options
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, has_parts
 from flowq.wiring import TaskSpec
@@ -120,10 +119,15 @@ class Signature(Composition[R]):
         message = build_message(self._spec, self._args, self._kwargs, self._options)
         return self._spec.submitter.start_message(message, self._spec, self._args, self._kwargs)
 
-    def _merged(self, options: Mapping[str, Any]) -> Signature[R]:
-        """Itself with checked options added."""
+    def _with(
+        self, *, kwargs: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None
+    ) -> Signature[R]:
+        """A copy with more bound, or with checked options added."""
         made = self._copy()
-        made._options = {**self._options, **options}
+        if kwargs:
+            made._kwargs = {**self._kwargs, **kwargs}
+        if options:
+            made._options = {**self._options, **options}
         return made
 
 
