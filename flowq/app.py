@@ -38,7 +38,7 @@ from flowq.run import Run
 from flowq.serializer import Serializer, open_serializer
 from flowq.settings import DEFAULT_URL, load_settings
 from flowq.storage import Store, open_store
-from flowq.task import Task, import_name
+from flowq.task import MAIN, Task, import_name
 from flowq.wiring import TaskSpec, habit
 
 __all__ = ["FlowQ", "MemoryFlowQ", "RedisFlowQ", "SqliteFlowQ", "app_path"]
@@ -237,7 +237,7 @@ class FlowQ:
             self, func, {**self._defaults, **check_options(options, "task", who)}
         )
         known = self._tasks.get(made.name)
-        if known is not None and getattr(func, "__module__", None) != "__main__":
+        if known is not None and getattr(func, "__module__", None) not in MAIN:
             code = getattr(known.func, "__code__", None)
             where = f" at {code.co_filename}:{code.co_firstlineno}" if code else ""
             raise TaskDefinitionError(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from flowq.current import CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
@@ -22,7 +22,10 @@ from flowq.primitives.signature import Signature
 from flowq.result import Result, ResultGroup
 from flowq.wiring import Submitter, habit
 
-__all__ = ["Options", "Owner", "Task", "import_name", "task_name"]
+__all__ = ["MAIN", "Options", "Owner", "Task", "import_name", "task_name"]
+
+MAIN: Final = ("__main__", "__mp_main__")
+"""Names of the program that was started; the second is its name in children of multiprocessing."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -296,8 +299,8 @@ def task_name(func: Callable[..., Any]) -> str:
 
 
 def import_name(module: str) -> str:
-    """Give the name under which a module is imported elsewhere; only ``__main__`` has another."""
-    if module != "__main__":
+    """Give the name under which a module is imported elsewhere; only the main one has another."""
+    if module not in MAIN:
         return module
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)

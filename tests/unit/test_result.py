@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,9 +38,13 @@ from flowq.storage.base import SessionInfo
 from tests.unit.hand import Hand
 
 
-@pytest.fixture
-def q() -> FlowQ:
-    return FlowQ("results", "memory://")
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def q(request: pytest.FixtureRequest, store_name: str, tmp_path: Path) -> Iterator[FlowQ]:
+    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/q.db?synchronous=normal"}
+    url = urls.get(request.param) or request.getfixturevalue("redis_url")
+    app = FlowQ(store_name, url)
+    yield app
+    app.store.close()
 
 
 @pytest.fixture
@@ -298,7 +303,7 @@ def test_words_of_other_libraries_are_answered_with_ours(divide: Any) -> None:
 def test_why_says_what_is_missing(divide: Any, hand: Hand, q: FlowQ) -> None:
     r = divide(1, 0)
 
-    assert "no worker serves memory://" in r.why()
+    assert f"no worker serves {q.store.url}" in r.why()
     hand.work()
 
     assert "failed, ZeroDivisionError" in r.why()
@@ -319,8 +324,7 @@ def test_who_waits_for_nobody_is_told_once(
 
     told = [x.getMessage() for x in caplog.records if x.levelno == logging.WARNING]
     assert len(told) == 1
-    assert "no worker serves memory://" in told[0]
-    assert "q.consumer()" in told[0]
+    assert f"no worker serves {q.store.url}" in told[0]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,9 +29,13 @@ from flowq.message import id_text, new_id
 from tests.unit.hand import Hand
 
 
-@pytest.fixture
-def q() -> FlowQ:
-    return FlowQ("runs", "memory://")
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def q(request: pytest.FixtureRequest, store_name: str, tmp_path: Path) -> Iterator[FlowQ]:
+    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/q.db?synchronous=normal"}
+    url = urls.get(request.param) or request.getfixturevalue("redis_url")
+    app = FlowQ(store_name, url)
+    yield app
+    app.store.close()
 
 
 @pytest.fixture
