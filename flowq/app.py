@@ -151,6 +151,10 @@ class FlowQ:
         clock: Clock = SYSTEM_CLOCK,
         **task_defaults: Any,
     ) -> None:
+        if "://" in name:
+            raise ConfigError(f"{name!r} is a URL, not the name of an app: FlowQ('name', url)")
+        if url is not None and not isinstance(url, str):
+            raise ConfigError(f"url={url!r} must be text; for a path there is SqliteFlowQ(path=)")
         self.name = check_name(name, "the name of an app:")
         self.clock = clock
         if isinstance(imports, str):
@@ -389,7 +393,7 @@ class FlowQ:
         """Run what is started within at once, in this process and in memory, without a worker.
 
         For tests of code that calls tasks: each start runs all that it leads to before it returns,
-        delays are skipped, and nothing reaches the app's own store.
+        delays are skipped, and nothing reaches the app's own store. Read results within it.
         """
         with self._lock:
             before, told = self._store, self._told

@@ -106,10 +106,12 @@ class Task(Generic[P, R]):
                 "of the characters A-Z a-z 0-9 _ . [ ] : / -"
             )
         self.context: bool = options.get("context", False)
-        self.is_async = inspect.iscoroutinefunction(func)
+        self.is_async = inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
+            getattr(func, "__call__", None)
+        )  # noqa: B004
         self.policy = RetryPolicy.of(options)
         self.parameters = _parameters(func, self.name, self.context)
-        update_wrapper(cast(Any, self), func)
+        update_wrapper(cast(Any, self), func, updated=())
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})
         self._base: Task[P, R] = self
         self._call_options: Mapping[str, Any] = {}

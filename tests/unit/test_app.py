@@ -129,6 +129,8 @@ def test_a_wrong_argument_is_an_error_that_says_what_is_right() -> None:
         ({"delay": 5}, "does not go here"),
         ({"queue": "a b"}, "queue='a b'"),
         ({"name": "a{b"}, "the name of an app"),
+        ({"name": "sqlite:///x.db"}, r"FlowQ\('name', url\)"),
+        ({"url": Path("x.db")}, "SqliteFlowQ"),
         ({"imports": "shop"}, "list of module names"),
         ({"result_ttl": -1}, "negative"),
     ):
