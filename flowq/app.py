@@ -177,7 +177,7 @@ class FlowQ:
         self._url = url
         self._store: Store | None = None
         self._inline: tuple[Store, ...] = ()
-        self._inherited: list[Store] = []
+        self._closing: weakref.finalize[Any, FlowQ] | None = None
         self._told = False
         self._lock = threading.RLock()
         _apps.add(self)
@@ -296,6 +296,8 @@ class FlowQ:
         """Use another store from now on; what is open is closed."""
         with self._lock:
             old, self._store, self._url, self._told = self._store, None, url, False
+            if self._closing is not None:
+                self._closing.detach()
         if old is not None:
             old.close()
 
@@ -307,14 +309,18 @@ class FlowQ:
     def _open(self) -> Store:
         with self._lock:
             if self._store is None:
-                self._store = open_store(self.url, name=self.name, clock=self.clock)
+                store = self._store = open_store(self.url, name=self.name, clock=self.clock)
+                self._closing = weakref.finalize(self, store.close)
+                self._closing.atexit = False
             return self._store
 
     def _forked(self) -> None:
         """In a child: leave the parent's connections alone, and open others when needed."""
         self._lock = threading.RLock()
         # kept, since closing what the parent uses as well could harm the file that both see
-        self._inherited += [s for s in (self._store, *self._inline) if s is not None]
+        _inherited.extend(s for s in (self._store, *self._inline) if s is not None)
+        if self._closing is not None:
+            self._closing.detach()
         self._store = None
         self._inline = ()
 
@@ -578,6 +584,8 @@ def _id(text: str) -> bytes:
 
 
 _apps: weakref.WeakSet[FlowQ] = weakref.WeakSet()
+_inherited: list[Store] = []
+"""Stores of the process that this one was forked from; never used and never closed."""
 
 
 def _after_fork() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
@@ -164,6 +165,22 @@ def test_threads_share_one_store(q: FlowQ) -> None:
         t.join()
 
     assert len({id(s) for s in found}) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no list of open files here")
+def test_an_app_that_is_gone_leaves_no_file_open(tmp_path: Path) -> None:
+    def is_open() -> bool:
+        fds = Path("/proc/self/fd").iterdir()
+        return any(os.path.realpath(fd) == str(tmp_path / "g.db") for fd in fds)
+
+    app = SqliteFlowQ("gone", tmp_path / "g.db")
+    app.task(add)(1)
+    assert is_open()
+
+    del app
+    gc.collect()
+
+    assert not is_open()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
