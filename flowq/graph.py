@@ -290,6 +290,7 @@ class Node:
 
 
 _ALWAYS: Final = Rule(0, 0, 0, 0, 0)
+_ALL_SUCCESS: Final = {n: trigger_rule("all_success", n) for n in range(8)}
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
@@ -592,8 +593,12 @@ def _join_before(node: Node) -> None:
 
 
 def _rule(node: Node) -> None:
+    count = len(node.parents)
+    if "trigger_rule" not in node.options:  # trigger_rule("all_success", count)
+        node.rule = _ALL_SUCCESS.get(count) or trigger_rule("all_success", count)
+        return
     try:
-        node.rule = trigger_rule(node.rule_text, len(node.parents))
+        node.rule = trigger_rule(node.rule_text, count)
     except ValueError as err:
         raise GraphError(f"{node.who}: {err}") from None
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
-from flowq.errors import GraphError, UnknownTask
+from flowq.errors import BindingError, GraphError, NodeUsedAsValue, PayloadError, UnknownTask
 from flowq.graph import Body, Element, Graph, Node, Take, check_call, is_plain_map, leaves
 from flowq.message import (
     NO_NODE,
@@ -29,7 +30,7 @@ from flowq.message import (
 from flowq.message import Mapping as MappingTemplate
 from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges, ranges_of
 from flowq.policy import MAX_PRIORITY, OPTIONS, RetryPolicy
-from flowq.states import Rule
+from flowq.states import Rule, trigger_rule
 from flowq.wiring import Submitter, TaskSpec
 
 __all__ = ["build_message", "lower"]
@@ -114,8 +115,17 @@ def build_message(
         The arguments cannot travel.
     """
     check_call(spec, args, kwargs)
-    settings = Settings(spec, options, own_priority(spec, options) or 0)
-    payload = spec.submitter.serializer.dumps((args, kwargs), f"arguments of {spec.name}")
+    settings = _settings_alone(spec, options)
+    try:
+        payload = spec.submitter.serializer.dumps((args, kwargs), f"arguments of {spec.name}")
+    except PayloadError as err:
+        if isinstance(err.__cause__, NodeUsedAsValue):
+            name = spec.name.rpartition(".")[2]
+            raise BindingError(
+                f"{spec.name} was called with a step as argument, whose value is not known yet; "
+                f"compose: {name}.s(...).start()"
+            ) from None
+        raise
     return Message(
         id or new_id(),
         spec.name,
@@ -127,6 +137,24 @@ def build_message(
         None,
         settings.prefetch,
     )
+
+
+_declared: WeakKeyDictionary[TaskSpec, Settings] = WeakKeyDictionary()
+
+
+def _settings_alone(spec: TaskSpec, options: Mapping[str, Any]) -> Settings:
+    """The settings of a call alone; those without options are made once for each task."""
+    if not options:
+        found = _declared.get(spec)
+        if found is None:
+            found = _declared[spec] = Settings(spec, options, own_priority(spec, options) or 0)
+        return found
+    if "trigger_rule" in options:
+        try:
+            trigger_rule(options["trigger_rule"], 0)
+        except ValueError as err:
+            raise GraphError(f"task {spec.name}: {err}") from None
+    return Settings(spec, options, own_priority(spec, options) or 0)
 
 
 def lower(graph: Graph, submitter: Submitter) -> Plan:

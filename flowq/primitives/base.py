@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Body, Graph, Take
@@ -14,13 +14,14 @@ from flowq.lower import lower
 from flowq.plan import Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
-from flowq.wiring import RunHandle, habit
+from flowq.wiring import ValueHandle, habit
 
 if TYPE_CHECKING:
     import networkx
     from typing_extensions import Self
 
     from flowq.primitives.chain import Chain
+    from flowq.primitives.map import Map
 
 __all__ = ["Composition", "Item", "NoAttribute", "Reference", "as_part", "group_of", "mentions"]
 
@@ -116,6 +117,10 @@ class Joinable(Unknown):
 
     __slots__ = ()
 
+    @overload
+    def __or__(self, other: Composition[S]) -> Chain[S]: ...
+    @overload
+    def __or__(self, other: Any) -> Chain[Any]: ...
     def __or__(self, other: Any) -> Chain[Any]:
         return _linked(self, "|", other)
 
@@ -297,6 +302,24 @@ class Composition(Joinable, Generic[R]):
     def _who(self) -> str:
         return repr(self)
 
+    # --- maps ------------------------------------------------------------------------------------
+
+    def map(self, /, *lists: Any, **kwargs: Any) -> Map[Any]:
+        """Make it once for each element of a list; see `flowq.primitives.map.map_of`."""
+        from flowq.primitives.map import map_of
+
+        return map_of(self, lists, kwargs, {})
+
+    def starmap(self, rows: Any, /, **kwargs: Any) -> Map[Any]:
+        """Make it once for each tuple of arguments."""
+        from flowq.primitives.map import map_of
+
+        return map_of(self, (rows,), kwargs, {}, unpack=True)
+
+    def each(self, /, **kwargs: Any) -> Map[Any]:
+        """Not supported yet: a map over the list that is piped in."""
+        return self.map(**kwargs)
+
     # --- the graph -------------------------------------------------------------------------------
 
     def _base(self) -> str:
@@ -331,7 +354,7 @@ class Composition(Joinable, Generic[R]):
 
         return draw(self._graph())
 
-    def start(self) -> RunHandle[R]:
+    def start(self) -> ValueHandle[R]:
         """Enqueue the graph; gives its ``Run``.
 
         Raises
@@ -341,7 +364,7 @@ class Composition(Joinable, Generic[R]):
         StoreUnavailable
             It is not known whether it was enqueued.
         """
-        return cast("RunHandle[R]", self._start())
+        return cast("ValueHandle[R]", self._start())
 
     def _start(self) -> Any:
         graph = self._graph()

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from flowq.errors import GraphError
 from flowq.graph import Body, leaves
 from flowq.primitives.base import Composition, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
+from flowq.wiring import RunHandle
 
 __all__ = ["Chain", "Link", "chain"]
 
@@ -38,18 +39,6 @@ class Chain(Composition[R]):
         )
         return f"<chain {shown}{' ...' if len(steps) > 6 else ''}>"
 
-    def map(self, *lists: Any, **kwargs: Any) -> Any:
-        """The chain once for each element; see `flowq.primitives.map.map_of`."""
-        from flowq.primitives.map import map_of
-
-        return map_of(self, lists, kwargs, {})
-
-    def starmap(self, rows: Any, **kwargs: Any) -> Any:
-        """The chain once for each tuple of arguments."""
-        from flowq.primitives.map import map_of
-
-        return map_of(self, (rows,), kwargs, {}, unpack=True)
-
     def _flat(self) -> list[tuple[Link, Part]]:
         """Its steps, with those of chains within it in their places."""
         out: list[tuple[Link, Part]] = []
@@ -63,6 +52,10 @@ class Chain(Composition[R]):
             else:
                 out.append((link, step))
         return out
+
+    def start(self) -> RunHandle[R]:
+        """Enqueue it; gives its ``Run``. See `Composition.start`."""
+        return cast("RunHandle[R]", self._start())
 
     def _base(self) -> str:
         step: Part = self

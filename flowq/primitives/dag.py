@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from flowq.errors import GraphError
 from flowq.graph import Body, Node
@@ -13,6 +13,7 @@ from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import inside
 from flowq.primitives.map import Map
 from flowq.primitives.signature import Signature
+from flowq.wiring import RunHandle
 
 __all__ = ["DAG", "DagNode"]
 
@@ -143,13 +144,14 @@ class DAG(Composition[Any]):
         run = dag.start()
     """
 
-    __slots__ = ("_early", "_entries", "_name", "_returns")
+    __slots__ = ("_early", "_entries", "_last", "_name", "_returns")
 
     def __init__(self, name: str = "dag") -> None:
         super().__init__()
         self._name: str = check_options({"name": name}, "flow", "DAG")["name"]
         self._entries: dict[str, _Entry] = {}
         self._early: dict[str, _Entry] = {}
+        self._last: dict[str, int] = {}
         self._returns: Any = None
 
     def __repr__(self) -> str:
@@ -266,10 +268,12 @@ class DAG(Composition[Any]):
     # --- mentions --------------------------------------------------------------------------------
 
     def _free_name(self, base: str) -> str:
-        name, k = base, 1
-        while name in self._entries or name in self._early:
+        k = self._last.get(base, 0) + 1
+        name = base if k == 1 else f"{base}-{k}"
+        while name in self._entries:
             k += 1
             name = f"{base}-{k}"
+        self._last[base] = k
         return name
 
     def _entry(self, name: str) -> _Entry:
@@ -303,6 +307,10 @@ class DAG(Composition[Any]):
         return self._mention(value)
 
     # --- the graph -------------------------------------------------------------------------------
+
+    def start(self) -> RunHandle[Any]:
+        """Enqueue it; gives its ``Run``. See `Composition.start`."""
+        return cast("RunHandle[Any]", self._start())
 
     def _base(self) -> str:
         return self._name

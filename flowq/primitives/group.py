@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from flowq.errors import GraphError
 from flowq.graph import Body, Graph, Node
@@ -11,13 +11,14 @@ from flowq.primitives.base import Composition, Reference, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import Chain, inside
 from flowq.primitives.signature import Signature
+from flowq.wiring import GroupHandle
 
 __all__ = ["Group", "chord", "group"]
 
 R = TypeVar("R", covariant=True)
 
 
-class Group(Composition[R]):
+class Group(Composition[list[Any]]):
     """What ``group(...)`` gives: members that run side by side; the value is the list of theirs.
 
     Piped into a task it is a chord: the task gets the list. What is piped into a group goes to
@@ -41,11 +42,9 @@ class Group(Composition[R]):
     def __bool__(self) -> bool:  # type: ignore[override]
         return True
 
-    def map(self, *lists: Any, **kwargs: Any) -> Any:
-        """The group once for each element; see `flowq.primitives.map.map_of`."""
-        from flowq.primitives.map import map_of
-
-        return map_of(self, lists, kwargs, {})
+    def start(self) -> GroupHandle[Any]:
+        """Enqueue it; gives the ``ResultGroup`` over its members. See `Composition.start`."""
+        return cast("GroupHandle[Any]", self._start())
 
     def _base(self) -> str:
         return "group"
@@ -106,7 +105,7 @@ class _Whole(Part):
         return (yield from inside(self._part, build, body))
 
 
-def group(*members: Any) -> Group[list[Any]]:
+def group(*members: Any) -> Group:
     """Run members side by side.
 
     Parameters

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from flowq.errors import GraphError
 from flowq.graph import Body, Graph
@@ -12,7 +12,7 @@ from flowq.policy import check_options
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.signature import Signature
-from flowq.wiring import TaskSpec
+from flowq.wiring import GroupHandle, TaskSpec
 
 __all__ = ["Map", "map_of"]
 
@@ -22,7 +22,7 @@ _OF_THE_MAP: Final = ("name", "trigger_rule")
 """Options that speak of the map; all others speak of each item."""
 
 
-class Map(Composition[R]):
+class Map(Composition[list[R]], Generic[R]):
     """What ``.map(...)`` gives: one node that is a list of items; the value is their list."""
 
     __slots__ = ("_elements", "_item", "_unpack")
@@ -51,6 +51,10 @@ class Map(Composition[R]):
         made = self._copy()
         _assign(made, checked)
         return made
+
+    def start(self) -> GroupHandle[R]:
+        """Enqueue it; gives the ``ResultGroup`` over its items. See `Composition.start`."""
+        return cast("GroupHandle[R]", self._start())
 
     def _base(self) -> str:
         return self._item._base()
@@ -86,13 +90,13 @@ def _assign(made: Map[Any], options: Mapping[str, Any]) -> None:
 
 
 def map_of(
-    what: TaskSpec | Composition[R],
+    what: TaskSpec | Composition[Any],
     lists: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     options: Mapping[str, Any],
     *,
     unpack: bool | None = None,
-) -> Map[R]:
+) -> Map[Any]:
     """Make a map.
 
     Parameters
@@ -130,7 +134,7 @@ def map_of(
         item = item._with(kwargs=kwargs)
     # said on what is mapped, these speak of the map
     own = {name: item._options[name] for name in _OF_THE_MAP if name in item._options}
-    made: Map[R] = Map(item._without(own) if own else item, elements, unpack, own)
+    made: Map[Any] = Map(item._without(own) if own else item, elements, unpack, own)
     _assign(made, options)
     return made
 

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.graph import Body
 from flowq.lower import build_message
 from flowq.plan import Kind
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, has_parts
-from flowq.wiring import TaskSpec
+from flowq.wiring import ResultHandle, TaskSpec
 
 if TYPE_CHECKING:
     from flowq.primitives.map import Map
@@ -77,17 +77,10 @@ class Signature(Composition[R]):
         given = [*map(_brief, self._args), *(f"{k}={_brief(v)}" for k, v in self._kwargs.items())]
         return f"{short_name(self._spec)}.s({', '.join(given)})"
 
-    def map(self, *lists: Any, **kwargs: Any) -> Map[R]:
-        """One call for each element of a list; see `flowq.primitives.map.map_of`."""
-        from flowq.primitives.map import map_of
+    if TYPE_CHECKING:
 
-        return map_of(self, lists, kwargs, {})
-
-    def starmap(self, rows: Any, **kwargs: Any) -> Map[R]:
-        """One call for each tuple of arguments."""
-        from flowq.primitives.map import map_of
-
-        return map_of(self, (rows,), kwargs, {}, unpack=True)
+        def map(self, /, *lists: Any, **kwargs: Any) -> Map[R]: ...
+        def starmap(self, rows: Any, /, **kwargs: Any) -> Map[R]: ...
 
     def put(self, build: Builder, body: Body) -> Fragment:
         """Add one node."""
@@ -102,6 +95,10 @@ class Signature(Composition[R]):
         )
         node.order.extend(self._after)
         return Fragment([node], [node], node)
+
+    def start(self) -> ResultHandle[R]:
+        """Enqueue it; gives its ``Result``, or where other steps come first, its ``Run``."""
+        return cast("ResultHandle[R]", self._start())
 
     def _base(self) -> str:
         return short_name(self._spec)
