@@ -303,20 +303,24 @@ class ResultGroup(Run[list[R]]):
             return [self._member(i) for i in places]
         return self._member(places)
 
-    def as_completed(self, timeout: float | None = None) -> Iterator[Result[R]]:
+    def as_completed(
+        self, timeout: float | None = None, *, allow_in_task: bool = False
+    ) -> Iterator[Result[R]]:
         """Go through the members as they end, each once; ``.index`` is its place in the group.
 
         Parameters
         ----------
         timeout : float, optional
             Seconds until the last one has to have ended.
+        allow_in_task : bool
+            Let the body of a task wait, though that can stop all workers of a pool for ever.
 
         Raises
         ------
         ResultTimeout
             `timeout` is over.
         """
-        self._may_block(False)
+        self._may_block(allow_in_task)
         end = None if timeout is None else time.monotonic() + timeout
         ids = self._members()
         left = list(range(len(ids)))
@@ -336,11 +340,7 @@ class ResultGroup(Run[list[R]]):
             if not self._until(waiting, patience) and end is not None and time.monotonic() >= end:
                 raise self._timed_out(timeout)
             yield from (self._member(i) for i in page if i in ended)
-            left = (
-                rest + [i for i in page if i not in ended]
-                if rest
-                else [i for i in page if i not in ended]
-            )
+            left = rest + [i for i in page if i not in ended]
 
     def failures(self) -> list[Failure | Skipped | Cancelled]:
         """Say which members have ended without a value so far, in their order."""

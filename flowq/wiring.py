@@ -228,7 +228,9 @@ class GroupHandle(RunHandle[list[T]], Protocol[T]):
     def __getitem__(self, index: int, /) -> ResultHandle[T]: ...
     @overload
     def __getitem__(self, index: slice, /) -> Sequence[ResultHandle[T]]: ...
-    def as_completed(self, timeout: float | None = None) -> Iterator[ResultHandle[T]]:
+    def as_completed(
+        self, timeout: float | None = None, *, allow_in_task: bool = False
+    ) -> Iterator[ResultHandle[T]]:
         """Go through the members as they end."""
         ...
 
