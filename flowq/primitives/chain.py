@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from flowq.errors import GraphError
 from flowq.graph import Body, leaves
@@ -15,6 +15,7 @@ from flowq.wiring import RunHandle
 __all__ = ["Chain", "Link", "chain"]
 
 R = TypeVar("R", covariant=True)
+S = TypeVar("S")
 Link: TypeAlias = Literal["|", ">>"]
 
 
@@ -127,6 +128,14 @@ def pipe(before: Fragment, after: Fragment) -> None:
         head.order.extend(beside)
 
 
+@overload
+def chain(a: Any, b: Composition[S], /) -> Chain[S]: ...
+@overload
+def chain(a: Any, b: Any, c: Composition[S], /) -> Chain[S]: ...
+@overload
+def chain(a: Any, b: Any, c: Any, d: Composition[S], /) -> Chain[S]: ...
+@overload
+def chain(*steps: Any) -> Chain[Any]: ...
 def chain(*steps: Any) -> Chain[Any]:
     """Pipe each step's value into the next.
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar, cast, overload
 
 from flowq.errors import GraphError
 from flowq.graph import Body, Graph, Node
@@ -16,9 +17,10 @@ from flowq.wiring import GroupHandle
 __all__ = ["Group", "chord", "group"]
 
 R = TypeVar("R", covariant=True)
+S = TypeVar("S")
 
 
-class Group(Composition[list[Any]]):
+class Group(Composition[list[R]], Generic[R]):
     """What ``group(...)`` gives: members that run side by side; the value is the list of theirs.
 
     Piped into a task it is a chord: the task gets the list. What is piped into a group goes to
@@ -42,9 +44,9 @@ class Group(Composition[list[Any]]):
     def __bool__(self) -> bool:  # type: ignore[override]
         return True
 
-    def start(self) -> GroupHandle[Any]:
+    def start(self) -> GroupHandle[R]:
         """Enqueue it; gives the ``ResultGroup`` over its members. See `Composition.start`."""
-        return cast("GroupHandle[Any]", self._start())
+        return cast("GroupHandle[R]", self._start())
 
     def _base(self) -> str:
         return "group"
@@ -105,7 +107,13 @@ class _Whole(Part):
         return (yield from inside(self._part, build, body))
 
 
-def group(*members: Any) -> Group:
+@overload
+def group(members: Iterable[Composition[S]], /) -> Group[S]: ...
+@overload
+def group(*members: Composition[S]) -> Group[S]: ...
+@overload
+def group(*members: Any) -> Group[Any]: ...
+def group(*members: Any) -> Group[Any]:
     """Run members side by side.
 
     Parameters

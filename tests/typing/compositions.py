@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""What an editor and a type checker see of compositions. Checked, not run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import assert_type
+
+from flowq import DAG, FlowQ, chain, chord, group
+from flowq.primitives import Chain, Group, Map
+from flowq.wiring import GroupHandle, ResultHandle, RunHandle
+
+q = FlowQ("typed")
+
+
+@q.task
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+@q.task
+def total(xs: list[int]) -> int:
+    return sum(xs)
+
+
+@q.task
+def report(rows: list[int], day: str = "") -> str:
+    return f"{day}{rows}"
+
+
+# the value of a pipe is that of its last step
+assert_type(add.s(1) | report.s(day="x"), Chain[str])
+assert_type(chain(add.s(1), add.s(), report.s()), Chain[str])
+assert_type((group(add.s(i) for i in range(3)) | total.s()), Chain[int])
+assert_type(chord([add.s(1), add.s(2)], total.s()), Chain[int])
+assert_type(group(add.s(1), add.s(2)), Group[int])
+assert_type(add.s().map([1, 2]), Map[int])
+
+# what starts gives a handle of it
+run = (add.s(1) | report.s()).start()
+assert_type(run, RunHandle[str])
+assert_type(run.get(), "str | None")
+assert_type(run.get(blocking=True), str)
+assert_type(run.get(timeout=3), str)
+assert_type([n.name for n in run.nodes(state="failed")], "list[str]")
+assert_type(run.state, str)
+assert_type(run.cancel(), bool)
+assert_type(add.s(1).start(), ResultHandle[int])
+
+for rg in (group(add.s(1), add.s(2)).start(), add.s().map([1, 2]).start()):
+    assert_type(rg, GroupHandle[int])
+    assert_type(rg.get(timeout=3), "list[int]")
+    assert_type([r.get(blocking=True) for r in rg], "list[int]")
+    assert_type(len(rg), int)
+    assert_type(rg[0].get(), "int | None")
+
+dag = DAG("etl")
+first = dag.add(add.s(1), name="first")
+second = dag.add(add.s(first, b=dag["first"]), name="second", after=[first, "first"])
+dag.edge("first", "second", to="b")
+dag.returns(second)
+assert_type(dag.start(), RunHandle[Any])
+dag.add(report.s(dag["first"]["rows"]), name="report", after=["second"])
