@@ -354,6 +354,9 @@ class Builder:
         if inner.closed:
             raise GraphError(f"{node.who}: {inner.closed}")
         heads = inner.heads or _entries(inner)
+        if not inner.nodes:  # as with an empty group, order is all that is left
+            node.order.extend(leaves(node.pipes))
+            return
         if not heads:
             raise BindingError(
                 f"{node.who}: nothing in it takes the value that is piped into it; "

@@ -124,7 +124,7 @@ def test_rules_are_numbers_over_the_distinct_parents() -> None:
 
 
 def test_a_rule_that_asks_for_too_many_parents_names_the_node() -> None:
-    with pytest.raises(GraphError, match="node 'total'.*asks for 3 parents, but there are 2"):
+    with pytest.raises(GraphError, match=r"node 'total'.*asks for 3 parents, but there are 2"):
         plan_of(group(plain.s(), plain.s()) | total.s().options(trigger_rule="at_least(3)"))
 
 
@@ -202,7 +202,7 @@ def test_options_out_of_bounds_are_refused_at_once(options: dict[str, Any], text
 
 
 def test_arguments_that_cannot_travel_name_their_node() -> None:
-    with pytest.raises(PayloadError, match="node 'plain'.*cannot be pickled"):
+    with pytest.raises(PayloadError, match=r"node 'plain'.*cannot be pickled"):
         plan_of(chain(plain.s(sys._getframe())))
     with pytest.raises(PayloadTooLarge, match=r"node 'plain\[1\]'.*over the limit"):
         plan_of(plain.s().map([1, bytes(17 << 20)]))

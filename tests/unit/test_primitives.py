@@ -303,7 +303,7 @@ def test_a_step_inside_another_graph_cannot_be_reached_from_outside() -> None:
     inner = load.s("a")
     box = chain(inner, clean.s()).options(name="box")
 
-    with pytest.raises(GraphError, match="'load'.*inside.*'box'"):
+    with pytest.raises(GraphError, match=r"'load'.*inside.*'box'"):
         plan_of(group(box, total.s(inner)) | total.s())
 
 
@@ -543,7 +543,7 @@ def test_a_parameter_that_is_bound_twice_by_edges_is_an_error() -> None:
     dag.add(clean.s("x"), name="b")
     dag.edge("a", "b", to="path")
 
-    with pytest.raises(BindingError, match="'b'.*'path' is bound twice"):
+    with pytest.raises(BindingError, match=r"'b'.*'path' is bound twice"):
         plan_of(dag)
     with pytest.raises(GraphError, match="'path' is bound twice, by two edges"):
         dag.edge("a", "b", to="path")
