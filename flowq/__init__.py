@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ as FlowQ
-    from flowq.app import MemoryFlowQ as MemoryFlowQ
-    from flowq.app import RedisFlowQ as RedisFlowQ
-    from flowq.app import SqliteFlowQ as SqliteFlowQ
+    from flowq.constructors import MemoryFlowQ as MemoryFlowQ
+    from flowq.constructors import RedisFlowQ as RedisFlowQ
+    from flowq.constructors import SqliteFlowQ as SqliteFlowQ
     from flowq.current import CurrentTask as CurrentTask
     from flowq.current import current_task as current_task
     from flowq.errors import BindingError as BindingError
@@ -59,7 +59,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "app": "FlowQ MemoryFlowQ RedisFlowQ SqliteFlowQ",
+    "app": "FlowQ",
+    "constructors": "MemoryFlowQ RedisFlowQ SqliteFlowQ",
     "current": "CurrentTask current_task",
     "errors": (
         "BindingError BlockingInTask Cancelled ConfigError CycleError DecodeError Failure "

@@ -26,7 +26,6 @@ from typing import (
     TypeVar,
     overload,
 )
-from urllib.parse import quote
 
 from flowq.clock import SYSTEM_CLOCK, Clock
 from flowq.errors import ConfigError, TaskDefinitionError, UnknownTask
@@ -38,10 +37,10 @@ from flowq.run import Run
 from flowq.serializer import Serializer, open_serializer
 from flowq.settings import DEFAULT_URL, load_settings
 from flowq.storage import Store, open_store
-from flowq.task import MAIN, Task, import_name
+from flowq.task import MAIN, ContextDecorator, Decorator, Task, import_name
 from flowq.wiring import TaskSpec, habit
 
-__all__ = ["FlowQ", "MemoryFlowQ", "RedisFlowQ", "SqliteFlowQ", "app_path"]
+__all__ = ["ConsumerHandle", "FlowQ", "app_path"]
 
 log = logging.getLogger("flowq.app")
 
@@ -51,16 +50,6 @@ R = TypeVar("R")
 DAY: Final = 86_400.0
 BATCH_PAGE: Final = 10_000
 """So many calls of a ``q.batch()`` go in one enqueue."""
-
-
-class Decorator(Protocol):
-    """What ``@q.task(...)`` gives: it turns a function into a task."""
-
-    @overload
-    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, func: Callable[P, R], /) -> Task[P, R]: ...
-    def __call__(self, func: Callable[..., Any], /) -> Task[..., Any]: ...
 
 
 class ConsumerHandle(Protocol):
@@ -463,94 +452,6 @@ class FlowQ:
             known = [n for n in (*dir(type(self)), *vars(self)) if not n.startswith("_")]
             said = habit(name, "a FlowQ")
             raise AttributeError(said or f"a FlowQ has no {name!r}{nearest(name, known)}")
-
-
-class ContextDecorator(Protocol):
-    """What ``@q.task(context=True)`` gives; callers do not pass the `task` that it adds."""
-
-    @overload
-    def __call__(self, func: Callable[..., Coroutine[Any, Any, R]], /) -> Task[..., R]: ...
-    @overload
-    def __call__(self, func: Callable[..., R], /) -> Task[..., R]: ...
-    def __call__(self, func: Callable[..., Any], /) -> Task[..., Any]: ...
-
-
-class SqliteFlowQ(FlowQ):
-    """A `FlowQ` over a SQLite file.
-
-    Parameters
-    ----------
-    name : str
-    path : str or path
-        The file; made when it is first needed.
-    synchronous : {"full", "normal"}
-        ``"normal"`` is faster; a power loss may take the last commits, never consistency.
-    **more
-        See `FlowQ`.
-    """
-
-    def __init__(
-        self,
-        name: str = "flowq",
-        path: str | os.PathLike[str] = "flowq.db",
-        *,
-        synchronous: Literal["full", "normal"] = "full",
-        **more: Any,
-    ) -> None:
-        text = quote(os.fspath(path))
-        mode = "" if synchronous == "full" else f"?synchronous={quote(synchronous)}"
-        super().__init__(name, f"sqlite:///{text}{mode}", **more)
-
-
-class RedisFlowQ(FlowQ):
-    """A `FlowQ` over a Redis or Valkey server.
-
-    Parameters
-    ----------
-    name : str
-    host : str
-    port : int
-    db : int
-    username, password : str, optional
-    ssl : bool
-    unix_socket : str or path, optional
-        Path of the server's socket, instead of host and port.
-    url : str, optional
-        Instead of all of these.
-    **more
-        See `FlowQ`.
-    """
-
-    def __init__(
-        self,
-        name: str = "flowq",
-        host: str = "localhost",
-        port: int = 6379,
-        db: int = 0,
-        *,
-        username: str | None = None,
-        password: str | None = None,
-        ssl: bool = False,
-        unix_socket: str | os.PathLike[str] | None = None,
-        url: str | None = None,
-        **more: Any,
-    ) -> None:
-        if url is None:
-            secret = f":{quote(password, safe='')}" if password is not None else ""
-            who = f"{quote(username or '', safe='')}{secret}@" if username or secret else ""
-            if unix_socket is not None:
-                url = f"unix://{who}{quote(os.fspath(unix_socket))}?db={db}"
-            else:
-                at = f"[{host}]" if ":" in host else host
-                url = f"{'rediss' if ssl else 'redis'}://{who}{at}:{port}/{db}"
-        super().__init__(name, url, **more)
-
-
-class MemoryFlowQ(FlowQ):
-    """A `FlowQ` in the memory of this process, for tests and notebooks."""
-
-    def __init__(self, name: str = "flowq", **more: Any) -> None:
-        super().__init__(name, "memory://", **more)
 
 
 def app_path(app: FlowQ) -> str | None:

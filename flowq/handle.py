@@ -20,7 +20,6 @@ from typing import (
     overload,
 )
 
-from flowq.clock import Clock
 from flowq.current import CURRENT
 from flowq.errors import BlockingInTask, DecodeError, NotProduced, ResultMissing, ResultTimeout
 from flowq.message import Message, Ref, Template, decode_message, id_text, split_node
@@ -78,11 +77,6 @@ class Home(Protocol):
     @property
     def name(self) -> str:
         """The app's name."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """The reader of time."""
         ...
 
     @property
@@ -216,7 +210,7 @@ class Handle(FitsAnywhere):
 
         It is called again whenever one of the ids that it gave may have ended.
         """
-        start = time.monotonic()
+        start = time.monotonic()  # a caller's patience is real, also where a test holds the clock
         end = None if timeout is None else start + timeout
         warn_at = start + WARN_AFTER
         while ids := left():

@@ -5,11 +5,22 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from flowq.current import CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
@@ -22,7 +33,16 @@ from flowq.primitives.signature import Signature
 from flowq.result import Result, ResultGroup
 from flowq.wiring import Submitter, habit
 
-__all__ = ["MAIN", "Options", "Owner", "Task", "import_name", "task_name"]
+__all__ = [
+    "MAIN",
+    "ContextDecorator",
+    "Decorator",
+    "Options",
+    "Owner",
+    "Task",
+    "import_name",
+    "task_name",
+]
 
 MAIN: Final = ("__main__", "__mp_main__")
 """Names of the program that was started; the second is its name in children of multiprocessing."""
@@ -106,9 +126,8 @@ class Task(Generic[P, R]):
                 "of the characters A-Z a-z 0-9 _ . [ ] : / -"
             )
         self.context: bool = options.get("context", False)
-        self.is_async = inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-            getattr(func, "__call__", None)
-        )  # noqa: B004
+        kind: Any = type(func)
+        self.is_async = any(map(inspect.iscoroutinefunction, (func, kind.__call__)))
         self.policy = RetryPolicy.of(options)
         self.parameters = _parameters(func, self.name, self.context)
         update_wrapper(cast(Any, self), func, updated=())
@@ -279,6 +298,30 @@ class Task(Generic[P, R]):
             said = habit(name, "a task")
             known = [n for n in (*dir(type(self)), *vars(self)) if not n.startswith("_")]
             raise AttributeError(said or f"a task has no {name!r}{nearest(name, known)}")
+
+
+class Decorator(Protocol):
+    """What ``@q.task(...)`` gives: it turns a function into a task."""
+
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, func: Callable[..., Any], /) -> Task[..., Any]:
+        """Register it."""
+        ...
+
+
+class ContextDecorator(Protocol):
+    """What ``@q.task(context=True)`` gives; callers do not pass the `task` that it adds."""
+
+    @overload
+    def __call__(self, func: Callable[..., Coroutine[Any, Any, R]], /) -> Task[..., R]: ...
+    @overload
+    def __call__(self, func: Callable[..., R], /) -> Task[..., R]: ...
+    def __call__(self, func: Callable[..., Any], /) -> Task[..., Any]:
+        """Register it."""
+        ...
 
 
 def task_name(func: Callable[..., Any]) -> str:
