@@ -449,6 +449,8 @@ class FlowQ:
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("_"):
                 raise AttributeError(name)
+            if hasattr(type(self), name):  # a property raised; let its own error be seen
+                object.__getattribute__(self, name)
             known = [n for n in (*dir(type(self)), *vars(self)) if not n.startswith("_")]
             said = habit(name, "a FlowQ")
             raise AttributeError(said or f"a FlowQ has no {name!r}{nearest(name, known)}")

@@ -279,6 +279,8 @@ class Handle(FitsAnywhere):
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("_"):
                 raise AttributeError(name)
+            if hasattr(type(self), name):  # a property raised; let its own error be seen
+                object.__getattribute__(self, name)
             kind = f"a {type(self).__name__}"
             said = habit(name, kind)
             known = [n for n in dir(type(self)) if not n.startswith("_")]

@@ -155,6 +155,17 @@ def test_a_producers_first_enqueue_logs_the_absolute_path(
     app.store.close()
 
 
+def test_an_error_inside_a_property_is_seen_as_it_is(
+    q: FlowQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.app.open_store", lambda *a, **k: object().inner)
+
+    with pytest.raises(AttributeError, match="inner"):
+        _ = q.store
+    with pytest.raises(AttributeError, match="inner"):
+        _ = q.result("00000000-0000-7000-8000-000000000000").state
+
+
 def test_threads_share_one_store(q: FlowQ) -> None:
     found: list[Any] = []
     threads = [threading.Thread(target=lambda: found.append(q.store)) for _ in range(8)]
