@@ -7,7 +7,7 @@ each other, and their insides behind them. Nothing past this module can tell a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -376,7 +376,11 @@ class _Lowering:
         reads: Ranges = ()
         if edges:
             bindings = tuple([Binding(to, _template(v, pool)) for to, v in edges.items()])
-            reads = _ranges(n for value in edges.values() for n in leaves(value))
+            reads = _ranges(
+                node.reads
+                if edges is node.edges
+                else [n for value in edges.values() for n in leaves(value)]
+            )
         message = Message(
             node_id(self._run, node.index),
             spec.name,
@@ -439,7 +443,7 @@ class _Lowering:
         run, name, dumps = self._run, spec.name, self._serializer.dumps
         pool: list[Any] = []
         bindings = tuple([Binding(to, _template(v, pool)) for to, v in node.edges.items()])
-        reads = _ranges(n for value in node.edges.values() for n in leaves(value))
+        reads = _ranges(node.reads)
         fields, policy, prefetch = settings.fields, settings.policy, settings.prefetch
         (element,) = node.elements
         given, kwargs, rule, kind = element.given, node.kwargs, node.rule, Kind.TASK
@@ -479,7 +483,9 @@ def _highest(values: Iterable[int | None]) -> int | None:
     return max((v for v in values if v is not None), default=None)
 
 
-def _ranges(nodes: Iterable[Node]) -> Ranges:
+def _ranges(nodes: Sequence[Node]) -> Ranges:
+    if len(nodes) < 2:  # most nodes of most graphs
+        return ((nodes[0].index, 1),) if nodes else ()
     return ranges_of([n.index for n in nodes])
 
 
@@ -491,7 +497,7 @@ def _checked(path: str) -> str:
 
 def _contents(body: Body) -> tuple[Ranges, int, Template]:
     """Where a body begins, how many nodes it has, and its value."""
-    entries = _ranges(n for n in body.nodes if not n.parents)
+    entries = _ranges([n for n in body.nodes if not n.parents])
     return entries, len(body.nodes), _template(body.value, [])
 
 
@@ -504,11 +510,12 @@ def _uniform(element: Element) -> int:
 
 def _with_elements(node: Node) -> tuple[list[Any], dict[int | str, Any]]:
     """Give the arguments and edges of a task in the item that is being made."""
-    args, edges = list(node.args), dict(node.edges)
+    args, edges = list(node.args), node.edges
     for element in node.elements:
         given = element.given(element.source.item[1])
         args[element.at : element.at + _uniform(element)] = given
         if element.source.dynamic:
+            edges = dict(edges)
             for k, value in enumerate(given, element.at):
                 if any(True for _ in leaves(value)):
                     edges[k] = value

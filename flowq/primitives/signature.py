@@ -79,8 +79,11 @@ class Signature(Composition[R]):
 
     if TYPE_CHECKING:
 
-        def map(self, /, *lists: Any, **kwargs: Any) -> Map[R]: ...
-        def starmap(self, rows: Any, /, **kwargs: Any) -> Map[R]: ...
+        def map(self, /, *lists: Any, **kwargs: Any) -> Map[R]:
+            """One call for each element."""
+
+        def starmap(self, rows: Any, /, **kwargs: Any) -> Map[R]:
+            """One call for each tuple of arguments."""
 
     def put(self, build: Builder, body: Body) -> Fragment:
         """Add one node."""
