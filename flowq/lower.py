@@ -38,6 +38,7 @@ __all__ = ["build_message", "lower"]
 _RETRY: Final = RetryPolicy.__struct_fields__
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 MAX_NAME: Final = 200
+_RUN_KEEPS_MS: Final = round(OPTIONS["result_ttl"].default * 1000)
 _WORD: Final = 1 << 63  # MessagePack's integers
 _SHORT: Final = 100  # characters of a text that the envelope carries; the payload has a limit
 
@@ -47,7 +48,9 @@ class Settings:
 
     __slots__ = ("fields", "policy", "prefetch")
 
-    def __init__(self, spec: TaskSpec, options: Mapping[str, Any], priority: int) -> None:
+    def __init__(
+        self, spec: TaskSpec, options: Mapping[str, Any], priority: int, read: bool = False
+    ) -> None:
         declared = spec.options
 
         def of(name: str) -> Any:
@@ -69,7 +72,8 @@ class Settings:
             eta or 0,
             0 if at else round((expires or 0) * 1000),
             expires if at else 0,
-            round(of("result_ttl") * 1000),
+            # "keep no value" cannot mean that those who read it get none
+            round(of("result_ttl") * 1000) or (_RUN_KEEPS_MS if read else 0),
             round(of("failed_ttl") * 1000),
             of("max_losses"),
         )
@@ -192,6 +196,7 @@ class _Lowering:
             self._sizes[body] = sum(self._size(node) for node in body.nodes)
             self._forgive(body)
         self._prioritise(bodies)
+        self._read = _read_by_others(bodies)
 
     def plan(self) -> Plan:
         """Make the rows."""
@@ -407,10 +412,10 @@ class _Lowering:
     def _settings_of(self, node: Node) -> Settings:
         assert node.spec is not None
         # nodes of one signature, and all without options, share the mapping
-        key = (node.spec, id(node.options), self._priorities[node])
+        key = (node.spec, id(node.options), self._priorities[node], node in self._read)
         found = self._settings.get(key)
         if found is None:
-            found = Settings(node.spec, node.options, self._priorities[node])
+            found = Settings(node.spec, node.options, self._priorities[node], node in self._read)
             self._settings[key] = found
         return found
 
@@ -481,6 +486,20 @@ def _set(node: Node) -> int | None:
 
 def _highest(values: Iterable[int | None]) -> int | None:
     return max((v for v in values if v is not None), default=None)
+
+
+def _read_by_others(bodies: list[Body]) -> set[Node]:
+    """The nodes whose values others are given, through expansions too."""
+    read: set[Node] = set()
+    for body in bodies:
+        for node in body.nodes:
+            read.update(node.reads)
+            if node.dynamic:
+                read.update(leaves(node.items))
+    for body in bodies:  # outer ones first
+        if body.owner in read:
+            read.update(leaves(body.value))
+    return read
 
 
 def _ranges(nodes: Sequence[Node]) -> Ranges:

@@ -190,6 +190,9 @@ class Reference(Joinable):
 
     __slots__ = ()
 
+    def __str__(self) -> str:
+        self._refuse("the text", "do this in a task, or write repr(...) to look at the step")
+
     def put(self, build: Builder, body: Body) -> Fragment:
         """As a member it gives the value of what it refers to, and adds nothing."""
         return Fragment(

@@ -53,9 +53,17 @@ Placing: TypeAlias = Generator["tuple[Part, Body]", Fragment, Fragment]
 
 
 class Part:
-    """What can stand in a graph."""
+    """What can stand in a graph.
+
+    Attributes
+    ----------
+    has_members : bool
+        Whether it gives places to others.
+    """
 
     __slots__ = ()
+
+    has_members = False
 
     def put(self, build: Builder, body: Body) -> Fragment | Placing:
         """Place it in a body: add its nodes and edges, and say what it begins and ends with."""
@@ -275,6 +283,10 @@ class Builder:
         if order:
             node.order = list(self._ends(order, body))
         if has_parts(node.args):
+            # members have their places before anything refers to them, as everywhere
+            for value in node.args:
+                if isinstance(value, Part) and value.has_members:
+                    value.refer(self, body)
             for k, value in enumerate(node.args):
                 if has_parts((value,)):
                     node.edges[k] = self._resolve(value, body, node)

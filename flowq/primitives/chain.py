@@ -29,6 +29,8 @@ class Chain(Composition[R]):
 
     __slots__ = ("_steps",)
 
+    has_members = True
+
     def __init__(self, steps: tuple[tuple[Link, Part], ...]) -> None:
         super().__init__()
         self._steps = steps

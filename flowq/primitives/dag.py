@@ -56,7 +56,9 @@ class DagNode(Reference):
 
     def options(self, **options: Any) -> DagNode:
         """Set options of the node; gives itself."""
-        entry = self._dag._entry(self._name)
+        entry = self._dag._entries.get(self._name)
+        if entry is None:
+            raise GraphError(f"{self!r} is not added yet; its options are said when it is")
         entry.part = entry.part.options(**options)
         return self
 
@@ -145,6 +147,8 @@ class DAG(Composition[Any]):
     """
 
     __slots__ = ("_early", "_entries", "_last", "_name", "_returns")
+
+    has_members = True
 
     def __init__(self, name: str = "dag") -> None:
         super().__init__()

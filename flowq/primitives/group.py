@@ -29,6 +29,8 @@ class Group(Composition[list[R]], Generic[R]):
 
     __slots__ = ("_members",)
 
+    has_members = True
+
     def __init__(self, members: tuple[Part, ...]) -> None:
         super().__init__()
         self._members = members

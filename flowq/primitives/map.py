@@ -27,6 +27,8 @@ class Map(Composition[list[R]], Generic[R]):
 
     __slots__ = ("_elements", "_item", "_unpack")
 
+    has_members = True
+
     _place = "map"
 
     def __init__(

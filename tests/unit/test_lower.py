@@ -183,6 +183,20 @@ def test_options_of_a_map_are_those_of_each_item() -> None:
     assert plan.name == "many"
 
 
+def test_a_value_that_others_read_is_kept_whatever_its_task_says() -> None:
+    fleeting = plain.s().options(result_ttl=0)
+
+    plan = plan_of((fleeting | plain.s()).map([1]) | total.s() | fleeting)
+
+    kept = {r.name: r.message.result_ttl_ms > 0 for r in plan.rows if r.message}
+    assert kept == {
+        "plain[0]/plain": True,
+        "plain[0]/plain-2": True,
+        "total": True,
+        "plain-2": False,
+    }
+
+
 # --- what cannot run -----------------------------------------------------------------------------
 
 

@@ -207,6 +207,17 @@ def test_a_reference_finds_the_place_that_its_step_has() -> None:
     assert sorted(names(before)) == ["", "clean", "load", "total"]
 
 
+def test_members_of_an_argument_are_found_by_references_beside_it() -> None:
+    step = load.s("a")
+
+    plans = [
+        plan_of(add.s(step, group(step, load.s("b")))),
+        plan_of(add.s(group(step, load.s("b")), step)),
+    ]
+
+    assert [sorted(names(p)) for p in plans] == [["", "add", "load", "load-2"]] * 2
+
+
 def test_between_two_groups_in_order_stands_one_join() -> None:
     many = plan_of(group(load.s(str(i)) for i in range(50)) >> [ping.s() for _ in range(50)])
     one = plan_of([load.s("a"), load.s("b")] >> ping.s())
