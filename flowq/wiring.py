@@ -308,7 +308,8 @@ HABITS: dict[str, str] = {
     "signature": "write add.s(1, 2)",
     "subtask": "write add.s(1, 2)",
     "link": "write a.s() | b.s()",
-    "link_error": "write b.options(trigger_rule='one_failed').s() after it",
+    "link_error": "write a.s() >> alert.options(trigger_rule='one_failed').s()",
+    "on_error": "not supported yet; write a.s() >> alert.options(trigger_rule='one_failed').s()",
     "set": "write .options(priority=5)",
     "clone": "signatures do not change; write .options(...) for a copy with other options",
     "freeze": "start it and read .id",
@@ -322,7 +323,7 @@ HABITS: dict[str, str] = {
     "status": "read .state",
     # Huey
     "then": "write a.s() | b.s()",
-    "error": "write b.options(trigger_rule='one_failed').s() after it",
+    "error": "write a.s() >> alert.options(trigger_rule='one_failed').s()",
     "is_ready": "read .ready on what starting gave",
     "is_revoked": "read .state",
     "restore": "enqueue it again; what is cancelled stays so",
