@@ -2,7 +2,7 @@
 """How a process of flowq's own logs: one line a record, with the ids of the task that speaks.
 
 Only programs call `configure` (the command line does); a library that is imported leaves logging
-to its user. Worker processes are given `configured()` and apply it, so that all of a consumer's
+to its user. Worker processes are given `settings()` and apply it, so that all of a consumer's
 processes log alike.
 """
 
@@ -13,42 +13,34 @@ import logging
 import os
 import sys
 from datetime import datetime, timezone
-from typing import Literal
-
-import msgspec
+from typing import Any, Literal, TypeAlias
 
 from flowq.current import CURRENT
 
-__all__ = ["LogConfig", "configure", "configured"]
+__all__ = ["Format", "configure", "settings"]
+
+Format: TypeAlias = Literal["text", "json", "simple"]
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
-_applied: LogConfig | None = None
+_LEVELS = {2: logging.DEBUG, -1: logging.WARNING, -2: logging.ERROR}
+_applied: dict[str, Any] | None = None
 
 
-class LogConfig(msgspec.Struct, frozen=True):
-    """What a process logs, how, and where.
-
-    Attributes
-    ----------
-    verbosity : int
-        0: INFO of flowq and of the user's code; 1: DEBUG of flowq; 2: DEBUG of everything;
-        -1: warnings; -2: errors.
-    format : str
-        ``"text"``, ``"json"`` (an object a line), or ``"simple"`` (time and message).
-    file : str
-        Path to append to; empty for stderr.
-    """
-
-    verbosity: int = 0
-    format: Literal["text", "json", "simple"] = "text"
-    file: str = ""
-
-
-def configure(config: LogConfig) -> None:
+def configure(*, verbosity: int = 0, format: Format = "text", file: str = "") -> None:
     """Send what is logged in this process to one place, in one form.
 
     It adds a handler to the root logger, in place of the one that an earlier call added; a
     user's own handlers stay. Calling again is safe, also in a child after a fork.
+
+    Parameters
+    ----------
+    verbosity : int
+        0: INFO of flowq and of the user's code; 1: DEBUG of flowq; 2: DEBUG of everything;
+        -1: warnings; -2: errors.
+    format : {"text", "json", "simple"}
+        Lines for people, an object a line, or only time and message.
+    file : str
+        Path to append to; empty for stderr.
 
     Raises
     ------
@@ -57,27 +49,28 @@ def configure(config: LogConfig) -> None:
     """
     global _applied
     handler: logging.Handler
-    if config.file:
-        handler = _OurFile(os.path.abspath(config.file), encoding="utf-8")
+    if file:
+        file = os.path.abspath(file)
+        handler = _OurFile(file, encoding="utf-8")
     else:
         handler = _OurStream(sys.stderr)
-    handler.setFormatter(_formatter(config))
+    handler.setFormatter(_formatter(format, bool(file)))
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, _OurFile | _OurStream)]:
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
-    root.setLevel({2: logging.DEBUG, -1: logging.WARNING}.get(config.verbosity, logging.INFO))
-    if config.verbosity < -1:
-        root.setLevel(logging.ERROR)
-    ours = logging.DEBUG if config.verbosity > 0 else logging.NOTSET
-    logging.getLogger("flowq").setLevel(ours)
-    _applied = config
+    root.setLevel(_LEVELS.get(verbosity, logging.INFO))
+    logging.getLogger("flowq").setLevel(logging.DEBUG if verbosity > 0 else logging.NOTSET)
+    _applied = {"verbosity": verbosity, "format": format, "file": file}
 
 
-def configured() -> LogConfig | None:
-    """Give what `configure` was last called with in this process, for its children; or None."""
-    return _applied
+def settings() -> dict[str, Any]:
+    """Give what `configure` was last called with here, for this process's children.
+
+    Where nobody called it (a consumer inside a user's program), children say only warnings.
+    """
+    return dict(_applied or {"verbosity": -1})
 
 
 class _OurStream(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for checkers
@@ -88,12 +81,12 @@ class _OurFile(logging.FileHandler):
     """The same for a file. It appends, so several processes may write lines to one file."""
 
 
-def _formatter(config: LogConfig) -> logging.Formatter:
-    if config.format == "json":
+def _formatter(format: Format, to_file: bool) -> logging.Formatter:
+    if format == "json":
         return JsonFormatter()
-    if config.format == "simple":
+    if format == "simple":
         return logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    colour = not config.file and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    colour = not to_file and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     return TextFormatter(colour)
 
 
