@@ -231,7 +231,7 @@ class Item(Reference):
             inner = value.refer(build, body)
             value = inner.value
         path = list(self._path)
-        while path and not isinstance(value, Graph) and type(value) in (list, dict, tuple):
+        while path and type(value) in (list, dict, tuple):  # of a group: known now
             try:
                 value = value[path[0]]
             except (LookupError, TypeError):
