@@ -34,6 +34,13 @@ class Run(ValueHandle[T]):
 
     It keeps nothing of the graph but its id, so it can be opened by that from any process:
     ``q.run(id)``.
+
+    Notes
+    -----
+    `get` gives the value as soon as all that it names has succeeded, though other branches still
+    run, and raises as soon as one of those nodes has failed or was blocked. Where something else
+    has failed by then, and once the run has ended, the outcome of the whole decides: a success at
+    the end hides no failure. A value of more than 64 nodes is awaited as a whole.
     """
 
     _kind: ClassVar[str] = "Run"
