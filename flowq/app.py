@@ -27,7 +27,7 @@ from typing import (
     overload,
 )
 
-from flowq.clock import SYSTEM_CLOCK, Clock
+from flowq.clock import SYSTEM_CLOCK, Clock, SkippingClock
 from flowq.errors import ConfigError, TaskDefinitionError, UnknownTask
 from flowq.message import Message, id_bytes
 from flowq.plan import Plan, Ranges
@@ -145,7 +145,7 @@ class FlowQ:
         if url is not None and not isinstance(url, str):
             raise ConfigError(f"url={url!r} must be text; for a path there is SqliteFlowQ(path=)")
         self.name = check_name(name, "the name of an app:")
-        self.clock = clock
+        self.clock: Clock = clock
         if isinstance(imports, str):
             raise ConfigError(f"imports={imports!r} must be a list of module names")
         self.imports = tuple(imports)
@@ -391,7 +391,8 @@ class FlowQ:
         delays are skipped, and nothing reaches the app's own store. Read results within it.
         """
         with self._lock:
-            before, told = self._store, self._told
+            before, told, clock = self._store, self._told, self.clock
+            self.clock = SkippingClock(clock)
             store = open_store("memory://", name=self.name, clock=self.clock)
             self._store, self._told = store, True
             self._inline = (*self._inline, store)
@@ -399,7 +400,7 @@ class FlowQ:
             yield
         finally:
             with self._lock:
-                self._store, self._told = before, told
+                self._store, self._told, self.clock = before, told, clock
                 self._inline = self._inline[:-1]
             store.close()
 
@@ -457,8 +458,12 @@ class FlowQ:
 
 
 def app_path(app: FlowQ) -> str | None:
-    """Say where an app is found: ``module:name``; None if no loaded module holds it."""
-    for name, module in list(sys.modules.items()):
+    """Say where an app is found: ``module:name``; None if no loaded module holds it.
+
+    ``__main__`` comes last: a script that imports an app is no place to find it.
+    """
+    modules = sorted(list(sys.modules.items()), key=lambda item: item[0] == "__main__")
+    for name, module in modules:
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is app:
                 return f"{import_name(name)}:{attribute}"

@@ -35,7 +35,8 @@ class CurrentTask:
     """
 
     __slots__ = (
-        "_stop",
+        "_event",
+        "_stopped",
         "attempt",
         "deliveries",
         "id",
@@ -72,7 +73,8 @@ class CurrentTask:
         self.index = index
         self.queue = queue
         self.priority = priority
-        self._stop = threading.Event()
+        self._stopped = False
+        self._event: threading.Event | None = None  # most bodies never look
 
     def __repr__(self) -> str:
         return f"<CurrentTask {self.name} {self.id} attempt {self.attempt}>"
@@ -80,17 +82,25 @@ class CurrentTask:
     @property
     def cancelled(self) -> bool:
         """Whether it was cancelled; a long body looks here and returns early."""
-        return self._stop.is_set()
+        return self._stopped
 
     def wait_cancelled(self, timeout: float) -> bool:
         """Sleep `timeout` seconds, or less if it is cancelled; says whether it was."""
-        return self._stop.wait(timeout)
+        with _guard:
+            event = self._event = self._event or threading.Event()
+            if self._stopped:
+                event.set()
+        return event.wait(timeout)
 
     def stop(self) -> None:
         """Mark it as cancelled; the worker does."""
-        self._stop.set()
+        with _guard:
+            self._stopped = True
+            if self._event is not None:
+                self._event.set()
 
 
+_guard = threading.Lock()
 CURRENT: ContextVar[CurrentTask | None] = ContextVar("flowq_current_task", default=None)
 
 

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: MIT
+"""The process behind ``flowq worker``: starts, watches and stops what works."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from queue import SimpleQueue
+from types import FrameType, TracebackType
+from typing import Final, Literal, TypeAlias
+
+from flowq.app import FlowQ, app_path
+from flowq.errors import ConfigError, StoreError
+from flowq.leases import release_dead
+from flowq.policy import check_name
+from flowq.pools.process import ProcessPool
+from flowq.pools.thread import ThreadPool
+from flowq.sweeper import Sweeper
+
+__all__ = ["Consumer", "Kind"]
+
+log = logging.getLogger("flowq.consumer")
+
+Kind: TypeAlias = Literal["thread", "process"]
+MAX_WORKERS: Final = 1_000
+USAGE, UNREACHABLE = 2, 4
+
+
+class Consumer:
+    """Runs an app's tasks: in threads of this process, or in processes of its own.
+
+    Parameters
+    ----------
+    app : FlowQ
+    workers : int
+        How many bodies run at a time.
+    kind : {"thread", "process"}
+        What a worker is.
+    queues : sequence of str, optional
+        Served with equal right; unless given, every queue that the app's tasks name.
+    lease : float, at least 1
+        Seconds after which what a lost machine held runs elsewhere; renewed every third of it.
+    shutdown_timeout : float
+        Seconds that running bodies are given at the end; then they go back to their queues.
+    drain : bool
+        End when nothing is queued, scheduled or running any more.
+    path : str, optional
+        ``module:name``, where a worker process finds the app; found by itself unless given.
+    imports : sequence of str
+        Modules that are imported as well.
+    url : str, optional
+        For worker processes, where the app was told another store by `FlowQ.use_url`.
+
+    Examples
+    --------
+    >>> from flowq import FlowQ
+    >>> q = FlowQ("docs", "memory://")
+    >>> @q.task(name="docs.add")
+    ... def add(a: int, b: int) -> int:
+    ...     return a + b
+    >>> with q.consumer(workers=2):
+    ...     add(1, 2).get(timeout=10)
+    3
+    """
+
+    def __init__(
+        self,
+        app: FlowQ,
+        *,
+        workers: int = 1,
+        kind: Kind = "thread",
+        queues: Sequence[str] | None = None,
+        lease: float = 30.0,
+        shutdown_timeout: float = 30.0,
+        drain: bool = False,
+        path: str | None = None,
+        imports: Sequence[str] = (),
+    ) -> None:
+        if isinstance(workers, bool) or not isinstance(workers, int):
+            raise ConfigError(f"workers={workers!r} must be a whole number")
+        if not 1 <= workers <= MAX_WORKERS:
+            raise ConfigError(f"workers={workers} must lie between 1 and {MAX_WORKERS}")
+        if kind not in ("thread", "process"):
+            raise ConfigError(f"kind={kind!r} must be 'thread' or 'process'")
+        if not 1.0 <= lease <= 86_400.0:
+            raise ConfigError(f"lease={lease!r} must lie between 1 and 86400 seconds")
+        if not shutdown_timeout >= 0.0:
+            raise ConfigError(f"shutdown_timeout={shutdown_timeout!r} must be 0 or more seconds")
+        if isinstance(queues, str):
+            raise ConfigError(f"queues={queues!r} must be a list of names")
+        self.app = app
+        self.workers = workers
+        self.kind = kind
+        self.lease = float(lease)
+        self.shutdown_timeout = float(shutdown_timeout)
+        self.drain = drain
+        self._queues = [check_name(name, "queue") for name in queues] if queues else None
+        self._path = path
+        self._imports = tuple(imports)
+        self._pool: ThreadPool | ProcessPool | None = None
+        self._sweeper: Sweeper | None = None
+
+    def __repr__(self) -> str:
+        return f"<Consumer of {self.app!r}: {self.workers} x {self.kind}>"
+
+    # --- inside a process ------------------------------------------------------------------------
+
+    def start(self) -> Consumer:
+        """Start the workers and return.
+
+        Raises
+        ------
+        ConfigError
+            Worker processes could not find the app or its store.
+        StoreError
+            The store cannot be used.
+        """
+        if self._pool is not None:
+            raise ConfigError("this consumer was started already; make another one")
+        self._begin(self.kind == "process")
+        return self
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Let running bodies finish, put back what was not started, and stop.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds that running bodies are given; `shutdown_timeout` unless given.
+        """
+        if self._pool is None:
+            return
+        self._pool.stop()
+        if not self._pool.join(self.shutdown_timeout if timeout is None else timeout):
+            log.warning("running tasks did not end in time and go back to their queues")
+            self._pool.abandon()
+        self._end()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the workers have ended by themselves (``drain=True``).
+
+        Returns
+        -------
+        bool
+            False if they have not within `timeout` seconds.
+        """
+        return self._pool is None or self._pool.join(timeout)
+
+    def __enter__(self) -> Consumer:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.drain and error is None:
+            self.join()
+        self.stop()
+
+    # --- as a process ----------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Work in worker processes until a signal comes (or all is drained).
+
+        The first SIGINT or SIGTERM lets running bodies finish within `shutdown_timeout`, the second
+        ends them at once. Call it in the main thread.
+
+        Returns
+        -------
+        int
+            0 after a graceful end, 2 if there is no task or the app cannot be loaded, 4 if the
+            store cannot be reached.
+        """
+        try:
+            self._begin(True)
+        except StoreError as err:
+            log.error("the store cannot be used: %s", err)
+            return UNREACHABLE
+        except ConfigError as err:
+            log.error("%s", err)
+            return USAGE
+        pool = self._pool
+        assert isinstance(pool, ProcessPool)
+        asked: SimpleQueue[int] = SimpleQueue()
+
+        def ask(signum: int, frame: FrameType | None) -> None:
+            asked.put(signum)  # reentrant, as a handler needs it
+
+        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+
+        def ended() -> None:
+            pool.join()
+            asked.put(0)
+
+        threading.Thread(target=ended, name="flowq-ended", daemon=True).start()
+        try:
+            signum = asked.get()
+            if signum:
+                log.info(
+                    "%s: finishing what runs (%g s at most; again: at once)",
+                    signal.Signals(signum).name,
+                    self.shutdown_timeout,
+                )
+                pool.stop()
+                self._await(asked)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._end()
+        log.info("stopped")
+        return pool.status
+
+    def _await(self, asked: SimpleQueue[int]) -> None:
+        """Wait for the end of the pool; after a second signal, or too long, end it."""
+        pool = self._pool
+        assert pool is not None
+        timer = threading.Timer(self.shutdown_timeout, asked.put, (-1,))
+        timer.daemon = True
+        timer.start()
+        signum = asked.get()
+        timer.cancel()
+        if signum:
+            why = "in time" if signum < 0 else "before the second signal"
+            log.warning("running tasks did not end %s and go back to their queues", why)
+            pool.abandon()
+
+    # --- both ------------------------------------------------------------------------------------
+
+    def _begin(self, processes: bool) -> None:
+        app = self.app
+        app.load()
+        if not app.tasks:
+            raise ConfigError(
+                f"{app!r} knows no task; import the modules that define them (imports=, --import)"
+            )
+        queues = self._queues or list(app.queues())
+        store = app.store
+        if processes and not store.shares_processes:
+            raise ConfigError(
+                "memory:// lives in one process: worker processes cannot see it. Use "
+                "sqlite:///flowq.db, or q.consumer(kind='thread') inside your process"
+            )
+        store.status()  # an unreachable store is said now, and not by each worker
+        release_dead(store)
+        if processes:
+            lanes = self.workers if self.kind == "thread" else 1
+            config = {
+                "app": self._app_path(),
+                "url": app.url,
+                "imports": list(self._imports),
+                "queues": queues,
+                "lanes": lanes,
+                "lease": self.lease,
+                "drain": self.drain,
+                "kind": self.kind,
+            }
+            self._pool = ProcessPool(
+                store, processes=1 if self.kind == "thread" else self.workers, config=config
+            )
+        else:
+            self._pool = ThreadPool(
+                app, workers=self.workers, queues=queues, lease=self.lease, drain=self.drain
+            )
+        self._sweeper = Sweeper(store)
+        self._say(queues)
+        self._pool.start()
+        self._sweeper.start()
+
+    def _end(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.stop()
+        if self._pool is not None:
+            self._pool.close()
+
+    def _app_path(self) -> str:
+        path = self._path or app_path(self.app)
+        if path is None:
+            raise ConfigError(
+                f"worker processes cannot find {self.app!r}: keep it in a global variable of a "
+                "module, or say where it is by path='module:name'"
+            )
+        if path.startswith("__main__:"):
+            raise ConfigError(
+                f"worker processes cannot import {path!r}: what was typed in has no file; "
+                "put the tasks into a module, or use kind='thread'"
+            )
+        return path
+
+    def _say(self, queues: Sequence[str]) -> None:
+        from flowq import __version__
+
+        log.info(
+            "flowq %s: %d %s worker%s of %r, queues %s, pid %d",
+            __version__,
+            self.workers,
+            self.kind,
+            "" if self.workers == 1 else "s",
+            self.app.name,
+            ", ".join(queues),
+            os.getpid(),
+        )
+        log.info("store: %s", self.app.store.url)
+        for name in sorted(self.app.tasks):
+            log.info("+ %s", name)

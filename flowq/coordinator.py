@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""What an attempt came to: the one place that decides between done, again and failed.
+
+`decide` is a pure function of what a body did and of its policy. The other half of "what happens
+next?" is ``Store.step``, which applies the outcome by the tables of `flowq.states`.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+
+from flowq.errors import DecodeError, Failure, PayloadError, Retry, Skip, TaskCancelled
+from flowq.message import Delivery, Message, Value, id_text, pack_cell
+from flowq.outcome import Cancelled, Done, Failed, Outcome, RetryAt, Skipped, Unknown
+from flowq.policy import RetryPolicy, to_ms, wait_ms
+from flowq.serializer import Serializer, short_repr
+from flowq.states import State
+
+__all__ = [
+    "decide",
+    "describe",
+    "done",
+    "exception_text",
+    "traceback_text",
+    "undecodable",
+    "unknown_task",
+]
+
+MAX_TRACEBACK: Final = 64 * 1024
+"""Characters of a traceback that are kept: the beginning and the end."""
+MAX_MESSAGE: Final = 4 * 1024
+"""Characters of an exception's ``repr`` that are kept."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_SUCCESS = State.SUCCESS.value
+
+
+def done(
+    delivery: Delivery, value: Any, serializer: Serializer, started_ms: int, ended_ms: int
+) -> Done:
+    """Give the outcome of a body that returned.
+
+    Raises
+    ------
+    PayloadError
+        The value cannot travel: `decide` makes a failure of it.
+    """
+    payload = serializer.dumps(value, "the result")
+    cell = pack_cell(
+        _SUCCESS,
+        _encode(Value(payload, short_repr(value))),
+        delivery=delivery.delivery,
+        started_ms=started_ms,
+        ended_ms=ended_ms,
+    )
+    return Done(delivery.id, delivery.delivery, cell)
+
+
+def decide(
+    message: Message,
+    delivery: Delivery,
+    error: BaseException,
+    policy: RetryPolicy,
+    *,
+    started_ms: int,
+    ended_ms: int,
+    rand: Callable[[], float] = random.random,
+) -> Outcome:
+    """Say what a body came to that did not return.
+
+    Parameters
+    ----------
+    message : Message
+    delivery : Delivery
+        `Delivery.attempt` counts the attempts that failed before this one.
+    error : BaseException
+        What it raised, or why its result cannot travel.
+    policy : RetryPolicy
+        The task's own, with what the message says otherwise.
+    started_ms, ended_ms : int
+    rand : callable
+        Gives numbers from 0 to 1, for jitter.
+
+    Returns
+    -------
+    Outcome
+        `RetryAt` while retries are left and the exception is one that is tried again; `Skipped`
+        for ``Skip``; `Cancelled` for ``TaskCancelled``; else `Failed`.
+    """
+    times = {"delivery": delivery.delivery, "started_ms": started_ms, "ended_ms": ended_ms}
+    if isinstance(error, Skip):
+        cell = pack_cell(State.SKIPPED, error.reason.encode("utf-8", "replace"), **times)
+        return Skipped(delivery.id, delivery.delivery, cell)
+    if isinstance(error, TaskCancelled):
+        cell = pack_cell(State.CANCELLED, b"cancelled while it ran", **times)
+        return Cancelled(delivery.id, delivery.delivery, cell)
+    failed = delivery.attempt + 1
+    if failed <= policy.retries and not isinstance(error, PayloadError):
+        if isinstance(error, Retry):
+            delay = _asked(error)
+            wait = wait_ms(policy, failed, rand) if delay is None else delay
+            return RetryAt(delivery.id, delivery.delivery, wait)
+        if policy.wants(error):
+            return RetryAt(delivery.id, delivery.delivery, wait_ms(policy, failed, rand))
+    failure = describe(message, error, failed)
+    cell = pack_cell(State.FAILED, _encode(failure), **times)
+    return Failed(delivery.id, delivery.delivery, cell)
+
+
+def _asked(error: Retry) -> int | None:
+    """The delay that a body asked for, in milliseconds; nonsense counts as not asked."""
+    if error.delay is None:
+        return None
+    try:
+        return to_ms(error.delay)
+    except ValueError:
+        return None
+
+
+def describe(message: Message, error: BaseException, attempts: int) -> Failure:
+    """Turn an exception into the failure that travels: text and names, never the object."""
+    kinds = [f"{c.__module__}.{c.__qualname__}" for c in type(error).__mro__ if c is not object]
+    return Failure(
+        task=message.task,
+        id=id_text(message.id),
+        node=message.name or None,
+        reason="payload" if isinstance(error, PayloadError) else "error",
+        exc_type=kinds[0],
+        message=exception_text(error),
+        traceback=traceback_text(error),
+        attempts=attempts,
+        bases=tuple(kinds[1:]),
+        index=message.index,
+    )
+
+
+def exception_text(error: BaseException | None) -> str:
+    """Give the ``repr`` of an exception; never raises."""
+    try:
+        return repr(error)[:MAX_MESSAGE]
+    except Exception as err:  # an exception's own repr is the user's code
+        return f"<{type(error).__name__} whose repr raised {type(err).__name__}>"
+
+
+def traceback_text(error: BaseException) -> str:
+    """Give the traceback as text, from the body's own frames on; never raises."""
+    try:
+        lines = traceback.format_exception(type(error), error, _body(error.__traceback__))
+        text = "".join(lines)
+    except Exception as err:  # so is its str
+        return f"<no traceback: formatting it raised {type(err).__name__}>"
+    if len(text) > MAX_TRACEBACK:
+        half = MAX_TRACEBACK // 2
+        text = f"{text[:half]}\n  ... {len(text) - MAX_TRACEBACK:,} characters ...\n{text[-half:]}"
+    return text
+
+
+def _body(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames of the worker, which say nothing to who wrote the body."""
+    first = trace
+    while first is not None and first.tb_frame.f_globals.get("__name__", "").startswith("flowq."):
+        first = first.tb_next
+    return first or trace
+
+
+def undecodable(delivery: Delivery, error: DecodeError, message: Message | None) -> Failed:
+    """Give the outcome of bytes that are no message, or of arguments that cannot be read.
+
+    The store keeps the bytes among the dead letters.
+    """
+    failure = Failure(
+        task=message.task if message else "",
+        id=id_text(delivery.id),
+        node=(message.name or None) if message else None,
+        reason="undecodable",
+        exc_type="flowq.errors.DecodeError",
+        message=exception_text(error),
+        index=message.index if message else None,
+    )
+    cell = pack_cell(State.FAILED, _encode(failure), delivery=delivery.delivery, ended_ms=0)
+    return Failed(delivery.id, delivery.delivery, cell, dead="undecodable")
+
+
+def unknown_task(delivery: Delivery, message: Message, hint: str) -> Unknown:
+    """Give the outcome of a message whose task this worker does not know."""
+    failure = Failure(
+        task=message.task,
+        id=id_text(delivery.id),
+        node=message.name or None,
+        reason="unknown task",
+        exc_type="flowq.errors.UnknownTask",
+        message=f"UnknownTask('no worker knew {message.task} for 10 minutes{hint}')",
+        index=message.index,
+    )
+    cell = pack_cell(State.FAILED, _encode(failure), delivery=delivery.delivery, ended_ms=0)
+    return Unknown(delivery.id, delivery.delivery, cell)

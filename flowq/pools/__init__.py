@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""How workers execute: as threads of this process, or as processes of their own."""

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""The life of one worker process: loads the app, works until told, dies with its parent.
+
+Its parent starts it with two inherited descriptors as arguments, CONTROL and NOTES.
+The first line on CONTROL is the configuration, each further one an order; its end means that the
+parent is gone. NOTES is the memory in which the worker notes what it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import mmap
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from flowq import logs
+from flowq.errors import FlowqError, StoreError, TaskCancelled
+from flowq.pools.thread import session_info
+from flowq.worker import Worker, raise_in_thread
+
+__all__ = ["NOTE", "Orders", "load_app", "main", "read_note", "run", "write_note"]
+
+log = logging.getLogger("flowq.consumer")
+
+NOTE: Final = 32
+"""Bytes of a lane's note: length, id (20 at most), 3 unused, when it began (monotonic)."""
+_WHEN: Final = struct.Struct("d")
+USAGE, UNREACHABLE = 2, 4
+INTERRUPT: Final = signal.SIGUSR2
+"""What a cancelled body in the main thread is interrupted by."""
+
+
+def write_note(memory: mmap.mmap, lane: int, id: bytes) -> None:
+    """Note which message a lane runs; b"" for none. The length is written last."""
+    at = lane * NOTE
+    if id:
+        memory[at + 1 : at + 1 + len(id)] = id
+        _WHEN.pack_into(memory, at + 24, time.monotonic())
+    memory[at] = len(id)
+
+
+def read_note(memory: mmap.mmap, lane: int) -> tuple[bytes, float]:
+    """Read which message a lane runs, and since when."""
+    at = lane * NOTE
+    n = memory[at]
+    return bytes(memory[at + 1 : at + 1 + n]), _WHEN.unpack_from(memory, at + 24)[0]
+
+
+def load_app(path: str) -> Any:
+    """Import an app by its path, ``module:name``.
+
+    Raises
+    ------
+    ConfigError, ImportError, AttributeError
+        There is no app there.
+    """
+    module, _, name = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+class Orders:
+    """Reads what the parent says, in a thread of its own."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._stop: Callable[[], None] = lambda: None
+        self._cancel: Callable[[list[bytes]], None] = lambda ids: None
+        self._orphaned: Callable[[], None] = lambda: None
+
+    def follow(
+        self,
+        *,
+        stop: Callable[[], None],
+        cancel: Callable[[list[bytes]], None],
+        orphaned: Callable[[], None],
+    ) -> None:
+        """Obey from now on."""
+        self._stop, self._cancel, self._orphaned = stop, cancel, orphaned
+        threading.Thread(target=self._read, name="flowq-orders", daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._source:
+            order = json.loads(line)
+            if order["do"] == "stop":
+                self._stop()
+            elif order["do"] == "cancel":
+                self._cancel([bytes.fromhex(id) for id in order["ids"]])
+        self._orphaned()
+
+
+def _cancelled(signum: int, frame: object) -> None:
+    raise TaskCancelled
+
+
+def _interrupt(thread: int) -> None:
+    """Interrupt a body: the main thread by a signal, which also ends a sleep or a read."""
+    if thread == threading.main_thread().ident:
+        signal.pthread_kill(thread, INTERRUPT)
+    else:
+        raise_in_thread(thread)
+
+
+def main(argv: list[str]) -> int:
+    """Work; gives the exit status."""
+    control = os.fdopen(int(argv[0]), "rb")
+    config = json.loads(control.readline())
+    logs.configure(msgspec.convert(config["logs"], logs.LogConfig))
+    app = load_app(config["app"])
+    if config["url"]:
+        app.use_url(config["url"])
+    for module in config["imports"]:
+        importlib.import_module(module)
+    app.load()
+    memory = mmap.mmap(int(argv[1]), config["lanes"] * NOTE)
+    worker = Worker(
+        app,
+        config["session"],
+        queues=config["queues"],
+        lanes=config["lanes"],
+        lease=config["lease"],
+        drain=config["drain"],
+        note=lambda lane, id: write_note(memory, lane, id),
+        interrupt=_interrupt,
+    )
+    info = session_info(
+        app, worker.session, kind=config["kind"], lanes=config["lanes"], queues=config["queues"]
+    )
+    app.store.open_session(info, lease_ms=round(config["lease"] * 1000))
+
+    def orphaned() -> None:
+        # Nobody renews the lease any more. Whatever the store says, this process ends.
+        threading.Timer(2.0, os._exit, (1,)).start()
+        try:
+            app.store.release(worker.session)
+        finally:
+            os._exit(1)
+
+    def ask(signum: int, frame: object) -> None:
+        # Not from the handler itself, which may interrupt who holds the locks that this needs.
+        threading.Thread(target=worker.stop, daemon=True).start()
+
+    Orders(control).follow(stop=worker.stop, cancel=worker.cancel, orphaned=orphaned)
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(INTERRUPT, _cancelled)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
+    worker.run()
+    app.store.close()
+    return 0
+
+
+def run() -> None:
+    """Work as ``sys.argv`` says, and end this process."""
+    try:
+        status = main(sys.argv[1:])
+    except StoreError as err:
+        log.error("the store cannot be used: %s", err)
+        status = UNREACHABLE
+    except (FlowqError, ImportError, AttributeError) as err:
+        log.error("the app cannot be loaded: %s: %s", type(err).__name__, err)
+        status = USAGE
+    sys.exit(status)
