@@ -21,8 +21,6 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
-import msgspec
-
 from flowq import logs
 from flowq.errors import FlowqError, StoreError, TaskCancelled
 from flowq.pools.thread import session_info
@@ -117,7 +115,7 @@ def main(argv: list[str]) -> int:
     """Work; gives the exit status."""
     control = os.fdopen(int(argv[0]), "rb")
     config = json.loads(control.readline())
-    logs.configure(msgspec.convert(config["logs"], logs.LogConfig))
+    logs.configure(**config["logs"])
     app = load_app(config["app"])
     if config["url"]:
         app.use_url(config["url"])

@@ -21,11 +21,9 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import IO, Any, Final
 
-import msgspec
-
+from flowq import logs
 from flowq.errors import StoreError
 from flowq.leases import LOOK_SECONDS, Leases, new_session
-from flowq.logs import LogConfig, configured
 from flowq.pools.child import NOTE, UNREACHABLE, USAGE, read_note
 from flowq.storage.base import Store
 
@@ -41,11 +39,6 @@ BOOT: Final = (
 YOUNG: Final = 1.0
 """A worker that lived shorter is started again with growing delay."""
 LONGEST_DELAY: Final = 10.0
-
-
-def logging_of_children() -> LogConfig:
-    """Say how worker processes log: as this one does, or warnings only where it was not asked."""
-    return configured() or LogConfig(verbosity=-1)
 
 
 class Child:
@@ -127,7 +120,7 @@ class ProcessPool:
     def __init__(self, store: Store, *, processes: int, config: dict[str, Any]) -> None:
         self._store = store
         self._count = processes
-        self._config = {**config, "logs": msgspec.to_builtins(logging_of_children())}
+        self._config = {**config, "logs": logs.settings()}
         self._children: dict[int, Child] = {}
         self._failures: dict[int, int] = {}
         self._events: SimpleQueue[tuple[int, Child | None]] = SimpleQueue()
