@@ -98,11 +98,11 @@ def write_atomically(path: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def all_flights() -> Iterator[Iterator[list[str]]]:
-    """Go through the rows of the big file, the head first."""
+def all_lines() -> Iterator[Iterator[str]]:
+    """Go through the lines of the big file, the head first."""
     with zipfile.ZipFile(data_folder() / "flights.csv.zip") as archive:
         with archive.open("flights.csv") as raw:
-            yield csv.reader(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
+            yield io.TextIOWrapper(raw, encoding="utf-8", newline="")
 
 
 def table(name: str) -> Iterator[dict[str, str]]:
@@ -115,22 +115,24 @@ def table(name: str) -> Iterator[dict[str, str]]:
 
 
 def extract_flights(work: Path, months: Sequence[int], rows: int | None = None) -> list[str]:
-    """Split the big file into one raw file a month; gives their paths in the order of `months`."""
-    parts: dict[str, list[list[str]]] = {str(m): [] for m in months}
-    with all_flights() as reader:
-        head = next(reader)
-        month = head.index("month")
-        for row in reader:
-            part = parts.get(row[month])
+    """Split the big file into one raw file a month; gives their paths in the order of `months`.
+
+    Lines are copied as they are: no field holds a comma, a quote or a line's end.
+    """
+    parts: dict[str, list[str]] = {str(m): [] for m in months}
+    with all_lines() as lines:
+        head = next(lines)
+        month = head.split(",").index("month")
+        for line in lines:
+            part = parts.get(line.split(",", month + 1)[month])
             if part is not None and (rows is None or len(part) < rows):
-                part.append(row)
+                part.append(line)
     paths = []
     for name, part in parts.items():
         path = work / "raw" / f"{int(name):02}.csv"
         with write_atomically(path) as file:
-            writer = csv.writer(file)
-            writer.writerow(head)
-            writer.writerows(part)
+            file.write(head)
+            file.writelines(part)
         paths.append(str(path))
     return paths
 
@@ -192,35 +194,31 @@ def by_carrier_and_hour(paths: Iterable[str]) -> dict[str, Any]:
     cells: dict[str, Cell] = {}
     waits: dict[str, list[int]] = {}
     for path in paths:
-        for row in clean_rows(path):
-            delay = row["delay"]
-            count(cells, f"{row['carrier']} {int(row['hour']):02}", delay)
+        for carrier, hour, _, dest, _, _, delay, seats in clean_rows(path):
+            add(cell_of(cells, f"{carrier} {hour:0>2}"), delay)
             if delay and int(delay) > 0:
-                wait = waits.setdefault(row["dest"], [0, 0])
+                wait = waits.setdefault(dest, [0, 0])
                 wait[0] += 1
-                wait[1] += int(delay) * int(row["seats"])
+                wait[1] += int(delay) * int(seats)
     return {"cells": cells, "waits": waits}
 
 
 def against_weather(paths: Iterable[str], tables: str) -> dict[str, Any]:
     """Add up delays by the weather at the airport in the hour of departure."""
     weather = json.loads(Path(tables).read_text())["weather"]
-    bands: dict[str, dict[str, Cell]] = {
-        name: {label: [0] * 5 for label, _ in steps} for name, (_, steps) in BANDS.items()
-    }
+    bands = no_bands()
     hours: dict[str, Cell] = {}
     unknown = 0
+    touched: dict[str, list[Cell]] = {}  # an airport's hour -> the cells that its flights go to
     for path in paths:
-        for row in clean_rows(path):
-            seen = weather.get(weather_key(row))
-            if seen is None:
-                unknown += 1
-                continue
-            for (name, (_, steps)), text in zip(BANDS.items(), seen, strict=True):
-                if text != "NA":
-                    add(bands[name][band(steps, float(text))], row["delay"])
-            kind = "foul" if is_foul(seen) else "fair"
-            count(hours, f"{kind} {int(row['hour']):02}", row["delay"])
+        for _, hour, origin, _, month, day, delay, _ in clean_rows(path):
+            key = f"{origin} {month} {day} {hour}"
+            if key not in touched:
+                seen = weather.get(key)
+                touched[key] = [] if seen is None else cells_of(bands, hours, seen, int(hour))
+            for cell in touched[key]:
+                add(cell, delay)
+            unknown += not touched[key]
     return {"bands": bands, "hours": hours, "unknown": unknown}
 
 
@@ -268,12 +266,16 @@ def join_tables(delays: dict[str, Any], weather: dict[str, Any], tables: str) ->
 # --- counting ------------------------------------------------------------------------------------
 
 
-def clean_rows(path: str) -> Iterator[dict[str, str]]:
+def clean_rows(path: str) -> Iterator[list[str]]:
+    """Go through the rows of a clean file; the columns are those of `CLEAN`."""
     with open(path, encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+        reader = csv.reader(file)
+        assert tuple(next(reader)) == CLEAN
+        yield from reader
 
 
 def add(cell: Cell, delay: str) -> None:
+    """Count one flight; `delay` is empty if it never left."""
     cell[0] += 1
     if delay == "":
         cell[4] += 1
@@ -284,8 +286,24 @@ def add(cell: Cell, delay: str) -> None:
         cell[3] += minutes
 
 
-def count(cells: dict[str, Cell], key: str, delay: str) -> None:
-    add(cells.setdefault(key, [0] * 5), delay)
+def cell_of(cells: dict[str, Cell], key: str) -> Cell:
+    return cells.setdefault(key, [0] * 5)
+
+
+def no_bands() -> dict[str, dict[str, Cell]]:
+    return {name: {label: [0] * 5 for label, _ in steps} for name, (_, steps) in BANDS.items()}
+
+
+def cells_of(
+    bands: dict[str, dict[str, Cell]], hours: dict[str, Cell], seen: Sequence[str], hour: int
+) -> list[Cell]:
+    """Say where flights count that left at an hour of such weather."""
+    found = [
+        bands[name][band(steps, float(text))]
+        for (name, (_, steps)), text in zip(BANDS.items(), seen, strict=True)
+        if text != "NA"
+    ]
+    return [*found, cell_of(hours, f"{'foul' if is_foul(seen) else 'fair'} {hour:02}")]
 
 
 def band(steps: Sequence[tuple[str, float]], value: float) -> str:
@@ -343,10 +361,11 @@ def in_one_go(months: Sequence[int] = MONTHS, rows: int | None = None) -> dict[s
     left = {m: float("inf") if rows is None else rows for m in months}
     cells: dict[str, Cell] = {}
     hours: dict[str, Cell] = {}
-    bands = {name: {label: [0] * 5 for label, _ in steps} for name, (_, steps) in BANDS.items()}
+    bands = no_bands()
     waits: dict[str, list[int]] = {}
     unknown = 0
-    with all_flights() as reader:
+    with all_lines() as lines:
+        reader = csv.reader(lines)
         head = next(reader)
         wanted = "month day dep_delay carrier tailnum origin dest hour".split()
         at = [head.index(column) for column in wanted]
@@ -357,7 +376,7 @@ def in_one_go(months: Sequence[int] = MONTHS, rows: int | None = None) -> dict[s
             left[int(month)] -= 1
             delay = "" if delay == "NA" else delay.removesuffix(".0")
             clock = int(hour.removesuffix(".0"))
-            count(cells, f"{carrier} {clock:02}", delay)
+            add(cell_of(cells, f"{carrier} {clock:02}"), delay)
             if delay and int(delay) > 0:
                 old = waits.get(dest, [0, 0])
                 waits[dest] = [old[0] + 1, old[1] + int(delay) * seats.get(plane, 0)]
@@ -368,7 +387,7 @@ def in_one_go(months: Sequence[int] = MONTHS, rows: int | None = None) -> dict[s
             for (name, (_, steps)), text in zip(BANDS.items(), seen, strict=True):
                 if text != "NA":
                     add(bands[name][band(steps, float(text))], delay)
-            count(hours, f"{'foul' if is_foul(seen) else 'fair'} {clock:02}", delay)
+            add(cell_of(hours, f"{'foul' if is_foul(seen) else 'fair'} {clock:02}"), delay)
     with tempfile.TemporaryDirectory() as folder:
         tables = extract_tables(Path(folder))
         return join_tables(

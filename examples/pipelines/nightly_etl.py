@@ -88,10 +88,10 @@ def join(delays: dict[str, Any], weather: dict[str, Any], tables: str, work: str
 
 
 @q.task
-def report(joined: dict[str, Any], months: list[dict[str, Any]], out: str, work: str) -> dict:
+def report(joined: dict[str, Any], months: list[dict[str, Any]], work: str) -> dict[str, Any]:
     """Write the report; gives where everything is."""
     note(work)
-    return pages.write_report(joined, months, Path(out))
+    return pages.write_report(joined, months, Path(work) / "report")
 
 
 def note(work: str) -> None:
@@ -105,7 +105,7 @@ def note(work: str) -> None:
 # --- the pipeline ----------------------------------------------------------------------------
 
 
-def pipeline(months: Sequence[int], rows: int | None, work: str, out: str) -> DAG:
+def pipeline(months: Sequence[int], rows: int | None, work: str) -> DAG:
     """Build the graph; nothing runs before its ``start()``."""
     dag = DAG("nightly_etl")
     raw = dag.add(extract.s(work, list(months), rows), name="extract")
@@ -118,7 +118,7 @@ def pipeline(months: Sequence[int], rows: int | None, work: str, out: str) -> DA
     delays = dag.add(by_carrier_and_hour.s(paths, work), name="by_carrier_and_hour")
     weather = dag.add(against_weather.s(paths, small, work), name="against_weather")
     joined = dag.add(join.s(delays, weather, small, work), name="join")
-    dag.add(report.s(joined, cleaned, out, work), name="report")
+    dag.add(report.s(joined, cleaned, work), name="report")
     return dag
 
 
@@ -128,7 +128,7 @@ def start(months: Sequence[int], rows: int | None, out: Path) -> Run[Any]:
     work.mkdir(parents=True)
     job = {"months": list(months), "rows": rows}
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    run = pipeline(months, rows, str(work), str(out)).start()
+    run = pipeline(months, rows, str(work)).start()
     (work / "run").write_text(run.id, encoding="utf-8")
     return run
 
@@ -167,11 +167,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     took = time.perf_counter() - began
 
+    print("\nchecking against the same computation in one go ...", flush=True)
     same = check(value, work)
-    show(value, took, same)
-    if same and not args.keep:
+    show(value["totals"], took, same)
+    if not same:
+        return 1
+    for name, path in publish(value, out).items():
+        print(f"{name:9} {path}")
+    if not args.keep:
         shutil.rmtree(work)
-    return 0 if same else 1
+    return 0
 
 
 @contextlib.contextmanager
@@ -193,16 +198,22 @@ def check(value: dict[str, Any], work: Path) -> bool:
     return bool(found == expected)
 
 
-def show(value: dict[str, Any], took: float, same: bool) -> None:
-    totals = value["totals"]
+def show(totals: dict[str, int], took: float, same: bool) -> None:
     print(
-        f"\n{totals['flights']:,} flights of {totals['carriers']} airlines in {took:.1f} s: "
+        f"{totals['flights']:,} flights of {totals['carriers']} airlines in {took:.1f} s: "
         f"{totals['late']:,} left more than 15 min late, {totals['cancelled']:,} never left, "
         f"mean delay {totals['minutes'] / max(1, totals['departed']):.2f} min"
     )
-    print("check    " + ("the same figures in one go" if same else "THE FIGURES DIFFER"))
-    for name in ("report", "picture", "table", "figures"):
-        print(f"{name:8} {value[name]}")
+    print("check     " + ("the same figures in one go" if same else "THE FIGURES DIFFER"))
+
+
+def publish(value: dict[str, Any], out: Path) -> dict[str, Path]:
+    """Put the report where people look for it, now that its figures are right."""
+    found = {name: out / Path(value[name]).name for name in pages.FILES}
+    for name, path in found.items():
+        with flights.write_atomically(path) as file:
+            file.write(Path(value[name]).read_text(encoding="utf-8"))
+    return found
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,8 +13,14 @@ from typing import Any
 from charts import picture
 from flights import write_atomically
 
-__all__ = ["write_report"]
+__all__ = ["FILES", "write_report"]
 
+FILES = {
+    "report": "report.html",
+    "picture": "delays.svg",
+    "table": "delays.csv",
+    "figures": "figures.json",
+}
 TITLE = "Leaving New York late, 2013"
 
 STYLE = """
@@ -45,12 +51,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Write everything into a folder; gives the paths and the totals."""
     svg = picture(joined, TITLE)
-    paths = {
-        "report": out / "report.html",
-        "picture": out / "delays.svg",
-        "table": out / "delays.csv",
-        "figures": out / "figures.json",
-    }
+    paths = {name: out / file for name, file in FILES.items()}
     with write_atomically(paths["picture"]) as file:
         file.write(svg)
     with write_atomically(paths["table"]) as file:
