@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""The commands ``flowq`` and ``flowq_consumer``.
+
+Each command's module is imported when it is called, and imports what it needs; ``--version`` and
+``--help`` load none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from flowq import __version__
+from flowq.cli.output import INTERRUPTED, UNREACHABLE, USAGE, CliError, note
+
+__all__ = ["Parser", "huey_main", "main"]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that names what is near."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line and status 2."""
+        raise CliError(f"{message} ({self.prog} --help says more)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; what is left over is an error that says what was meant, perhaps."""
+        found, left = self.parse_known_args(args, namespace)
+        if left:
+            parser = getattr(found, "parser", self)
+            raise CliError(parser.unknown(left[0]))
+        return found
+
+    def unknown(self, word: str) -> str:
+        """Say that a word was not understood."""
+        if not word.startswith("-"):
+            return f"{self.prog} does not take {word!r} ({self.prog} --help says more)"
+        flag = word.partition("=")[0]
+        return f"{self.prog} has no flag {flag}{_near(flag, self._option_string_actions)}"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            near = _near(str(value), known) or f"; there is {', '.join(known)}"
+            what = "command" if isinstance(action, argparse._SubParsersAction) else "value"
+            raise CliError(f"{self.prog}: unknown {what} {value!r}{near}")
+
+
+def _near(word: str, known: Any) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command ``flowq``; gives the exit status."""
+    return _guarded(lambda: _run(sys.argv[1:] if argv is None else list(argv)))
+
+
+def huey_main(argv: Sequence[str] | None = None) -> int:
+    """Run ``flowq_consumer``, which takes the command line of ``huey_consumer``."""
+
+    def run() -> int:
+        from flowq.cli.huey import consume
+
+        return consume(sys.argv[1:] if argv is None else list(argv))
+
+    return _guarded(run)
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """Turn what goes wrong into one line and an exit status; a user's mistake has no traceback."""
+    try:
+        status = run()
+        sys.stdout.flush()
+        return status
+    except CliError as err:
+        note(f"flowq: {err}")
+        return err.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as err:  # argparse, after --help or --version
+        return err.code if isinstance(err.code, int) else USAGE
+    except Exception as err:
+        from flowq.errors import FlowqError, StoreUnavailable
+
+        if not isinstance(err, FlowqError):
+            raise
+        note(f"flowq: {err}")
+        return UNREACHABLE if isinstance(err, StoreUnavailable) else USAGE
+
+
+def _run(argv: list[str]) -> int:
+    args = _parser().parse_args(argv)
+    command = getattr(args, "call", None)
+    if command is None:
+        args.parser.print_help(sys.stderr)
+        return USAGE
+    module, function = command
+    from importlib import import_module
+
+    status: int = getattr(import_module(f"flowq.cli.{module}"), function)(args)
+    return status
+
+
+# --- the tree of commands ------------------------------------------------------------------------
+
+
+def _parser() -> Parser:
+    top = Parser(prog="flowq", description="A task queue that runs whole pipelines.")
+    top.add_argument("--version", action="version", version=f"flowq {__version__}")
+    top.set_defaults(parser=top)
+    nouns = top.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    _worker(nouns)
+    status = _reader(nouns, "status", "Queue lengths, counts and live workers.", "status:status")
+    status.description = "Queue lengths, counts and live workers."
+    dead = _noun(nouns, "dead", "Messages that will not run, and why.")
+    listed = _reader(dead, "list", "List dead letters, newest first.", "dead:list_dead")
+    listed.add_argument("--limit", type=_number, default=100, help="rows at most (100)")
+    _reader(dead, "show", "Show one dead letter.", "dead:show", "ID")
+    runs = _noun(nouns, "run", "Runs of compositions, and their nodes.")
+    listed = _reader(runs, "list", "List runs, newest first.", "run:list_runs")
+    listed.add_argument("--limit", type=_number, default=20, help="rows at most (20)")
+    shown = _reader(runs, "show", "Show a run's nodes with states and times.", "run:show", "ID")
+    shown.add_argument(
+        "--watch", action="store_true", help="follow it to its end; exit 1 if failed"
+    )
+    shown.add_argument("--state", help="only nodes in this state")
+    shown.add_argument("--limit", type=_number, default=500, help="nodes at most (500)")
+    task = _noun(nouns, "task", "Tasks and nodes.")
+    _reader(task, "show", "Show what is known of a task or node.", "task:show", "ID")
+    result = _reader(
+        nouns, "result", "Print a result's repr; exit 1 if failed.", "task:result", "ID"
+    )
+    result.add_argument("--wait", action="store_true", help="wait until it has ended")
+    result.add_argument("--timeout", type=float, help="seconds to wait at most, then exit 5")
+    return top
+
+
+def _noun(nouns: Any, name: str, text: str) -> Any:
+    parser = nouns.add_parser(name, help=text, description=text)
+    parser.set_defaults(parser=parser)
+    return parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+
+
+def _reader(verbs: Any, name: str, text: str, call: str, *positional: str) -> Parser:
+    """Add a command that reads a store; it needs no user code."""
+    parser: Parser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(parser=parser, call=tuple(call.split(":")))
+    for word in positional:
+        parser.add_argument(word.lower(), metavar=word, help="or the first characters of it")
+    parser.add_argument("--url", help="the store; else FLOWQ_URL, else [tool.flowq], else flowq.db")
+    parser.add_argument("--name", help='the app\'s name: FlowQ("name"); else flowq')
+    parser.add_argument("-A", "--app", metavar="APP", help="import module:app; read its store")
+    parser.add_argument("--json", action="store_true", default=None, help="for programs")
+    return parser
+
+
+def _worker(nouns: Any) -> None:
+    parser = nouns.add_parser(
+        "worker",
+        help="Run an app's tasks.",
+        description="Run an app's tasks until SIGTERM or Ctrl-C; a second one stops at once.",
+        epilog="APP is module:app, module.app, module (its only app) or path/to/file.py:app.\n"
+        "Flags not given are read from FLOWQ_*, then [tool.flowq] in pyproject.toml.\n\n"
+        "  flowq worker shop:q\n  flowq worker shop:q -w 8 -k thread --queue mail,default",
+    )
+    parser.set_defaults(parser=parser, call=("worker", "work"))
+    add = parser.add_argument
+    add("app", metavar="APP", nargs="?", help="where the app is")
+    add("-w", "--workers", metavar="N", help="as many as CPUs unless set")
+    add("-k", "--kind", "--worker-type", choices=("process", "thread"), help="process unless set")
+    add(
+        "--queue", "--queues", metavar="A,B", action="append", help="all that tasks name unless set"
+    )
+    add("--lease", metavar="S", help="after so many seconds a lost machine's tasks run elsewhere")
+    add("--shutdown-timeout", metavar="S", help="seconds that running tasks get to finish (30)")
+    add("--import", metavar="MODULE", action="append", help="import it too, for its tasks")
+    add("--url", help="the store, whatever the app says")
+    add("--drain", action="store_true", default=None, help="end when nothing is left to do")
+    add("--log-format", choices=("text", "json"), help="text unless set")
+    add("-v", "--verbose", action="count", default=0, help="more; -vv everything")
+    add("-q", "--quiet", action="count", default=0, help="warnings only; -qq errors only")
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number

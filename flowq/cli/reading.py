@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""What the commands that read have in common: the store, ids, and cells as text.
+
+Nothing here unpickles: a worker stores a short ``repr`` beside each value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from flowq.cli.loading import find_app, open_reading
+from flowq.cli.output import NOT_FOUND, CliError
+from flowq.errors import DecodeError, Failure
+from flowq.message import (
+    CULPRIT,
+    EMPTY,
+    NO_NODE,
+    TEMPLATE,
+    Cell,
+    Const,
+    Items,
+    Mapping,
+    Ref,
+    Seq,
+    Template,
+    Value,
+    decode_template,
+    id_bytes,
+    id_text,
+    node_id,
+    read_cell,
+)
+from flowq.states import State
+
+if TYPE_CHECKING:
+    from flowq.storage import Store
+    from flowq.storage.base import DeadLetter, NodeInfo, RunInfo
+
+__all__ = [
+    "dead_letters",
+    "failure_in",
+    "find_id",
+    "nodes",
+    "runs",
+    "shown_state",
+    "shown_value",
+    "store_of",
+    "wants_json",
+]
+
+LOOKED_AT = 10_000
+"""So many of the newest ids are looked at to complete the beginning of one."""
+SHOWN = 10
+"""So many items of a list are shown."""
+
+
+def store_of(args: Any) -> Store:
+    """Open the store that a command is asked about.
+
+    Raises
+    ------
+    CliError
+        There is none.
+    """
+    from flowq.settings import DEFAULT_URL, load_settings
+
+    name = args.name
+    if args.app is not None:
+        app, _ = find_app(args.app)
+        return open_reading(args.url or app.url, name or app.name)
+    url = load_settings({"url": args.url}, ["url"])["url"]
+    return open_reading(url or DEFAULT_URL, name or "flowq")
+
+
+def wants_json(args: Any) -> bool:
+    """Whether the answer is for a program."""
+    from flowq.settings import load_settings
+
+    return bool(load_settings({"json": args.json}, ["json"])["json"])
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def runs(store: Store, limit: int) -> Iterator[RunInfo]:
+    """Go through runs, newest first, in pages."""
+    after = b""
+    while limit > 0:
+        page = store.runs(after=after, limit=min(limit, 100))
+        yield from page
+        if len(page) < min(limit, 100):
+            return
+        limit -= len(page)
+        after = page[-1].id
+
+
+def dead_letters(store: Store, limit: int) -> Iterator[DeadLetter]:
+    """Go through dead letters, newest first, in pages."""
+    after = b""
+    while limit > 0:
+        page = store.dead(after=after, limit=min(limit, 100))
+        yield from page
+        if len(page) < min(limit, 100):
+            return
+        limit -= len(page)
+        after = page[-1].id
+
+
+def nodes(store: Store, run: bytes, state: State | None = None) -> Iterator[NodeInfo]:
+    """Go through the nodes of a run by index, in pages; the root is left out."""
+    after = 0
+    while True:
+        page = store.nodes(run, after=after, limit=500, state=state)
+        yield from page
+        if len(page) < 500:
+            return
+        after = page[-1].index
+
+
+# --- ids -----------------------------------------------------------------------------------------
+
+
+def find_id(text: str, known: Iterator[bytes], what: str) -> bytes:
+    """Read an id, or complete the beginning of one.
+
+    Parameters
+    ----------
+    text : str
+        An id, or the first characters of one, with ``:index`` behind it for a node.
+    known : iterator of bytes
+        Ids to choose from; read only if `text` is no whole id.
+    what : str
+        What it is an id of, for the error.
+
+    Raises
+    ------
+    CliError
+        None of them begins so, or several do.
+    """
+    try:
+        return id_bytes(text)
+    except ValueError:
+        pass
+    head, colon, index = text.lower().partition(":")
+    if not re.fullmatch(r"[0-9a-f-]{1,36}", head) or (colon and not index.isdigit()):
+        raise CliError(f"{text!r} is not an id, nor the beginning of one")
+    wanted = head.replace("-", "")
+    found = {id for _, id in zip(range(LOOKED_AT), known, strict=False)}
+    fitting = sorted(id for id in found if id.hex().startswith(wanted))
+    heads = sorted({id[:16] for id in fitting})
+    if len(heads) > 1:
+        some = ", ".join(id_text(id) for id in heads[-3:])
+        raise CliError(f"{len(heads)} {what}s begin with {text!r}: {some}, ...", NOT_FOUND)
+    if not heads:
+        raise CliError(f"there is no {what} whose id begins with {text!r}", NOT_FOUND)
+    if colon:
+        return node_id(heads[0], int(index))
+    return fitting[0] if len(fitting) == 1 else heads[0]
+
+
+# --- cells as text -------------------------------------------------------------------------------
+
+
+def shown_state(state: State, handle: bool = False) -> str:
+    """Give a state's name; a run that is under way is ``running`` to people."""
+    return "running" if handle and state == State.EXPANDED else state.label
+
+
+def failure_in(cell: Cell) -> Failure | None:
+    """Give the failure that a cell holds, if it holds one."""
+    if cell.state != State.FAILED or cell.flags & CULPRIT:
+        return None
+    try:
+        return msgspec.msgpack.decode(cell.body, type=Failure)
+    except msgspec.MsgspecError:
+        return Failure("", "", None, "undecodable", "", "a failure that cannot be read")
+
+
+def shown_value(store: Store, run: bytes, cell: Cell) -> str:
+    """Give the value in the cell of a success as text, from the stored reprs."""
+    if cell.flags & EMPTY:
+        return "None"
+    if cell.flags & TEMPLATE:
+        try:
+            return _shown(store, run, decode_template(cell.body))
+        except DecodeError as err:
+            return f"<{err}>"
+    try:
+        value = msgspec.msgpack.decode(cell.body, type=Value)
+    except msgspec.MsgspecError:
+        return "<a result that cannot be read>"
+    return value.repr or f"<{len(value.payload)} bytes>"
+
+
+def culprit_of(cell: Cell) -> int | None:
+    """Give the index of the node to blame, where the cell names one."""
+    if not cell.flags & CULPRIT:
+        return None
+    index = int.from_bytes(cell.body[:4], "big")
+    return None if index == NO_NODE else index
+
+
+def _shown(store: Store, run: bytes, template: Template) -> str:
+    if isinstance(template, Ref):
+        raw = store.cells(run, ((template.node, 1),)).get(template.node)
+        if raw is None:
+            return "..."
+        cell = read_cell(raw)
+        if cell.state != State.SUCCESS:
+            return f"<{State(cell.state).label}>"
+        return shown_value(store, run, cell) + "".join(f"[{key!r}]" for key in template.path)
+    if isinstance(template, Items):
+        some = range(template.first, template.first + min(template.count, SHOWN))
+        parts = [_shown(store, run, Ref(node)) for node in some]
+        return f"[{_joined(parts, template.count)}]"
+    if isinstance(template, Seq):
+        parts = [_shown(store, run, item) for item in template.items[:SHOWN]]
+        inner = _joined(parts, len(template.items))
+        if not template.tuple_:
+            return f"[{inner}]"
+        return f"({inner},)" if len(template.items) == 1 else f"({inner})"
+    if isinstance(template, Mapping):
+        parts = [
+            f"{_shown(store, run, key)}: {_shown(store, run, item)}"
+            for key, item in template.items[:SHOWN]
+        ]
+        return f"{{{_joined(parts, len(template.items))}}}"
+    return repr(template.value) if isinstance(template, Const) else "..."
+
+
+def _joined(parts: list[str], count: int) -> str:
+    more = f", ... {count} in all" if count > len(parts) else ""
+    return ", ".join(parts) + more

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""``flowq task`` and ``flowq result``: one task, node or run."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from flowq.cli.output import (
+    FAILED,
+    NOT_FOUND,
+    OK,
+    TIMED_OUT,
+    CliError,
+    document,
+    duration,
+    iso,
+    note,
+    pairs,
+)
+from flowq.cli.reading import (
+    LOOKED_AT,
+    culprit_of,
+    failure_in,
+    find_id,
+    runs,
+    shown_state,
+    shown_value,
+    store_of,
+    wants_json,
+)
+from flowq.errors import DecodeError, Failure
+from flowq.message import Message, decode_message, id_text, read_cell
+from flowq.states import State
+
+if TYPE_CHECKING:
+    from flowq.storage import Store
+    from flowq.storage.base import Look
+
+__all__ = ["result", "show"]
+
+
+def show(args: Any) -> int:
+    """Run ``flowq task show``."""
+    store = store_of(args)
+    id = _find(store, args.id)
+    what = _described(store, id, _look(store, id))
+    if wants_json(args):
+        document(what)
+        return OK
+    traceback = what.pop("traceback")
+    took = duration(what.pop("seconds"))
+    pairs([*what.items(), ("took", took)])
+    if traceback:
+        print(f"\n{traceback.rstrip()}")
+    return OK
+
+
+def result(args: Any) -> int:
+    """Run ``flowq result``."""
+    store = store_of(args)
+    id = _find(store, args.id)
+    look = _look(store, id)
+    until = None if args.timeout is None else time.monotonic() + args.timeout
+    while (args.wait or args.timeout is not None) and not look.state.final:
+        left = 3.0 if until is None else min(3.0, until - time.monotonic())
+        if left <= 0:
+            raise CliError(f"{id_text(id)} is still {look.state.label}", TIMED_OUT)
+        store.wait_ended([id], timeout=left)
+        look = _look(store, id)
+    what = _described(store, id, look)
+    if wants_json(args):
+        document({k: what[k] for k in ("id", "state", "value", "error", "traceback")})
+    elif look.state == State.SUCCESS:
+        print(what["value"])
+    else:
+        note(f"{what['id']} is {what['state']}" + (f": {what['error']}" if what["error"] else ""))
+    return FAILED if look.state.final and look.state != State.SUCCESS else OK
+
+
+def _find(store: Store, text: str) -> bytes:
+    return find_id(text, (run.id for run in runs(store, LOOKED_AT)), "run")
+
+
+def _look(store: Store, id: bytes) -> Look:
+    found = store.look([id])[0]
+    if found is None:
+        raise CliError(
+            f"the store does not know {id_text(id)}: never enqueued here, or expired", NOT_FOUND
+        )
+    return found
+
+
+def _described(store: Store, id: bytes, look: Look) -> dict[str, Any]:
+    message = _message(store, id)
+    cell = read_cell(look.cell) if look.cell is not None else None
+    failure: Failure | None = None
+    value = error = None
+    if cell is not None:
+        failure = failure_in(cell)
+        blamed = culprit_of(cell)
+        if failure is not None:
+            error = failure.message
+        elif blamed is not None:
+            found = store.nodes(id[:16], after=blamed - 1, limit=1)
+            error = f"because of {found[0].name}" if found else "because of a node no longer kept"
+        elif cell.state == State.SUCCESS:
+            value = shown_value(store, id[:16], cell)
+        else:
+            error = cell.body.decode("utf-8", "replace")
+    started, ended = (cell.started_ms, cell.ended_ms) if cell else (0, 0)
+    what: dict[str, Any] = {
+        "id": id_text(id),
+        "task": message.task if message else (failure.task if failure else None),
+        "node": (message.name or None) if message else None,
+        "run": id_text(id[:16]) if len(id) == 20 else None,
+        "state": shown_state(look.state, look.run),
+        "queue": message.queue if message else None,
+        "priority": message.priority if message else None,
+        "attempts": failure.attempts if failure else look.attempt,
+        "losses": look.losses,
+        "due": iso(look.due_ms),
+        "started": iso(started),
+        "ended": iso(ended),
+        "seconds": (ended - started) / 1000 if started and ended else None,
+        "value": value,
+        "error": error,
+        "traceback": failure.traceback if failure else None,
+    }
+    return what
+
+
+def _message(store: Store, id: bytes) -> Message | None:
+    body = store.message(id)
+    try:
+        return decode_message(body) if body is not None else None
+    except DecodeError:
+        return None
