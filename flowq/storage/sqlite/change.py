@@ -164,12 +164,16 @@ class Change(Batch):
         return len(found)
 
     def walk(self, edges: int = PAGE) -> None:
-        """Count ends below and around, start and end what that decides, in waves."""
+        """Count ends below and around, start and end what that decides, in waves.
+
+        All that was kept is written when it returns.
+        """
         while (self._todo and edges > 0) or self._owners:
             if self._todo and edges > 0:
                 edges -= self._wave(edges)
             if self._owners:
                 self._count_owners()
+        self.flush()
 
     def _wave(self, edges: int) -> int:
         items = [self._todo.popleft() for _ in range(min(len(self._todo), edges))]
