@@ -56,7 +56,7 @@ SELECT state, flags, delivery FROM message WHERE uuid = ?
 -- name: verdict_node
 SELECT m.state, m.flags, m.delivery FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND m.run = r.id
 -- name: end
-UPDATE message SET state = ?, flags = ?, forget_ms = ?, session = NULL, expires_ms = NULL, cell = ? WHERE id = ?
+UPDATE message SET state = ?, flags = ?, forget_ms = ?, session = NULL, cell = ? WHERE id = ?
 -- name: count_child
 UPDATE message SET succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culprit = ? WHERE id = ?
 -- name: start_child
@@ -174,7 +174,7 @@ UPDATE message SET flags = ? WHERE id = ?
 UPDATE message SET state = ?, due_ms = ?, rank = ? WHERE id = ?
 -- name: expired
 SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message
-WHERE expires_ms <= ? AND state IN (1, 3) ORDER BY expires_ms LIMIT ?
+WHERE expires_ms <= ? AND state < 4 ORDER BY expires_ms LIMIT ?
 -- name: row
 SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message WHERE id = ?
 

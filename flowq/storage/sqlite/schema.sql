@@ -55,7 +55,7 @@ CREATE INDEX message_ready ON message(queue, prio DESC, rank) WHERE state = 3 AN
 CREATE INDEX message_alone ON message(queue, prio DESC, rank) WHERE state = 3 AND losses > 0;
 CREATE INDEX message_due ON message(due_ms) WHERE state = 1;
 CREATE INDEX message_session ON message(session) WHERE session IS NOT NULL;
-CREATE INDEX message_expires ON message(expires_ms) WHERE expires_ms IS NOT NULL;
+CREATE INDEX message_expires ON message(expires_ms) WHERE expires_ms IS NOT NULL AND state < 4;
 CREATE INDEX message_forget ON message(forget_ms) WHERE forget_ms IS NOT NULL;
 
 CREATE TABLE plan(              -- never updated
