@@ -176,22 +176,29 @@ class Consumer:
             0 after a graceful end, 2 if there is no task or the app cannot be loaded, 4 if the
             store cannot be reached.
         """
+        asked: SimpleQueue[int] = SimpleQueue()
+
+        def ask(signum: int, frame: FrameType | None) -> None:
+            asked.put(signum)  # reentrant, as a handler needs it
+
+        # Before anything is started, so that a signal at any moment ends it as it should.
+        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._begin(True)
+            return self._run(asked)
         except StoreError as err:
             log.error("the store cannot be used: %s", err)
             return UNREACHABLE
         except ConfigError as err:
             log.error("%s", err)
             return USAGE
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self, asked: SimpleQueue[int]) -> int:
+        self._begin(True)
         pool = self._pool
         assert isinstance(pool, ProcessPool)
-        asked: SimpleQueue[int] = SimpleQueue()
-
-        def ask(signum: int, frame: FrameType | None) -> None:
-            asked.put(signum)  # reentrant, as a handler needs it
-
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
 
         def ended() -> None:
             pool.join()
@@ -209,8 +216,6 @@ class Consumer:
                 pool.stop()
                 self._await(asked)
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             self._end()
         log.info("stopped")
         return pool.status

@@ -41,17 +41,21 @@ class Parser(argparse.ArgumentParser):
 
     def unknown(self, word: str) -> str:
         """Say that a word was not understood."""
-        if not word.startswith("-"):
-            return f"{self.prog} does not take {word!r} ({self.prog} --help says more)"
         flag = word.partition("=")[0]
-        return f"{self.prog} has no flag {flag}{_near(flag, self._option_string_actions)}"
+        if word.startswith("-"):
+            return f"no flag {flag} for {self.prog}{_near(flag, self._option_string_actions)}"
+        flags = self._option_string_actions
+        if "://" in word:  # not repeated: it may hold a password
+            return f"{self.prog} takes no URL as a word" + ("; --url URL" * ("--url" in flags))
+        hint = f"; an app goes behind -A: {self.prog} -A {word}" if "-A" in flags else ""
+        return f"{self.prog} does not take {word!r}{hint}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
             near = _near(str(value), known) or f"; there is {', '.join(known)}"
             what = "command" if isinstance(action, argparse._SubParsersAction) else "value"
-            raise CliError(f"{self.prog}: unknown {what} {value!r}{near}")
+            raise CliError(f"unknown {what} {value!r} for {self.prog}{near}")
 
 
 def _near(word: str, known: Any) -> str:
@@ -196,7 +200,7 @@ def _worker(nouns: Any) -> None:
 
 
 def _number(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+        raise argparse.ArgumentTypeError("must be a whole number of 1 or more")
     return number

@@ -278,7 +278,7 @@ def _node(info: NodeInfo, why: str) -> dict[str, Any]:
 def _cells(row: dict[str, Any], info: NodeInfo) -> tuple[Any, ...]:
     started = moment(info.started_ms)[11:]
     # A node that began has been tried once more than its failed attempts say.
-    tries = info.attempt + (info.started_ms > 0) if info.state != State.FAILED else info.attempt
+    tries = info.attempt + (info.started_ms > 0)
     took = duration(row["seconds"])
     return (
         info.name,

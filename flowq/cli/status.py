@@ -50,8 +50,8 @@ def status(args: Any) -> int:
             ("store", store.url),
             ("running", counts.running),
             ("scheduled", counts.scheduled),
-            ("runs", counts.runs),
-            ("dead", counts.dead),
+            ("unfinished runs", counts.runs),
+            ("dead letters", counts.dead),
         ]
     )
     print()

@@ -111,13 +111,13 @@ def _described(store: Store, id: bytes, look: Look) -> dict[str, Any]:
     started, ended = (cell.started_ms, cell.ended_ms) if cell else (0, 0)
     what: dict[str, Any] = {
         "id": id_text(id),
-        "task": message.task if message else (failure.task if failure else None),
+        "task": message.task if message else (failure.task if failure is not None else None),
         "node": (message.name or None) if message else None,
         "run": id_text(id[:16]) if len(id) == 20 else None,
         "state": shown_state(look.state, look.run),
         "queue": message.queue if message else None,
         "priority": message.priority if message else None,
-        "attempts": failure.attempts if failure else look.attempt,
+        "attempts": failure.attempts if failure is not None else look.attempt,
         "losses": look.losses,
         "due": iso(look.due_ms),
         "started": iso(started),
@@ -125,7 +125,7 @@ def _described(store: Store, id: bytes, look: Look) -> dict[str, Any]:
         "seconds": (ended - started) / 1000 if started and ended else None,
         "value": value,
         "error": error,
-        "traceback": failure.traceback if failure else None,
+        "traceback": failure.traceback if failure is not None else None,
     }
     return what
 
