@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -14,13 +15,13 @@ from flowq.cli.output import (
     OK,
     USAGE,
     CliError,
-    coloured,
     document,
     duration,
     iso,
     line,
     moment,
     note,
+    one_line,
     paint,
     pairs,
     table,
@@ -121,7 +122,7 @@ def show(args: Any) -> int:
 
 def _watch(store: Store, run: RunInfo, json: bool) -> int:
     """Follow a run to its end: live on a terminal, else a line for each change."""
-    live = None if json or not coloured() else _live_view()
+    live = None if json or not sys.stdout.isatty() else _live_view()
     seen: dict[int, State] = {}
     try:
         while True:
@@ -143,6 +144,10 @@ def _watch(store: Store, run: RunInfo, json: bool) -> int:
     if json:
         line(what)
     else:
+        if live is not None:  # the view has no room for reasons
+            lost = (n for n in all_nodes if n.state in (State.FAILED, State.BLOCKED))
+            for info, why in _reasons(store, run.id, lost):
+                print(f"{info.name}  {paint(info.state.label)}  {one_line(why)}")
         took = duration(what["seconds"])
         print(f"{moment(run.ended_ms)}  run {what['id']}  {paint(what['state'])}  {took}".rstrip())
     return OK if run.state == State.SUCCESS else FAILED

@@ -102,22 +102,22 @@ def _described(store: Store, id: bytes, look: Look) -> dict[str, Any]:
         if failure is not None:
             error = failure.message
         elif blamed is not None:
-            found = store.nodes(id[:16], after=blamed - 1, limit=1)
-            error = f"because of {found[0].name}" if found else "because of a node no longer kept"
+            failure, error = _blame(store, id[:16], blamed)
         elif cell.state == State.SUCCESS:
             value = shown_value(store, id[:16], cell)
         else:
             error = cell.body.decode("utf-8", "replace")
+    own = failure if cell is not None and not cell.flags else None
     started, ended = (cell.started_ms, cell.ended_ms) if cell else (0, 0)
     what: dict[str, Any] = {
         "id": id_text(id),
-        "task": message.task if message else (failure.task if failure is not None else None),
+        "task": message.task if message else own.task if own is not None else None,
         "node": (message.name or None) if message else None,
         "run": id_text(id[:16]) if len(id) == 20 else None,
         "state": shown_state(look.state, look.run),
         "queue": message.queue if message else None,
         "priority": message.priority if message else None,
-        "attempts": failure.attempts if failure is not None else look.attempt,
+        "attempts": own.attempts if own is not None else look.attempt,
         "losses": look.losses,
         "due": iso(look.due_ms),
         "started": iso(started),
@@ -128,6 +128,16 @@ def _described(store: Store, id: bytes, look: Look) -> dict[str, Any]:
         "traceback": failure.traceback if failure is not None else None,
     }
     return what
+
+
+def _blame(store: Store, run: bytes, index: int) -> tuple[Failure | None, str]:
+    """Give the failure of the node to blame, and what is said of it."""
+    info = store.nodes(run, after=index - 1, limit=1)
+    who = info[0].name if info else f"node {index}"
+    raw = store.cells(run, ((index, 1),)).get(index)
+    failure = failure_in(read_cell(raw)) if raw is not None else None
+    because = f": {failure.message}" if failure is not None else ""
+    return failure, f"because of {who}{because}"
 
 
 def _message(store: Store, id: bytes) -> Message | None:

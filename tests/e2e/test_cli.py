@@ -296,6 +296,28 @@ def test_ended_runs_and_tasks_are_shown(shell: Shell, worked: dict[str, str]) ->
     status, out, err = shell.run("result", worked["bad"], *shop)
     assert (status, out) == (1, "")
     assert "ValueError('no such file')" in err
+    status, _, err = shell.run("result", worked["broken"], *shop)
+    assert status == 1
+    assert "because of boom: ValueError('oh')" in err
+
+
+def test_dead_letters_are_listed_and_shown_without_running_anything(shell: Shell) -> None:
+    (id,) = shell.python(
+        "from shop import q\n"
+        "from flowq.message import Message, id_text, new_id\n"
+        "id = new_id()\n"
+        "q.store.enqueue([Message(id, 'shop.add', b'no payload')])\n"
+        "print(id_text(id))"
+    )
+    status, _, err = shell.run("worker", "shop:q", "--drain", "-w", "1")
+    assert status == 0, err
+
+    _, listed, _ = shell.run("dead", "list", "--name", "shop")
+    _, shown, _ = shell.run("dead", "show", id[:13], "--name", "shop", "--json")
+
+    assert id in listed and "shop.add" in listed
+    what = json.loads(shown)
+    assert (what["id"], what["task"], what["reason"]) == (id, "shop.add", "undecodable")
 
 
 def test_json_parses_everywhere(shell: Shell, worked: dict[str, str]) -> None:
