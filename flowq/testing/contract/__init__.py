@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""The contract of a store, as tests that any store can run.
+
+A store's test file takes the classes and says how a store is made::
+
+    from flowq.testing.contract import *  # noqa: F403
+
+    @pytest.fixture
+    def make_store(tmp_path):
+        return lambda clock: MyStore(tmp_path, clock=clock)
+
+Each test gets a store of its own that holds nothing yet. The time is held by a
+`flowq.testing.ManualClock`, which the store must believe (``clock.fixed_ms()``).
+"""
+
+from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
+from flowq.testing.contract.runs import TestSubmit, TestValues
+from flowq.testing.contract.tables import TestTransitions, TestVerdicts
+from flowq.testing.contract.tasks import TestCancel, TestEnqueue, TestReschedule, TestStep
+from flowq.testing.contract.workers import TestRelease, TestRenew
+
+__all__ = [
+    "TestCancel",
+    "TestEnqueue",
+    "TestReads",
+    "TestRelease",
+    "TestRenew",
+    "TestReschedule",
+    "TestStep",
+    "TestSubmit",
+    "TestSweep",
+    "TestTransitions",
+    "TestValues",
+    "TestVerdicts",
+    "TestWaits",
+]
