@@ -36,6 +36,8 @@ MAX_TRACEBACK: Final = 64 * 1024
 """Characters of a traceback that are kept: the beginning and the end."""
 MAX_MESSAGE: Final = 4 * 1024
 """Characters of an exception's ``repr`` that are kept."""
+LONGEST_WAIT_MS: Final = 10 * 365 * 86_400_000
+"""Before a retry; what a store can keep as a number."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _SUCCESS = State.SUCCESS.value
@@ -52,9 +54,13 @@ def done(
         The value cannot travel: `decide` makes a failure of it.
     """
     payload = serializer.dumps(value, "the result")
+    try:
+        body = _encode(Value(payload, short_repr(value)))
+    except UnicodeEncodeError:  # a repr of the user's own, with half a character
+        body = _encode(Value(payload, _text(short_repr(value))))
     cell = pack_cell(
         _SUCCESS,
-        _encode(Value(payload, short_repr(value))),
+        body,
         delivery=delivery.delivery,
         started_ms=started_ms,
         ended_ms=ended_ms,
@@ -95,7 +101,8 @@ def decide(
     """
     times = {"delivery": delivery.delivery, "started_ms": started_ms, "ended_ms": ended_ms}
     if isinstance(error, Skip):
-        cell = pack_cell(State.SKIPPED, error.reason.encode("utf-8", "replace"), **times)
+        reason = str(error.reason).encode("utf-8", "replace")
+        cell = pack_cell(State.SKIPPED, reason, **times)
         return Skipped(delivery.id, delivery.delivery, cell)
     if isinstance(error, TaskCancelled):
         cell = pack_cell(State.CANCELLED, b"cancelled while it ran", **times)
@@ -105,9 +112,10 @@ def decide(
         if isinstance(error, Retry):
             delay = _asked(error)
             wait = wait_ms(policy, failed, rand) if delay is None else delay
-            return RetryAt(delivery.id, delivery.delivery, wait)
+            return RetryAt(delivery.id, delivery.delivery, min(wait, LONGEST_WAIT_MS))
         if policy.wants(error):
-            return RetryAt(delivery.id, delivery.delivery, wait_ms(policy, failed, rand))
+            wait = min(wait_ms(policy, failed, rand), LONGEST_WAIT_MS)
+            return RetryAt(delivery.id, delivery.delivery, wait)
     failure = describe(message, error, failed)
     cell = pack_cell(State.FAILED, _encode(failure), **times)
     return Failed(delivery.id, delivery.delivery, cell)
@@ -125,7 +133,9 @@ def _asked(error: Retry) -> int | None:
 
 def describe(message: Message, error: BaseException, attempts: int) -> Failure:
     """Turn an exception into the failure that travels: text and names, never the object."""
-    kinds = [f"{c.__module__}.{c.__qualname__}" for c in type(error).__mro__ if c is not object]
+    kinds = [
+        _text(f"{c.__module__}.{c.__qualname__}") for c in type(error).__mro__ if c is not object
+    ]
     return Failure(
         task=message.task,
         id=id_text(message.id),
@@ -143,16 +153,21 @@ def describe(message: Message, error: BaseException, attempts: int) -> Failure:
 def exception_text(error: BaseException | None) -> str:
     """Give the ``repr`` of an exception; never raises."""
     try:
-        return repr(error)[:MAX_MESSAGE]
+        return _text(repr(error)[:MAX_MESSAGE])
     except Exception as err:  # an exception's own repr is the user's code
         return f"<{type(error).__name__} whose repr raised {type(err).__name__}>"
+
+
+def _text(text: str) -> str:
+    """Replace what UTF-8 cannot carry: lone surrogates, as undecodable file names have them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def traceback_text(error: BaseException) -> str:
     """Give the traceback as text, from the body's own frames on; never raises."""
     try:
         lines = traceback.format_exception(type(error), error, _body(error.__traceback__))
-        text = "".join(lines)
+        text = _text("".join(lines))
     except Exception as err:  # so is its str
         return f"<no traceback: formatting it raised {type(err).__name__}>"
     if len(text) > MAX_TRACEBACK:
@@ -162,11 +177,14 @@ def traceback_text(error: BaseException) -> str:
 
 
 def _body(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames of the worker, which say nothing to who wrote the body."""
+    """Leave out the frames of the worker (and of asyncio below it): no news to the author."""
     first = trace
-    while first is not None and first.tb_frame.f_globals.get("__name__", "").startswith("flowq."):
+    while first is not None:
+        module = first.tb_frame.f_globals.get("__name__", "")
+        if not isinstance(module, str) or module.partition(".")[0] not in ("flowq", "asyncio"):
+            return first
         first = first.tb_next
-    return first or trace
+    return trace
 
 
 def undecodable(delivery: Delivery, error: DecodeError, message: Message | None) -> Failed:

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from flowq.errors import StoreError
 from flowq.storage.base import SessionInfo, Store
@@ -74,7 +75,11 @@ def is_alive(info: SessionInfo) -> bool:
 def release_dead(store: Store) -> int:
     """Release the sessions of this machine whose process is gone: no need to wait for the lease.
 
-    What they held counts a loss each, since nobody knows any more which of it was running.
+    A worker process whose parent lives is left to it. Where the parent died, too, the whole
+    consumer was ended from outside, which is no evidence against what it ran: nothing counts a
+    loss, so however often a machine is switched off, no long task ends as a dead letter by that.
+    A worker that had no parent may have been ended by what it ran: all that it held counts a loss,
+    since nobody knows any more which of it was running.
 
     Returns
     -------
@@ -84,12 +89,18 @@ def release_dead(store: Store) -> int:
     boot = boot_id()
     n = 0
     for info in store.sessions() if boot else ():
-        if info.boot == boot and info.pid != os.getpid() and not is_alive(info):
-            held = [d.id for d in store.held(info.id)]
-            store.release(info.id, lost=held, reason="its process is gone")
-            log.warning("took back %d messages of a dead worker (pid %d)", len(held), info.pid)
-            n += 1
+        if info.boot != boot or info.pid == os.getpid() or is_alive(info):
+            continue
+        if info.parent and process_start(info.parent) == info.parent_started:
+            continue
+        held = [] if info.parent else [d.id for d in store.held(info.id)]
+        back = store.release(info.id, lost=held, reason="its process is gone")
+        log.warning("took back %d messages of a dead worker (pid %d)", back, info.pid)
+        n += 1
     return n
+
+
+Tell: TypeAlias = Callable[[Sequence[bytes]], None]
 
 
 class Leases:
@@ -111,7 +122,10 @@ class Leases:
         self._lease_ms = round(lease * 1000)
         self._period = lease / 3
         self._busy = busy
-        self._told: dict[str, Callable[[Sequence[bytes]], None]] = {}
+        self._told: dict[str, tuple[Tell, Callable[[], None]]] = {}
+        self._dead: list[tuple[str, Sequence[bytes], str]] = []
+        self._seen: set[str] = set()  # a worker process opens its session a while after its start
+        self._last = time.monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flowq-leases", daemon=True)
@@ -119,6 +133,7 @@ class Leases:
 
     def start(self) -> None:
         """Begin to renew."""
+        self._last = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -126,25 +141,70 @@ class Leases:
         self._stop.set()
         self._thread.join()
 
-    def add(self, session: str, told: Callable[[Sequence[bytes]], None]) -> None:
-        """Renew a session from now on; `told` gets the ids that it must stop."""
+    def add(self, session: str, told: Tell, lost: Callable[[], None]) -> None:
+        """Renew a session from now on.
+
+        `told` gets the ids that it must stop; `lost` is called if the store does not know it
+        any more, and opens it again.
+        """
         with self._lock:
-            self._told[session] = told
+            self._told[session] = told, lost
 
     def remove(self, session: str) -> None:
         """Let a session be."""
         with self._lock:
             self._told.pop(session, None)
+            self._seen.discard(session)
+
+    def release(self, session: str, *, lost: Sequence[bytes] = (), reason: str = "") -> None:
+        """End a session whose worker is gone; where the store is away, once it is back."""
+        self.remove(session)
+        with self._lock:
+            self._dead.append((session, lost, reason))
+        self._bury()
 
     def _run(self) -> None:
-        waited = 0.0
-        while not self._stop.wait(min(LOOK_SECONDS, self._period)):
-            waited += min(LOOK_SECONDS, self._period)
-            if waited >= self._period or self._busy():
-                waited = 0.0
+        look = min(LOOK_SECONDS, self._period)
+        while not self._stop.wait(look):
+            self._tick(look)
+
+    def _tick(self, look: float) -> None:
+        try:
+            if self._dead:
+                self._bury()
+            late = time.monotonic() - self._last - self._period
+            if late > self._period:
+                log.warning(
+                    "leases are renewed %.1f s late; a body that holds the interpreter for long "
+                    "is better run in worker processes",
+                    late,
+                )
+            if late > -look or self._busy():
                 self._renew()
+        except Exception:  # without renewals all would run twice
+            log.exception("a defect in renewing leases; it goes on")
+
+    def _bury(self) -> None:
+        with self._lock:
+            dead, self._dead = self._dead, []
+        for k, (session, lost, reason) in enumerate(dead):
+            try:
+                n = self._store.release(session, lost=lost, reason=reason)
+            except StoreError as err:
+                self._say_failing("what a dead worker held cannot be taken back now: %s", err)
+                with self._lock:
+                    self._dead += dead[k:]
+                return
+            if n:
+                log.warning("%d messages of a worker that ended (%s) go back", n, reason)
+
+    def _say_failing(self, text: str, err: StoreError) -> None:
+        if not self._failing:
+            self._failing = True
+            log.warning(text, err)
 
     def _renew(self) -> None:
+        self._last = time.monotonic()
         with self._lock:
             told = dict(self._told)
         if not told:
@@ -153,13 +213,17 @@ class Leases:
         try:
             answers = self._store.renew(list(told), lease_ms=self._lease_ms, period_ms=period)
         except StoreError as err:
-            if not self._failing:
-                self._failing = True
-                log.warning("leases cannot be renewed now: %s", err)
+            self._say_failing("leases cannot be renewed now: %s", err)
             return
         self._failing = False
-        for (session, tell), stops in zip(told.items(), answers, strict=True):
+        for (session, (tell, lost)), stops in zip(told.items(), answers, strict=True):
             if stops is None:
-                log.warning("session %s was lost; what it held may run elsewhere", session)
-            elif stops:
+                with self._lock:
+                    known = session in self._told
+                if known and session in self._seen:
+                    log.warning("session %s was lost; what it held may run elsewhere", session)
+                    lost()
+                continue
+            self._seen.add(session)
+            if stops:
                 tell(stops)

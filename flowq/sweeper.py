@@ -47,3 +47,5 @@ class Sweeper:
                 pass
         except StoreError as err:
             log.debug("the housekeeping waits: %s", err)
+        except Exception:
+            log.exception("a defect in the housekeeping; it goes on")

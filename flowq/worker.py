@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from flowq.clock import Clock
@@ -56,6 +57,8 @@ RETURN_SECONDS: Final = 0.100
 """What is not started goes back when a body has run so long."""
 LOOK_SECONDS: Final = 3.0
 """An idle worker looks at least so often: what a lost wake-up costs."""
+DRAIN_SECONDS: Final = 0.1
+"""A worker that ends when nothing is left looks so often while others still run something."""
 _NEVER: Final = RetryPolicy()
 
 
@@ -188,6 +191,7 @@ class Worker:
         self._next_wait = LOOK_SECONDS
         self._stopping = False
         self._drained = False
+        self._broken: BaseException | None = None
         # Not guarded: written by lanes, a lost update costs nothing.
         self._usual: dict[str, float] = {}
         self._busy = threading.Event()
@@ -198,21 +202,34 @@ class Worker:
     # --- life ------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Work in this thread, and in one more a further lane, until stopped or drained."""
-        minder = threading.Thread(target=self._mind, name=f"{self.session}-minder", daemon=True)
+        """Work in this thread, and in one more a further lane, until stopped or drained.
+
+        Raises
+        ------
+        BaseException
+            A defect of flowq's or of the store's own; the session is left as it stands.
+        """
+        minder = threading.Thread(
+            target=self._guard, args=(self._mind,), name=f"{self.session}-minder", daemon=True
+        )
         minder.start()
         others = [
             threading.Thread(
-                target=self._serve, args=(lane,), name=f"{self.session}-{lane.number}", daemon=True
+                target=self._guard,
+                args=(partial(self._serve, lane),),
+                name=f"{self.session}-{lane.number}",
+                daemon=True,
             )
             for lane in self.lanes[1:]
         ]
         for thread in others:
             thread.start()
         try:
-            self._serve(self.lanes[0])
+            self._guard(partial(self._serve, self.lanes[0]))
             for thread in others:
                 thread.join()
+            if self._broken is not None:
+                raise self._broken
             self._finish()
         finally:
             self._ended.set()
@@ -225,6 +242,11 @@ class Worker:
             self._stopping = True
             self._state.notify_all()
         self._store.wake()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self._stopping
 
     def cancel(self, ids: Sequence[bytes]) -> None:
         """Interrupt bodies that were cancelled."""
@@ -256,6 +278,21 @@ class Worker:
                     self._oldest = time.monotonic()
                 self._done.append(outcome)
 
+    def _guard(self, work: Callable[[], None]) -> None:
+        """End the whole worker on a defect of flowq's or a store's own; `run` raises it.
+
+        Whoever watches releases the session and starts another one.
+        """
+        try:
+            work()
+        except BaseException as err:
+            with self._state:
+                self._broken = self._broken or err
+                self._stopping = True
+                self._stepping = self._waiting = False
+                self._state.notify_all()
+            self._store.wake()
+
     def _next(self) -> Job | None:
         """Give the next job, from what was fetched or by a step; None if it is time to end."""
         while True:
@@ -266,9 +303,10 @@ class Worker:
                         return None
                     if self._buffer:
                         self._running += 1
-                        if self._buffer or self._done:
+                        job = self._buffer.popleft()
+                        if (self._buffer or self._done) and not self._busy.is_set():
                             self._busy.set()
-                        return self._buffer.popleft()
+                        return job
                     dry = not self._done and (self._waiting or (self._alone and self._running))
                     if not self._stepping and not dry:
                         break
@@ -276,32 +314,30 @@ class Worker:
                 self._stepping = True
                 want = 0 if self._alone and self._running else self._size()
                 outcomes, self._done = self._done, []
-            found = self._step(outcomes, want)
-            if not found and want and not self._wait():
-                return None
+            if not self._step(outcomes, want) and want:
+                self._wait()
 
-    def _wait(self) -> bool:
-        """Sleep until there may be work; False if the store is drained."""
-        if self._drain and self._is_drained():
-            with self._state:
-                self._drained = True
-                self._state.notify_all()
-            self._store.wake()
-            return True
+    def _wait(self) -> None:
+        """Sleep until there may be work, or find that nothing is left."""
         with self._state:
             if self._waiting or self._stopping or self._done or self._buffer:
-                return True
+                return
             self._waiting = True
             timeout = self._next_wait
+        drained = False
         try:
-            self._store.wait_ready(self.queues, timeout=timeout)
-        except StoreUnavailable:
+            if self._drain:
+                drained = self._is_drained()
+                timeout = min(timeout, DRAIN_SECONDS)  # another worker's end wakes nobody here
+            if not drained:
+                self._store.wait_ready(self.queues, timeout=timeout)
+        except StoreError:
             self._ended.wait(0.2)  # the next step says that it is away, and waits longer
         finally:
             with self._state:
                 self._waiting = False
+                self._drained = drained
                 self._state.notify_all()
-        return True
 
     def _is_drained(self) -> bool:
         with self._state:
@@ -342,7 +378,10 @@ class Worker:
                 self._alone = step.alone
                 soon = LOOK_SECONDS * random.uniform(0.8, 1.0)
                 self._next_wait = soon if step.next_ms is None else min(soon, step.next_ms / 1000)
+            sleeper = self._waiting and len(jobs) > 1
             self._state.notify_all()
+        if sleeper:
+            self._store.wake()  # a lane that waits at the store has work here now
         if step is not None and step.stops:
             self.cancel(step.stops)
         return bool(jobs)
@@ -465,11 +504,11 @@ class Worker:
                 args, kwargs = load_args(message, delivery, self._store, self._serializer)
             else:
                 args, kwargs = self._serializer.loads(message.payload)[:2]
-        except (DecodeError, ValueError, TypeError, LookupError) as err:
-            return self._unready(delivery, message, err, started)
         except StoreUnavailable as err:
             self._say_away(err)
             return GiveBack(delivery.id, delivery.delivery)
+        except Exception as err:  # an item of a value is taken by the value's own code
+            return self._unready(delivery, message, err, started)
         policy = task.policy
         if message.policy:
             said = {k: getattr(policy, k) for k in policy.__struct_fields__} | message.policy

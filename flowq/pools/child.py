@@ -13,6 +13,7 @@ import json
 import logging
 import mmap
 import os
+import random
 import signal
 import struct
 import sys
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 from flowq import logs
-from flowq.errors import FlowqError, StoreError, TaskCancelled
+from flowq.errors import FlowqError, StoreError, StoreUnavailable, TaskCancelled
 from flowq.pools.thread import session_info
 from flowq.worker import Worker, raise_in_thread
 
@@ -33,7 +34,7 @@ log = logging.getLogger("flowq.consumer")
 NOTE: Final = 32
 """Bytes of a lane's note: length, id (20 at most), 3 unused, when it began (monotonic)."""
 _WHEN: Final = struct.Struct("d")
-USAGE, UNREACHABLE = 2, 4
+BROKEN, USAGE, UNREACHABLE = 1, 2, 4
 INTERRUPT: Final = signal.SIGUSR2
 """What a cancelled body in the main thread is interrupted by."""
 
@@ -77,16 +78,19 @@ class Orders:
         self._stop: Callable[[], None] = lambda: None
         self._cancel: Callable[[list[bytes]], None] = lambda ids: None
         self._orphaned: Callable[[], None] = lambda: None
+        self._reopen: Callable[[], object] = lambda: None
 
     def follow(
         self,
         *,
         stop: Callable[[], None],
         cancel: Callable[[list[bytes]], None],
+        reopen: Callable[[], object],
         orphaned: Callable[[], None],
     ) -> None:
         """Obey from now on."""
         self._stop, self._cancel, self._orphaned = stop, cancel, orphaned
+        self._reopen = reopen
         threading.Thread(target=self._read, name="flowq-orders", daemon=True).start()
 
     def _read(self) -> None:
@@ -96,6 +100,8 @@ class Orders:
                 self._stop()
             elif order["do"] == "cancel":
                 self._cancel([bytes.fromhex(id) for id in order["ids"]])
+            elif order["do"] == "open":
+                self._reopen()
         self._orphaned()
 
 
@@ -134,9 +140,21 @@ def main(argv: list[str]) -> int:
         interrupt=_interrupt,
     )
     info = session_info(
-        app, worker.session, kind=config["kind"], lanes=config["lanes"], queues=config["queues"]
+        app,
+        worker.session,
+        kind=config["kind"],
+        lanes=config["lanes"],
+        queues=config["queues"],
+        parent=config["parent"],
     )
-    app.store.open_session(info, lease_ms=round(config["lease"] * 1000))
+
+    def reopen() -> bool:
+        try:
+            app.store.open_session(info, lease_ms=round(config["lease"] * 1000))
+        except StoreUnavailable as err:
+            log.debug("the session is not open yet: %s", err)
+            return False
+        return True
 
     def orphaned() -> None:
         # Nobody renews the lease any more. Whatever the store says, this process ends.
@@ -150,10 +168,13 @@ def main(argv: list[str]) -> int:
         # Not from the handler itself, which may interrupt who holds the locks that this needs.
         threading.Thread(target=worker.stop, daemon=True).start()
 
-    Orders(control).follow(stop=worker.stop, cancel=worker.cancel, orphaned=orphaned)
+    Orders(control).follow(stop=worker.stop, cancel=worker.cancel, reopen=reopen, orphaned=orphaned)
     signal.signal(signal.SIGTERM, ask)
     signal.signal(INTERRUPT, _cancelled)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
+    # A store that is away just now is no reason to end: the parent saw it when it began.
+    while not reopen() and not worker.stopping:
+        time.sleep(random.uniform(0.2, 1.0))
     worker.run()
     app.store.close()
     return 0
@@ -169,4 +190,7 @@ def run() -> None:
     except (FlowqError, ImportError, AttributeError) as err:
         log.error("the app cannot be loaded: %s: %s", type(err).__name__, err)
         status = USAGE
+    except Exception:
+        log.exception("a defect ended this worker")
+        status = BROKEN
     sys.exit(status)

@@ -22,7 +22,6 @@ from queue import SimpleQueue
 from typing import IO, Any, Final
 
 from flowq import logs
-from flowq.errors import StoreError
 from flowq.leases import LOOK_SECONDS, Leases, new_session
 from flowq.pools.child import NOTE, UNREACHABLE, USAGE, read_note
 from flowq.storage.base import Store
@@ -82,6 +81,10 @@ class Child:
         """Let it interrupt bodies."""
         self._send({"do": "cancel", "ids": [id.hex() for id in ids]})
 
+    def reopen(self) -> None:
+        """Let it open its session again, which the store has given up."""
+        self._send({"do": "open"})
+
     def running(self) -> list[bytes]:
         """Give the ids that it runs, or ran when it died."""
         return [id for id, _ in self._read() if id]
@@ -118,9 +121,8 @@ class ProcessPool:
     """
 
     def __init__(self, store: Store, *, processes: int, config: dict[str, Any]) -> None:
-        self._store = store
         self._count = processes
-        self._config = {**config, "logs": logs.settings()}
+        self._config = {**config, "logs": logs.settings(), "parent": os.getpid()}
         self._children: dict[int, Child] = {}
         self._failures: dict[int, int] = {}
         self._events: SimpleQueue[tuple[int, Child | None]] = SimpleQueue()
@@ -176,7 +178,7 @@ class ProcessPool:
                 self._events.put((slot, None))
                 return
             child = self._children[slot] = Child(self._config)
-        self._leases.add(child.session, child.cancel)
+        self._leases.add(child.session, child.cancel, child.reopen)
         threading.Thread(target=self._wait, args=(slot, child), daemon=True).start()
 
     def _wait(self, slot: int, child: Child) -> None:
@@ -193,14 +195,13 @@ class ProcessPool:
     def _bury(self, slot: int, child: Child) -> bool:
         """Release what a worker that ended held; whether its place stays empty."""
         code = child.process.returncode
-        self._leases.remove(child.session)
         lost = [] if code == 0 or self._killed_by_us(code) else child.running()
         why = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         with self._lock:
             del self._children[slot]
             child.close()
             stopping = self._stopping
-        self._release(child.session, lost, why)
+        self._leases.release(child.session, lost=lost, reason=why)
         if stopping or (code == 0 and self._config["drain"]):
             return True
         if code in (USAGE, UNREACHABLE) and time.monotonic() - child.born < 60:
@@ -218,12 +219,3 @@ class ProcessPool:
 
     def _killed_by_us(self, code: int) -> bool:
         return self._stopping and code == -signal.SIGKILL
-
-    def _release(self, session: str, lost: Sequence[bytes], why: str) -> None:
-        try:
-            n = self._store.release(session, lost=lost, reason=why)
-        except StoreError as err:
-            log.warning("a dead worker's messages wait for its lease to end: %s", err)
-            return
-        if n:
-            log.warning("%d messages of a worker that ended (%s) go back", n, why)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -15,11 +16,13 @@ from flowq.worker import App, Worker
 
 __all__ = ["ThreadPool", "session_info"]
 
+log = logging.getLogger("flowq.consumer")
+
 
 def session_info(
-    app: App, session: str, *, kind: str, lanes: int, queues: Sequence[str]
+    app: App, session: str, *, kind: str, lanes: int, queues: Sequence[str], parent: int = 0
 ) -> SessionInfo:
-    """Describe a session of this process."""
+    """Describe a session of this process; `parent` is the process that watches this one."""
     return SessionInfo(
         id=session,
         host=socket.gethostname(),
@@ -31,6 +34,8 @@ def session_info(
         queues=tuple(queues),
         tasks=tuple(sorted(app.tasks)),
         started_ms=app.clock.now_ms(),
+        parent=parent,
+        parent_started=process_start(parent) if parent else "",
     )
 
 
@@ -55,28 +60,44 @@ class ThreadPool:
         self._app = app
         self._queues = list(queues)
         self._lease = lease
-        session = new_session()
-        self._worker = Worker(app, session, queues=queues, lanes=workers, lease=lease, drain=drain)
+        self._lanes = workers
+        self._drain = drain
+        self._stopping = threading.Event()
+        self._worker = self._make()
         self._leases = Leases(app.store, lease, self._is_busy)
         self._thread = threading.Thread(target=self._run, name="flowq-worker", daemon=True)
 
+    def _make(self) -> Worker:
+        return Worker(
+            self._app,
+            new_session(),
+            queues=self._queues,
+            lanes=self._lanes,
+            lease=self._lease,
+            drain=self._drain,
+        )
+
     def start(self) -> None:
         """Begin to work."""
+        self._open()
+        self._leases.start()
+        self._thread.start()
+
+    def _open(self) -> None:
         worker = self._worker
         info = session_info(
             self._app,
             worker.session,
             kind="thread",
-            lanes=len(worker.lanes),
+            lanes=self._lanes,
             queues=self._queues,
         )
         self._app.store.open_session(info, lease_ms=round(self._lease * 1000))
-        self._leases.add(worker.session, worker.cancel)
-        self._leases.start()
-        self._thread.start()
+        self._leases.add(worker.session, worker.cancel, self._open)
 
     def stop(self) -> None:
         """Fetch no more; `join` waits for what runs."""
+        self._stopping.set()
         self._worker.stop()
 
     def join(self, timeout: float | None = None) -> bool:
@@ -89,18 +110,32 @@ class ThreadPool:
 
         A thread cannot be killed; its body is interrupted and runs to its end otherwise.
         """
-        self._leases.remove(self._worker.session)
-        running = [lane.job.delivery.id for lane in self._worker.lanes if lane.job is not None]
-        self._app.store.release(self._worker.session)
-        self._worker.cancel(running)
+        jobs = [lane.job for lane in self._worker.lanes]
+        self._leases.release(self._worker.session, reason="shut down")
+        self._worker.cancel([job.delivery.id for job in jobs if job is not None])
 
     def close(self) -> None:
         """End the threads beside the work."""
         self._leases.stop()
 
     def _run(self) -> None:
-        self._worker.run()
-        self._leases.remove(self._worker.session)
+        delay = 0.1
+        while True:
+            try:
+                self._worker.run()
+            except Exception:  # what a parent does for a worker process
+                log.exception("a defect ended the worker; it is started again")
+                self._leases.release(self._worker.session, reason="a defect")
+            else:
+                self._leases.remove(self._worker.session)
+                return
+            if self._stopping.wait(delay):
+                return
+            delay = min(10.0, delay * 2)
+            self._worker = self._make()
+            if self._stopping.is_set():  # `stop` may have spoken to the one before
+                self._worker.stop()
+            self._leases.add(self._worker.session, self._worker.cancel, self._open)
 
     def _is_busy(self) -> bool:
         since = self._worker.busy_since

@@ -116,6 +116,10 @@ class SessionInfo(msgspec.Struct, frozen=True):
         `deadline_ms` is filled by the store.
     held : int
         How many messages it holds; filled by the store.
+    parent : int
+        The process that watches it and releases what it held if it dies; 0 if nobody does.
+    parent_started : str
+        As `pid_started`.
     """
 
     id: SessionId
@@ -130,6 +134,8 @@ class SessionInfo(msgspec.Struct, frozen=True):
     started_ms: int = 0
     deadline_ms: int = 0
     held: int = 0
+    parent: int = 0
+    parent_started: str = ""
 
 
 class Step(msgspec.Struct, frozen=True):
