@@ -31,7 +31,9 @@ and whose flag is `EMPTY`; those that end skipped or cancelled by a rule have a 
 
 Order at hand-out: higher priority first over all the queues asked for. Within a priority what a
 settlement queues or what comes back (retry, return, loss) goes before what was enqueued; otherwise
-first come first served, and nodes queued together in the order of their indexes.
+first come first served, and nodes queued together (in one page) in the order of their indexes; a
+page that a later step walks counts as queued by a settlement. What one session loses at once comes
+back in any order.
 
 A message with losses is handed out only to a session that holds nothing, alone, and that session
 is handed nothing more until it is settled.
