@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 from flowq.message import (
     new_id,
@@ -48,7 +50,43 @@ class TestReads(StoreContract):
         assert store.run(new_id()) is None
         assert store.nodes(new_id()) == []
 
-    # MORE TestReads
+    def test_the_counts_of_a_store_follow_what_happens(self, store: Store) -> None:
+        plan = make_plan({"a": []})
+        store.submit(plan)
+        store.enqueue([task(), task(queue="b"), task(delay_ms=9_000)])
+        (d,) = store.step("w", want=1).deliveries
+
+        status = store.status()
+
+        assert {q.name: q.ready for q in status.queues if q.ready} == {"default": 1, "b": 1}
+        assert (status.scheduled, status.running, status.dead, status.runs) == (1, 1, 0, 1)
+        store.step("w", [Failed(d.id, d.delivery, cell(State.FAILED), "bad")])
+        status = store.status()
+        assert (status.running, status.dead) == (0, 1)
+
+    def test_dead_letters_come_newest_first_in_pages(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        ids: list[bytes] = []
+        for _ in range(5):
+            store.enqueue([message := task()])
+            (d,) = store.step("w", want=1).deliveries
+            store.step("w", [Failed(d.id, d.delivery, cell(State.FAILED), "bad")])
+            ids.insert(0, message.id)
+            clock.advance(1)
+
+        assert [x.id for x in store.dead(limit=2)] == ids[:2]
+        assert [x.id for x in store.dead(after=ids[1], limit=2)] == ids[2:4]
+        assert [x.id for x in store.dead(after=ids[3])] == ids[4:]
+
+    def test_what_is_not_known_is_none(self, store: Store) -> None:
+        id = new_id()
+
+        assert store.look([id, id + bytes(4)]) == [None, None]
+        assert store.message(id) is None
+        assert store.run(id) is None
+        assert store.cancel([id]) == [None]
+        assert store.cells(id, ((0, 5),)) == {}
 
 
 class TestSweep(StoreContract):
@@ -82,8 +120,6 @@ class TestSweep(StoreContract):
             pass
         assert [r.id for r in store.runs()] == [open_.id]
         assert store.dead() == []
-
-    # MORE TestSweep
 
 
 class TestWaits(StoreContract):
@@ -132,4 +168,29 @@ class TestWaits(StoreContract):
 
         assert sorted(ran) == sorted(m.id for m in messages)
 
-    # MORE TestWaits
+    def test_a_sleeper_wakes_when_something_comes_when_it_ends_and_when_told(
+        self, store: Store
+    ) -> None:
+        message = task()
+
+        def later(do: Callable[[], object], wait: Callable[[], bool]) -> tuple[bool, float]:
+            timer = threading.Timer(0.05, do)
+            began = time.monotonic()
+            timer.start()
+            woken = wait()
+            timer.join()
+            return woken, time.monotonic() - began
+
+        woken, took = later(
+            lambda: store.enqueue([message]), lambda: store.wait_ready(["default"], timeout=20)
+        )
+        assert woken
+        assert took < 10
+        step = store.step("w", want=1)
+        woken, took = later(
+            lambda: store.step("w", done(step)), lambda: store.wait_ended([message.id], timeout=20)
+        )
+        assert woken
+        assert took < 10
+        _, took = later(store.wake, lambda: store.wait_ready(["none"], timeout=20))
+        assert took < 10

@@ -5,18 +5,23 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from flowq.message import (
     CULPRIT,
     EMPTY,
     TEMPLATE,
     new_id,
+    node_id,
     read_cell,
 )
-from flowq.outcome import Done, Skipped
+from flowq.outcome import Done, Outcome, Skipped
 from flowq.plan import Plan
 from flowq.states import State
 from flowq.storage.base import (
+    PAGE,
+    REPLY_BYTES,
+    SUBMIT_PAGE,
     Store,
 )
 from flowq.testing.clock import ManualClock
@@ -24,9 +29,13 @@ from flowq.testing.contract.base import (
     StoreContract,
     cell,
     done,
+    end,
+    look_at,
     make_plan,
+    node,
     run_all,
     states_of,
+    task,
 )
 
 __all__ = ["TestSubmit", "TestValues"]
@@ -162,7 +171,107 @@ class TestSubmit(StoreContract):
 
         assert states_of(store, p) == {"root": "failed", "a": "failed"}
 
-    # MORE TestSubmit
+    def test_a_plan_of_several_pages_starts_when_its_last_is_there(self, store: Store) -> None:
+        count = SUBMIT_PAGE + 100
+        plan = make_plan({f"n{i}": [] for i in range(count)})
+
+        assert store.submit(plan) is True
+        assert store.submit(plan) is False
+
+        info = store.run(plan.id)
+        assert info is not None
+        assert (info.nodes, info.state) == (count, State.EXPANDED)
+        order: list[bytes] = []
+        outcomes: list[Outcome] = []
+        while len(order) < count:
+            step = store.step("w", outcomes, want=1_000)
+            assert step.deliveries
+            outcomes = done(step)
+            order += [d.id for d in step.deliveries]
+        store.step("w", outcomes)
+        # each page in the order of its indexes; what later steps walk may overtake the first pages
+        assert sorted(order) == [node_id(plan.id, i) for i in range(1, count + 1)]
+        assert order.index(node_id(plan.id, 1)) + PAGE - 1 == order.index(node_id(plan.id, PAGE))
+        assert look_at(store, plan.id).state == State.SUCCESS
+
+    @pytest.mark.parametrize("joins", [(), ("all",)])
+    def test_a_wide_join_waits_for_all_and_runs_once(
+        self, store: Store, joins: tuple[str, ...]
+    ) -> None:
+        wide = [f"n{i}" for i in range(2 * PAGE + 200)]
+        plan = make_plan(
+            {"a": [], **{n: ["a"] for n in wide}, "all": wide, "end": ["all"]}, joins=joins
+        )
+        store.submit(plan)
+
+        order = run_all(store, plan)
+
+        assert order == ["a", *wide, *(() if joins else ("all",)), "end"]
+        assert set(states_of(store, plan).values()) == {"success"}
+
+    def test_a_wide_failure_blocks_all_below(self, store: Store) -> None:
+        wide = [f"n{i}" for i in range(2 * PAGE + 200)]
+        plan = make_plan({"a": [], **{n: ["a"] for n in wide}, "all": wide})
+        store.submit(plan)
+
+        assert run_all(store, plan, {"a": State.FAILED}) == ["a"]
+
+        found = states_of(store, plan)
+        assert {found.pop("root"), found.pop("a")} == {"failed"}
+        assert set(found.values()) == {"blocked"}
+        assert {n.culprit for n in store.nodes(plan.id, limit=9_999, state=State.BLOCKED)} == {1}
+
+    def test_expansions_nest_and_end_from_the_inside(self, store: Store) -> None:
+        plan = make_plan(
+            {
+                "out": [],
+                "in": [],
+                "x": [],
+                "y": ["x"],
+                "void": [],
+                "z": ["in", "void"],
+                "e": ["out"],
+            },
+            inside={"in": "out", "x": "in", "y": "in", "void": "out", "z": "out"},
+            empty=("void",),
+        )
+        store.submit(plan)
+
+        assert run_all(store, plan) == ["x", "y", "z", "e"]
+        assert set(states_of(store, plan).values()) == {"success"}
+
+    def test_nothing_of_an_unfinished_run_expires(self, store: Store, clock: ManualClock) -> None:
+        plan = make_plan(
+            {"a": [], "b": ["a"]}, ttl={"result_ttl_ms": 1_000_000, "failed_ttl_ms": 1_000_000}
+        )
+        store.submit(plan)
+        store.step("w", done(store.step("w", want=1)))
+        clock.advance(90 * 86_400)
+        store.sweep()
+        step = store.step("v", want=1)
+        assert step.deliveries[0].values == {1: cell(State.SUCCESS)}
+        store.step("v", done(step))
+
+        clock.advance(999)
+        store.sweep()
+        assert store.run(plan.id) is not None
+        clock.advance(1)
+        while store.sweep().more:
+            pass
+
+        assert store.run(plan.id) is None
+        assert store.cells(plan.id, ((0, 3),)) == {}
+
+    def test_settled_work_goes_before_what_was_enqueued_and_by_index(self, store: Store) -> None:
+        plan = make_plan({"a": [], "b": ["a"], "c": ["a"]})
+        store.submit(plan)
+        step = store.step("w", want=1)
+        other = task()
+        store.enqueue([other])
+
+        step = store.step("w", done(step), want=9)
+
+        assert [d.id for d in step.deliveries] == [node(plan, "b"), node(plan, "c"), other.id]
 
 
 class TestValues(StoreContract):
@@ -182,4 +291,13 @@ class TestValues(StoreContract):
         assert not given.complete
         assert len(store.cells(p.id, ((1, 4),))) == 4
 
-    # MORE TestValues
+    def test_one_cell_goes_whatever_its_size(self, store: Store) -> None:
+        plan = make_plan({"a": [], "b": ["a"]})
+        store.submit(plan)
+        big = b"x" * (2 * REPLY_BYTES)
+        (a,) = store.step("w", want=1).deliveries
+
+        (b,) = store.step("w", [end(a, body=big)], want=1).deliveries
+
+        assert b.complete
+        assert read_cell(b.values[1]).body == big

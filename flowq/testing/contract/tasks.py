@@ -15,7 +15,7 @@ from flowq.message import (
     node_id,
     read_cell,
 )
-from flowq.outcome import Cancelled, Done, GiveBack, Outcome, RetryAt, Unknown
+from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Unknown
 from flowq.states import State
 from flowq.storage.base import (
     MEMORY_OF_ENDED_MS,
@@ -28,6 +28,8 @@ from flowq.testing.contract.base import (
     StoreContract,
     cell,
     done,
+    end,
+    look_at,
     make_plan,
     pass_time,
     run_all,
@@ -78,7 +80,27 @@ class TestEnqueue(StoreContract):
         kept = read_cell(look.cell)
         assert (kept.state, kept.flags, kept.body) == (State.SUCCESS, EMPTY, b"")
 
-    # MORE TestEnqueue
+    def test_an_unfinished_task_never_expires(self, store: Store, clock: ManualClock) -> None:
+        message = task(result_ttl_ms=1_000, failed_ttl_ms=1_000)
+        store.enqueue([message])
+
+        clock.advance(400 * 86_400)
+        store.sweep()
+
+        assert [d.id for d in store.step("w", want=1).deliveries] == [message.id]
+
+    def test_a_failure_is_kept_by_its_own_time_to_live(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        good, bad = (task(result_ttl_ms=700_000, failed_ttl_ms=900_000) for _ in range(2))
+        store.enqueue([good, bad])
+        a, b = store.step("w", want=2).deliveries
+        store.step("w", [end(a), end(b, State.FAILED)])
+
+        clock.advance(800)
+        store.sweep()
+
+        assert [x and x.state for x in store.look([good.id, bad.id])] == [None, State.FAILED]
 
 
 class TestStep(StoreContract):
@@ -231,7 +253,55 @@ class TestStep(StoreContract):
 
         assert store.step("w", done(step)).verdicts == ["settled"]
 
-    # MORE TestStep
+    def test_equal_priorities_come_in_the_order_of_the_queues_and_then_of_arrival(
+        self, store: Store
+    ) -> None:
+        messages = [task(queue=q) for q in ("a", "b", "a", "b")]
+        store.enqueue(messages)
+
+        step = store.step("w", want=9, queues=("b", "a"))
+
+        order = [messages[i].id for i in (1, 3, 0, 2)]
+        assert [d.id for d in step.deliveries] == order
+
+    def test_a_queue_that_is_not_asked_for_is_left_alone(self, store: Store) -> None:
+        store.enqueue([task(queue="other")])
+
+        step = store.step("w", want=9)
+
+        assert (step.deliveries, step.ready) == ([], 0)
+
+    def test_each_outcome_is_settled_once_whatever_kind_it_is(self, store: Store) -> None:
+        for state in (State.SUCCESS, State.FAILED, State.SKIPPED, State.CANCELLED):
+            store.enqueue([message := task()])
+            outcomes = done(store.step("w", want=1), state)
+
+            assert store.step("w", outcomes).verdicts == ["settled"]
+            assert store.step("w", outcomes).verdicts == ["repeated"]
+            assert look_at(store, message.id).state == state
+
+    def test_a_failure_with_a_reason_is_kept_as_a_dead_letter(self, store: Store) -> None:
+        message = task()
+        store.enqueue([message])
+        (d,) = store.step("w", want=1).deliveries
+
+        store.step("w", [Failed(d.id, d.delivery, cell(State.FAILED), "undecodable")])
+
+        letter = store.dead_letter(message.id)
+        assert letter is not None
+        assert (letter.reason, decode_message(letter.body)) == ("undecodable", message)
+        assert store.dead_letter(new_id()) is None
+
+    def test_the_attempts_that_failed_are_counted(self, store: Store) -> None:
+        message = task()
+        store.enqueue([message])
+
+        for attempt in range(4):
+            (d,) = store.step("w", want=1).deliveries
+            assert (d.attempt, d.delivery) == (attempt, attempt + 1)
+            store.step("w", [RetryAt(d.id, d.delivery, 0)])
+
+        assert look_at(store, message.id).attempt == 4
 
 
 class TestCancel(StoreContract):
@@ -294,8 +364,6 @@ class TestCancel(StoreContract):
             "c": "success",
         }
 
-    # MORE TestCancel
-
 
 class TestReschedule(StoreContract):
     """Moving what has not begun."""
@@ -313,4 +381,10 @@ class TestReschedule(StoreContract):
         assert store.reschedule(new_id()) is None
         assert store.status().queues[0].ready == 0
 
-    # MORE TestReschedule
+    def test_what_has_ended_stays(self, store: Store) -> None:
+        message = task()
+        store.enqueue([message])
+        store.step("w", done(store.step("w", want=1)))
+
+        assert store.reschedule(message.id, delay_ms=1) == State.SUCCESS
+        assert store.step("w", want=1).deliveries == []

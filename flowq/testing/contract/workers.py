@@ -19,8 +19,11 @@ from flowq.testing.clock import ManualClock
 from flowq.testing.contract.base import (
     StoreContract,
     done,
+    look_at,
     make_plan,
+    node,
     pass_time,
+    states_of,
     task,
 )
 
@@ -50,10 +53,11 @@ class TestRelease(StoreContract):
 
         store.enqueue([task()])
         first = store.step("idle", want=5)
-        assert [(d.id, d.losses) for d in first.deliveries] == [(poison.id, 1)]
+        assert [d.losses for d in first.deliveries] == [1]
         assert store.step("idle", want=5).deliveries == []
         second = store.step("idle", done(first), want=5)
-        assert [d.id for d in second.deliveries] == [neighbour.id]
+        both = [*first.deliveries, *second.deliveries]
+        assert {d.id for d in both} == {poison.id, neighbour.id}
 
     def test_a_message_that_loses_too_many_workers_is_dead_with_its_history(
         self,
@@ -99,7 +103,49 @@ class TestRelease(StoreContract):
         looks = store.look([ran.id, waited.id])
         assert [(x.state, x.losses) for x in looks if x] == [(State.QUEUED, 1), (State.QUEUED, 0)]
 
-    # MORE TestRelease
+    def test_one_tolerated_loss_is_none(self, store: Store) -> None:
+        message = task(max_losses=1)
+        store.enqueue([message])
+        store.step("a", want=1)
+
+        store.release("a", lost=[message.id])
+
+        assert look_at(store, message.id).state == State.FAILED
+
+    def test_a_lease_that_runs_out_counts_a_loss_and_the_late_settlement_is_stale(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        message = task()
+        store.enqueue([message])
+        late = store.step("a", want=1)
+
+        pass_time(store, clock, 36)
+        again = store.step("b", want=1)
+
+        assert [(d.delivery, d.losses, d.attempt) for d in again.deliveries] == [(2, 1, 0)]
+        assert store.step("a", done(late)).verdicts == ["stale"]
+        assert store.step("b", done(again)).verdicts == ["settled"]
+
+    def test_a_dead_node_fails_its_run(self, store: Store) -> None:
+        plan = make_plan({"a": [], "b": ["a"]}, max_losses=1)
+        store.submit(plan)
+        store.step("a", want=1)
+
+        store.release("a", lost=[node(plan, "a")])
+
+        assert states_of(store, plan) == {"root": "failed", "a": "failed", "b": "blocked"}
+        assert [letter.id for letter in store.dead()] == [node(plan, "a")]
+        assert store.check(plan.id) == []
+
+    def test_what_comes_back_goes_before_what_was_enqueued(self, store: Store) -> None:
+        first, second = task(), task()
+        store.enqueue([first])
+        store.step("a", want=1)
+        store.enqueue([second])
+
+        store.release("a")
+
+        assert [d.id for d in store.step("b", want=5).deliveries] == [first.id, second.id]
 
 
 class TestRenew(StoreContract):
@@ -141,4 +187,37 @@ class TestRenew(StoreContract):
         clock.advance((5_000) / 1000)
         assert store.sessions() == []
 
-    # MORE TestRenew
+    def test_a_session_that_renews_keeps_what_it_holds(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        store.enqueue([task()])
+        step = store.step("a", want=1)
+
+        for _ in range(10):
+            clock.advance(9)
+            assert store.renew(["a"]) == [[]]
+
+        assert store.step("b", want=1).deliveries == []
+        assert store.step("a", done(step)).verdicts == ["settled"]
+
+    def test_a_session_is_unknown_once_it_was_released(self, store: Store) -> None:
+        store.open_session(SessionInfo("a"))
+        assert store.renew(["a", "b"]) == [[], None]
+
+        store.release("a")
+
+        assert store.renew(["a"]) == [None]
+        assert store.sessions() == []
+        store.step("a")
+        assert store.renew(["a"]) == [[]]
+
+    def test_opening_a_session_again_changes_nothing(self, store: Store) -> None:
+        info = SessionInfo("a", lanes=3)
+        store.open_session(info)
+        store.enqueue([task()])
+        held = store.step("a", want=1).deliveries
+
+        store.open_session(info)
+
+        assert store.held("a") == held
+        assert [(s.id, s.lanes, s.held) for s in store.sessions()] == [("a", 3, 1)]
