@@ -80,7 +80,7 @@ local function lose(id, lease, session, who, running, reason)
   local row = body_row(id)
   if not row then return end
   local delivery, flags = unpack_('>I4B', lease)
-  if has(flags, 1) then
+  if has(flags, 16) then
     return end_task(id, row, CANCELLED, cell_of(CANCELLED, 'cancelled', delivery), ZERO5)
   end
   local _, attempt, losses, _, since = record_of(id)
@@ -119,12 +119,12 @@ end
 
 -- Time in which nobody could reach the store does not count against leases.
 local function close_gap(period)
-  local seen = tonumber(call('GET', P .. 't') or now)
-  if now - seen > period then
+  local seen = tonumber(call('GET', P .. 't') or 0)
+  if seen > 0 and now - seen > period then
     local shift = now - seen - period
     for _, session in ipairs(call('ZRANGE', P .. 'L', 0, -1)) do
-      call('ZINCRBY', P .. 'L', string.format('%.0f', shift), session)
+      call('ZINCRBY', P .. 'L', shift, session)
     end
   end
-  if now > seen or not seen then call('SET', P .. 't', string.format('%.0f', now)) end
+  if now > seen then call('SET', P .. 't', now) end
 end

@@ -8,7 +8,7 @@ local anyone_waits = call('EXISTS', P .. 'wait') == 1
 -- `settled` is the delivery and kind that settled it, five zero bytes where none did.
 local function keep(id, state, settled, cell, ttl)
   if ttl == 0 and state == SUCCESS then
-    cell = pack('>BI4I8I8', SUCCESS + EMPTY, 0, 0, now)
+    cell = string.char(SUCCESS + EMPTY) .. sub(cell, 2, 21)
   end
   if ttl < MEMORY then ttl = MEMORY end
   local key = (state == FAILED and 'f:' or 'v:') .. sub(id, 1, 5)
@@ -43,11 +43,11 @@ local function flush_ended()
     local b = buckets[key]
     many('HSET', P .. key, b)
     local ttl = b.ttl
-    local left = call('PTTL', P .. key)
-    if left < ttl then
-      local slack = math.floor(ttl / 8) + 60000
-      call('PEXPIRE', P .. key, ttl + slack + 3600000)
-      call('ZADD', P .. 'x', 'GT', now + ttl + slack, key)
+    local till = tonumber(call('ZSCORE', P .. 'x', key) or 0)
+    if till < now + ttl then -- with slack, so that the next batches need not move it
+      till = now + ttl + math.floor(ttl / 8)
+      call('ZADD', P .. 'x', till, key)
+      call('PEXPIRE', P .. key, till - now + 3600000)
     end
   end
   if #buckets > 0 then buckets = {} end

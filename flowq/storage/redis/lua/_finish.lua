@@ -27,10 +27,34 @@ local function end_expansion(r, x)
   finish(r, x, state, cell_of(kind, body), ZERO5, x.n)
 end
 
+-- An inner node ended (was cancelled) before its expansion began, whose record still counts parents:
+-- ended, failures, skips, cancels and culprit lie beside its row until it begins.
+local function end_early(r, o, bits, state, culprit)
+  local field = 'e' .. pack('>I4', o.i)
+  local raw = call('HGET', r.n, field)
+  local ended, b, c, d, blame = 0, 0, 0, 0, NONE
+  if raw then ended, b, c, d, blame = unpack_('>I4I4I4I4I4', raw) end
+  if state == SKIPPED then
+    if has(bits, 2) then c = c + 1 end
+  elseif state ~= SUCCESS and not has(bits, 1) then
+    if state == CANCELLED then d = d + 1
+    else
+      b = b + 1
+      if blame == NONE then blame = culprit end
+    end
+  end
+  call('HSET', r.n, field, pack('>I4I4I4I4I4', ended + 1, b, c, d, blame))
+  if not has(o.flags, 16) then
+    o.flags = o.flags + 16
+    dirty(r, o)
+  end
+end
+
 -- Counts an end in the expansion around it.
 local function count_owner(r, owner, bits, state, culprit)
   local o = node(r, owner)
-  if not o then return end
+  if not o or o.state >= SUCCESS then return end
+  if o.state == WAITING then return end_early(r, o, bits, state, culprit) end
   dirty(r, o)
   if o.a > 0 then o.a = o.a - 1 end
   if state ~= SUCCESS then
@@ -93,7 +117,12 @@ local function start(r, x)
   if has(flags, 2) then
     x.state = EXPANDED
     local row = row_of(r, x.i)
-    x.a, x.b, x.c, x.d, x.n = unpack_('>I4', row, 16), 0, 0, 0, NONE
+    x.a, x.b, x.c, x.d, x.n = (unpack_('>I4', row, 16)), 0, 0, 0, NONE
+    if has(flags, 16) then
+      local ended
+      ended, x.b, x.c, x.d, x.n = unpack_('>I4I4I4I4I4', call('HGET', r.n, 'e' .. pack('>I4', x.i)))
+      x.a = x.a - ended
+    end
     if x.a == 0 then end_expansion(r, x) else spread(r, x.i, EXPANDED, NONE) end
   elseif has(flags, 4) then
     finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)

@@ -148,10 +148,10 @@ local function values_of(id, row, budget)
 end
 
 local function lease_of(id, row, delivery, alone)
-  local flags = alone and 4 or 0
+  local flags = alone and 64 or 0
   if #id == 16 then
     if has(byte(row, 5), 8) then
-      return pack('>I4B', delivery, flags + 2)
+      return pack('>I4B', delivery, flags + 32)
     end
     return pack('>I4B', delivery, flags)
   end
@@ -166,5 +166,5 @@ local function lease_of(id, row, delivery, alone)
   if small then
     return pack('>I4BI6B', delivery, flags, now, bits) .. owner .. edges
   end
-  return pack('>I4BI6B', delivery, flags + 2, now, bits) .. owner
+  return pack('>I4BI6B', delivery, flags + 32, now, bits) .. owner
 end

@@ -2,7 +2,8 @@
 --   state 1, generation 1, flags 1, lane 1, parents 4, A 4, since 6, B 4, C 4, D 4, spare 2
 -- A to D count parents that succeeded, failed, were skipped, were cancelled; in an expansion that has
 -- begun: inner nodes unfinished, failures, skips, cancels (unforgiven or named), and `parents` is the
--- culprit. `since` is when it first might run (ms); while it waits, its culprit + 1. flags: 1 a rule of its own, 2 expansion, 4 join, 8 delayed or expiring.
+-- culprit. `since` is when it first might run (ms); while it waits, its culprit + 1. flags: 1 a rule of its own, 2 expansion, 4 join, 8 delayed or expiring,
+-- 16 inner nodes ended before it began.
 -- What changed is written by flush_runs, after all that could fail.
 local runs, touched = {}, {}
 

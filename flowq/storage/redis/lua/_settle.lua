@@ -1,8 +1,9 @@
 -- Settling. `meta` is the delivery (4 bytes) and the kind of an outcome: 0 done, 1 retry, 2 failed,
 -- 3 skipped, 4 cancelled, 5 given back, 6 unknown task, 7 failed and dead. `data` is its cell; the
 -- delay in ms for a retry; length (2 bytes), reason and cell for a dead one.
--- A lease is delivery 4, flags 1 (1 stopping, 2 more in the row, 4 alone), and for a node: since 6,
--- bits 1, owner 4, children (ranges).
+-- A lease is delivery 4, flags 1 (16 stopping, 32 more in the row, 64 alone; none is a kind, so that
+-- a lease which equals `meta` is a plain task, done), and for a node: since 6, bits 1, owner 4,
+-- children (ranges).
 local STATE_OF = {[2] = FAILED, [3] = SKIPPED, [4] = CANCELLED}
 local PATIENCE = 600000
 
@@ -46,7 +47,7 @@ local function done_node(id, lease, meta, cell)
     call('SETRANGE', r.c, i * 32, '\6')
   end
   local bits, owner = unpack_('>BI4', lease, 12)
-  if has(byte(lease, 5), 2) then
+  if has(byte(lease, 5), 32) then
     spread(r, i, SUCCESS, NONE)
   else
     for at = 17, #lease, 8 do
@@ -65,7 +66,7 @@ local function settle_other(id, lease, meta, data)
   local kind = byte(meta, 5)
   local row = body_row(id)
   if not row then return end
-  if has(byte(lease, 5), 1) then
+  if has(byte(lease, 5), 16) then
     return end_task(id, row, CANCELLED, stopped_cell(kind, meta, data), meta)
   end
   if kind == 0 then

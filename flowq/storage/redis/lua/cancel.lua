@@ -23,8 +23,8 @@ for k, id in ipairs(ids) do
   if lease then
     local session, value = lease[1], lease[2]
     local flags = byte(value, 5)
-    if flags % 2 == 0 then
-      call('HSET', P .. 'w:' .. session, id, sub(value, 1, 4) .. string.char(flags + 1) .. sub(value, 6))
+    if not has(flags, 16) then
+      call('HSET', P .. 'w:' .. session, id, sub(value, 1, 4) .. string.char(flags + 16) .. sub(value, 6))
       call('SADD', P .. 'z:' .. session, id)
       call('ZADD', P .. 'y:' .. session, 0, 1)
     end

@@ -50,11 +50,11 @@ for k = 1, n do
       if anyone_waits then tell(id) end
       singles[#singles + 1] = id
       if extra then forget(id) end
-    elseif #id == 20 and byte(meta, 5) == 0 and not has(byte(lease, 5), 1) then
+    elseif #id == 20 and byte(meta, 5) == 0 and not has(byte(lease, 5), 16) then
       done_node(id, lease, meta, data)
       if extra then forget(id) end
     else
-      if has(byte(lease, 5), 1) then call('SREM', stops_key, id) end
+      if has(byte(lease, 5), 16) then call('SREM', stops_key, id) end
       settle_other(id, lease, meta, data)
     end
   end
