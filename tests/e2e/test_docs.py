@@ -85,26 +85,27 @@ class Shell:
         )
         self._folder = folder
 
-    def run(self, command: str, seconds: float = 60.0) -> str:
-        """Give what a command prints; one that ends in ``&`` goes on behind."""
+    def run(self, command: str, seconds: float = 60.0) -> tuple[int, str]:
+        """Give the exit status and what is printed; one that ends in ``&`` goes on behind."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
         mark = f"--{secrets.token_hex(8)}--"
         if command.endswith("&"):
             command = f"{command[:-1]} >> .background 2>&1 &"
-        self._bash.stdin.write(f"{command}\necho; echo {mark}\n")
+        self._bash.stdin.write(f"{command}\nstatus=$?; echo; echo {mark} $status\n")
         self._bash.stdin.flush()
         guard = threading.Timer(seconds, self._bash.kill)
         guard.start()
         lines: list[str] = []
         for line in self._bash.stdout:
-            if line.strip() == mark:
+            if line.startswith(mark):
+                status = int(line.split()[1])
                 break
             lines.append(line)
         else:
             pytest.fail(f"{command!r} did not end in {seconds:g} s, after:\n{''.join(lines)}")
         guard.cancel()
-        return "".join(lines)
+        return status, "".join(lines)
 
     def log(self) -> str:
         """What went to standard error, and what those behind have said."""
@@ -167,13 +168,17 @@ class Page:
         self.shell = self.shell or Shell(self.folder)
         for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             command, _, expected = part.partition("\n")
-            printed = self.shell.run(command)
-            if command.endswith("&") or (not expected.strip() and command.startswith("kill")):
-                continue
+            status, printed = self.shell.run(command)
+            if command.startswith("kill"):
+                continue  # the status is that of what was killed
             checker = doctest.OutputChecker()
-            if not checker.check_output(expected.strip() + "\n", printed.strip() + "\n", CHECKED):
+            as_shown = checker.check_output(
+                f"{expected.strip()}\n", f"{printed.strip()}\n", CHECKED
+            )
+            if status or not as_shown:
                 pytest.fail(
-                    f"$ {command}\nexpected:\n{expected}\nprinted:\n{printed}\n{self.shell.log()}"
+                    f"$ {command}\nexit status {status}\nexpected:\n{expected}\n"
+                    f"printed:\n{printed}\n{self.shell.log()}"
                 )
 
     def close(self) -> None:
@@ -316,7 +321,7 @@ def test_nothing_shows_where_it_was_written() -> None:
 def test_a_shell_of_a_page_leaves_nothing_running(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.run("sleep 600 &")
-    pid = int(shell.run("echo $!").strip())
+    pid = int(shell.run("echo $!")[1])
 
     shell.close()
 
