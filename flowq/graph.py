@@ -38,6 +38,7 @@ __all__ = [
     "kind_text",
     "leaves",
     "misfit",
+    "parameter_name",
     "params_of",
 ]
 

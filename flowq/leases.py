@@ -21,7 +21,15 @@ from typing import Final, TypeAlias
 from flowq.errors import StoreError
 from flowq.storage.base import SessionInfo, Store
 
-__all__ = ["Leases", "boot_id", "is_alive", "new_session", "process_start", "release_dead"]
+__all__ = [
+    "LOOK_SECONDS",
+    "Leases",
+    "boot_id",
+    "is_alive",
+    "new_session",
+    "process_start",
+    "release_dead",
+]
 
 log = logging.getLogger("flowq.leases")
 

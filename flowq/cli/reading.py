@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from flowq.storage.base import DeadLetter, NodeInfo, RunInfo
 
 __all__ = [
+    "LOOKED_AT",
+    "culprit_of",
     "dead_letters",
     "failure_in",
     "find_id",

@@ -27,7 +27,17 @@ from flowq.errors import FlowqError, StoreError, StoreUnavailable, TaskCancelled
 from flowq.pools.thread import session_info
 from flowq.worker import Worker, raise_in_thread
 
-__all__ = ["NOTE", "Orders", "load_app", "main", "read_note", "run", "write_note"]
+__all__ = [
+    "NOTE",
+    "UNREACHABLE",
+    "USAGE",
+    "Orders",
+    "load_app",
+    "main",
+    "read_note",
+    "run",
+    "write_note",
+]
 
 log = logging.getLogger("flowq.consumer")
 

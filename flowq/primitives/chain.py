@@ -12,7 +12,7 @@ from flowq.primitives.base import Composition, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.wiring import RunHandle
 
-__all__ = ["Chain", "Link", "chain"]
+__all__ = ["Chain", "Link", "chain", "inside"]
 
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")

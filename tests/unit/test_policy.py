@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Options are checked where they are said; waits grow and stay within bounds."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowq.errors import ConfigError, GraphError
+from flowq.policy import OPTIONS, RetryPolicy, check_name, check_options, to_ms, wait_ms
+
+
+@given(
+    st.floats(0, 1e6),
+    st.floats(1, 1e3),
+    st.none() | st.floats(0, 1e6),
+    st.integers(1, 10**6),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_a_wait_is_never_longer_than_allowed_nor_shorter_than_half(
+    delay: float, backoff: float, longest: float | None, failed: int, dice: float
+) -> None:
+    steady = RetryPolicy(retry_delay=delay, backoff=backoff, max_delay=longest)
+    shaken = RetryPolicy(retry_delay=delay, backoff=backoff, max_delay=longest, jitter=True)
+
+    full, part = wait_ms(steady, failed), wait_ms(shaken, failed, lambda: dice)
+
+    assert 0 <= full <= (30 * 86_400_000 if longest is None else round(longest * 1000))
+    assert full // 2 - 1 <= part <= full
+    assert wait_ms(steady, failed + 1) >= full
+
+
+def test_only_the_exceptions_named_are_tried_again() -> None:
+    policy = RetryPolicy.of(check_options({"retry_on": (LookupError, OSError)}, "task", "t"))
+
+    assert policy.wants(KeyError())
+    assert policy.wants(ConnectionError())
+    assert not policy.wants(ValueError())
+
+
+@pytest.mark.parametrize(
+    ("value", "ms"), [(1.5, 1_500), (0, 0), (timedelta(minutes=1), 60_000), (3, 3_000)]
+)
+def test_lengths_of_time_are_seconds_or_timedeltas(value: float | timedelta, ms: int) -> None:
+    assert to_ms(value) == ms
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "3", timedelta(-1)])
+def test_what_is_no_length_of_time_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=r"must be|negative"):
+        to_ms(value)
+
+
+@pytest.mark.parametrize(
+    ("given_", "says"),
+    [
+        ({"retrys": 1}, "did you mean 'retries'"),
+        ({"retries": -1}, "between 0"),
+        ({"retries": True}, "whole number"),
+        ({"backoff": 0.5}, "at least 1"),
+        ({"queue": "a b"}, "characters"),
+        ({"retry_on": (int,)}, "exception class"),
+        ({"jitter": 1}, "True or False"),
+        ({"eta": 3}, "datetime"),
+        ({"trigger_rule": "all_done"}, "does not go here"),
+        ({"delay": 1, "eta": datetime.now(timezone.utc)}, "not both"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_words_that_help(given_: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_options(given_, "task", "task t")
+
+
+def test_the_error_is_that_of_the_place() -> None:
+    with pytest.raises(GraphError, match="priority"):
+        check_options({"priority": 5_000}, "call", "task t")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_default_passes_its_own_check(name: str) -> None:
+    option = OPTIONS[name]
+
+    if option.default is not None and name != "retry_on":
+        assert option.check(option.default) == option.default
+
+
+@pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 201])
+def test_names_that_cannot_become_keys_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="queue"):
+        check_name(name, "queue")
