@@ -38,7 +38,7 @@ class TestReads(StoreContract):
         plans = [make_plan({f"n{i}": [] for i in range(5)}) for _ in range(3)]
         for p in plans:
             store.submit(p)
-            clock.advance((1) / 1000)
+            clock.advance(1 / 1000)
         run_all(store, plans[0], {"n1": State.FAILED})
 
         assert [r.id for r in store.runs(limit=2)] == [plans[2].id, plans[1].id]
@@ -107,7 +107,7 @@ class TestSweep(StoreContract):
         store.step("w", bad)
         store.submit(open_)
 
-        clock.advance((DAY) / 1000)
+        clock.advance(DAY / 1000)
         swept = store.sweep(limit=2)
         while swept.more:
             swept = store.sweep(limit=2)
@@ -115,7 +115,7 @@ class TestSweep(StoreContract):
         assert store.look([ended.id, single.id]) == [None, None]
         assert [r.id for r in store.runs()] == [open_.id, failed.id]
         assert len(store.dead()) == 1
-        clock.advance((30 * DAY) / 1000)
+        clock.advance(30 * DAY / 1000)
         while store.sweep().more:
             pass
         assert [r.id for r in store.runs()] == [open_.id]

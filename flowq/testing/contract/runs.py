@@ -166,7 +166,7 @@ class TestSubmit(StoreContract):
         store.submit(p)
         assert states_of(store, p)["a"] == "scheduled"
 
-        clock.advance((5_000) / 1000)
+        clock.advance(5_000 / 1000)
         store.step("w", want=1)
 
         assert states_of(store, p) == {"root": "failed", "a": "failed"}

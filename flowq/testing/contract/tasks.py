@@ -59,9 +59,9 @@ class TestEnqueue(StoreContract):
         store.enqueue([message])
         store.step("w", done(store.step("w", want=1)))
 
-        clock.advance((MEMORY_OF_ENDED_MS - 1) / 1000)
+        clock.advance(MEMORY_OF_ENDED_MS - 1 / 1000)
         assert store.enqueue([message]) == [False]
-        clock.advance((1) / 1000)
+        clock.advance(1 / 1000)
         assert store.look([message.id]) == [None]
         assert store.enqueue([message]) == [True]
         look = store.look([message.id])[0]
@@ -140,7 +140,7 @@ class TestStep(StoreContract):
 
         step = store.step("w", [RetryAt(first.id, step.deliveries[0].delivery, 5_000)])
         assert step.next_ms == 5_000
-        clock.advance((5_000) / 1000)
+        clock.advance(5_000 / 1000)
         step = store.step("w", want=5)
 
         assert [d.id for d in step.deliveries] == [first.id, second.id]
@@ -217,7 +217,7 @@ class TestStep(StoreContract):
 
         step = store.step("w", want=5)
         assert (step.deliveries, step.ready, step.next_ms) == ([], 0, 1_000)
-        clock.advance((2_000) / 1000)
+        clock.advance(2_000 / 1000)
 
         assert [d.id for d in store.step("w", want=5).deliveries] == [at.id, soon.id]
 
@@ -227,7 +227,7 @@ class TestStep(StoreContract):
     ) -> None:
         late, fine = task(expires_in_ms=1_000), task()
         store.enqueue([late, fine])
-        clock.advance((1_000) / 1000)
+        clock.advance(1_000 / 1000)
 
         if by == "sweep":
             assert store.sweep().expired == 1
@@ -248,7 +248,7 @@ class TestStep(StoreContract):
         store.enqueue([message])
         step = store.step("w", want=1)
 
-        clock.advance((5_000) / 1000)
+        clock.advance(5_000 / 1000)
         store.sweep()
 
         assert store.step("w", done(step)).verdicts == ["settled"]

@@ -157,7 +157,7 @@ class TestRenew(StoreContract):
         store.enqueue([task()])
         step = store.step("a", want=1, lease_ms=30_000)
 
-        clock.advance((3_600_000) / 1000)
+        clock.advance(3_600_000 / 1000)
         assert store.renew(["b"], period_ms=10_000) == [None]
         other = store.step("b", want=1)
 
@@ -184,7 +184,7 @@ class TestRenew(StoreContract):
         assert store.sessions() == [
             msgspec.structs.replace(info, deadline_ms=clock.now_ms() + 5_000, held=1)
         ]
-        clock.advance((5_000) / 1000)
+        clock.advance(5_000 / 1000)
         assert store.sessions() == []
 
     def test_a_session_that_renews_keeps_what_it_holds(
