@@ -115,7 +115,7 @@ class TestSweep(StoreContract):
         assert store.look([ended.id, single.id]) == [None, None]
         assert [r.id for r in store.runs()] == [open_.id, failed.id]
         assert len(store.dead()) == 1
-        clock.advance(30 * DAY / 1000)
+        clock.advance((30 * DAY) / 1000)
         while store.sweep().more:
             pass
         assert [r.id for r in store.runs()] == [open_.id]

@@ -59,7 +59,7 @@ class TestEnqueue(StoreContract):
         store.enqueue([message])
         store.step("w", done(store.step("w", want=1)))
 
-        clock.advance(MEMORY_OF_ENDED_MS - 1 / 1000)
+        clock.advance((MEMORY_OF_ENDED_MS - 1) / 1000)
         assert store.enqueue([message]) == [False]
         clock.advance(1 / 1000)
         assert store.look([message.id]) == [None]
