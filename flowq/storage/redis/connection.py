@@ -317,10 +317,12 @@ class Connections:
         """Send a command that blocks until `timeout`; None if nothing came or it was woken.
 
         It has a connection of its own, which is given up when it is woken: what the server says
-        then is a hint that may be lost.
+        then is a hint that may be lost. So is that of a connection which broke: the caller looks,
+        and learns on the other one whether the server is there.
         """
         mine = self._thread()
         until = time.monotonic() + timeout
+        fresh = mine.wait is None
         try:
             if mine.wait is None:
                 mine.wait = self._connect()
@@ -346,6 +348,8 @@ class Connections:
             if mine.wait is not None:
                 mine.wait.disconnect()
                 mine.wait = None
+            if not fresh:
+                return None
             raise StoreUnavailable(f"no answer from the server: {err}") from err
         except BaseException:
             if mine.wait is not None:

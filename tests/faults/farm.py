@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The app whose workers the tests kill. Bodies write what they do into a journal on disk."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from flowq import FlowQ, current_task
+
+
+def note(journal: str, word: str) -> None:
+    """Append a line in one write, so that processes do not mix theirs."""
+    line = f"{word} {os.getpid()} {time.time():.3f}\n".encode()
+    with open(journal, "ab", buffering=0) as file:
+        file.write(line)
+
+
+class Unfit(Exception):
+    """An exception that nothing can pickle."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+def make(url: str, name: str) -> FlowQ:
+    """Give the app; the test and its workers each make their own."""
+    q = FlowQ(name, url)
+
+    @q.task(name="farm.mark")
+    def mark(journal: str, word: str) -> str:
+        note(journal, word)
+        return word
+
+    @q.task(name="farm.hold")
+    def hold(journal: str, word: str) -> str:
+        """Run until the file beside the journal exists."""
+        note(journal, f"{word}:begin")
+        while not Path(journal).with_name(f"{word}.go").exists():
+            time.sleep(0.005)
+        note(journal, f"{word}:end")
+        return word
+
+    @q.task(name="farm.die", max_losses=2)
+    def die(journal: str) -> None:
+        note(journal, "die")
+        os._exit(13)
+
+    @q.task(name="farm.greedy")
+    def greedy(journal: str, seconds: int) -> str:
+        """Keep the interpreter to itself: PyDLL, unlike CDLL, lets nobody else run."""
+        note(journal, "greedy")
+        ctypes.PyDLL(None).sleep(seconds)
+        return "let go"
+
+    @q.task(name="farm.sleeper")
+    def sleeper(journal: str) -> None:
+        note(journal, "sleeper")
+        try:
+            time.sleep(60)
+        finally:
+            note(journal, f"interrupted:{current_task().cancelled}")
+
+    @q.task(name="farm.lock")
+    def lock() -> Any:
+        return threading.Lock()
+
+    @q.task(name="farm.unfit")
+    def unfit() -> None:
+        raise Unfit("as it was")
+
+    return q
+
+
+q = make(os.environ["FARM_URL"], os.environ["FARM_NAME"]) if "FARM_URL" in os.environ else None
