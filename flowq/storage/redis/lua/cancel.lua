@@ -32,7 +32,7 @@ for k, id in ipairs(ids) do
     local row = call('HGET', P .. 'm', id)
     if row then
       if not call('ZSCORE', P .. 's', id) then ghost(id, (queue_of(id, row))) end
-      end_task(id, row, CANCELLED, cell_of(CANCELLED, 'cancelled'), ZERO5)
+      end_task(id, row, CANCELLED, cell_of(CANCELLED, 'cancelled'), settled_by(id))
     elseif not kept(id) then
       out[k] = 0
     end
@@ -46,7 +46,8 @@ for k, id in ipairs(ids) do
       if x.state == QUEUED and not call('ZSCORE', P .. 's', id) then
         ghost(id, (lane_of(r, x)))
       end
-      finish(r, x, CANCELLED, cell_of(CANCELLED, 'cancelled'), ZERO5, NONE)
+      if x.state == WAITING then x.ready = 0 end
+      finish(r, x, CANCELLED, cell_of(CANCELLED, 'cancelled'), settled_by(id), NONE)
       forget(id)
     end
   end

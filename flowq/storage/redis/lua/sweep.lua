@@ -21,8 +21,7 @@ local late = call('ZRANGE', P .. 'e', '-inf', now, 'BYSCORE', 'LIMIT', 0, math.m
 local held = holders(late)
 local n = 0
 for _, id in ipairs(late) do
-  call('ZREM', P .. 'e', id)
-  local row = not held[id] and body_row(id)
+  local row = not held[id] and body_row(id) -- what runs is judged when it comes back
   if row then
     if not call('ZSCORE', P .. 's', id) then ghost(id, (queue_of(id, row))) end
     expire(id, row)
@@ -46,5 +45,5 @@ for _, what in ipairs(gone) do
   n = n + 1
 end
 if #gone > 0 then many('ZREM', P .. 'x', gone) end
-local more = (left > 0 or #gone == limit or #late >= math.min(limit, 1000)) and 1 or 0
+local more = (left > 0 or #gone == limit or n >= math.min(limit, 1000)) and 1 or 0
 return {n, continued, more}
