@@ -31,13 +31,16 @@ def test_a_killed_worker_costs_its_task_a_moment_and_a_loss(farm: Farm) -> None:
     assert held.get(timeout=20) == "a"
 
 
-def test_a_poison_pill_ends_as_a_dead_letter_and_its_neighbours_succeed(farm: Farm) -> None:
+@pytest.mark.parametrize(("kind", "lanes"), [("process", "1"), ("thread", "3")])
+def test_a_poison_pill_ends_as_a_dead_letter_and_its_neighbours_succeed(
+    farm: Farm, kind: str, lanes: str
+) -> None:
     with farm.q.batch():
         before = [farm.call("mark", farm.journal, f"b{i}") for i in range(20)]
         pill = farm.call("die", farm.journal)
         after = [farm.call("mark", farm.journal, f"c{i}") for i in range(20)]
 
-    farm.start("-k", "process", "-w", "1", "-q")
+    farm.start("-k", kind, "-w", lanes, "-q")
 
     with pytest.raises(WorkerLost):
         pill.get(timeout=30)

@@ -1,0 +1,451 @@
+# SPDX-License-Identifier: MIT
+"""One worker in this process, on ``memory://``: lanes, batches, drains, what never ends it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from flowq import FlowQ, Retry, Skip, current_task
+from flowq.errors import (
+    ConfigError,
+    NotProduced,
+    RunCancelled,
+    StoreUnavailable,
+    TaskError,
+)
+from flowq.message import Delivery, Message, encode_message, id_bytes, new_id, read_cell
+from flowq.outcome import Done, Failed, GiveBack, Outcome
+from flowq.states import State
+from flowq.worker import Job, Worker
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.002)
+
+
+class Gate:
+    """A body that runs until it is let go, and how many run now."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.lock = threading.Lock()
+        self.now = self.most = 0
+
+    def __call__(self) -> str:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        assert self.go.wait(20)
+        with self.lock:
+            self.now -= 1
+        return "through"
+
+
+@pytest.fixture
+def q(store_name: str) -> Iterator[FlowQ]:
+    app = FlowQ(store_name, "memory://")
+    yield app
+    app.store.close()
+
+
+@pytest.fixture
+def gate(q: FlowQ) -> Gate:
+    made = Gate()
+
+    @q.task(name="gate")
+    def pass_gate() -> str:
+        return made()
+
+    return made
+
+
+class Watched:
+    """A store that tells what was asked of it, and may fail."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.steps: list[tuple[list[Outcome], int, int]] = []
+        self.fail_before = self.fail_after = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def step(self, session: str, outcomes: Sequence[Outcome] = (), **more: Any) -> Any:
+        if self.fail_before:
+            self.fail_before -= 1
+            raise StoreUnavailable("the request was lost")
+        step = self._store.step(session, outcomes, **more)
+        self.steps.append((list(outcomes), more["want"], len(step.deliveries)))
+        if self.fail_after and step.deliveries:
+            self.fail_after -= 1
+            raise StoreUnavailable("the answer was lost")
+        return step
+
+
+def worker_of(q: FlowQ, **more: Any) -> tuple[Worker, Watched]:
+    worker = Worker(q, "w-test", queues=list(q.queues()), **more)
+    worker._store = watched = Watched(q.store)
+    return worker, watched
+
+
+# --- what bodies see and say
+
+
+def test_results_errors_and_skips_reach_the_caller(q: FlowQ) -> None:
+    @q.task(name="div")
+    def div(a: int, b: int) -> float:
+        return a / b
+
+    @q.task(name="skip")
+    def skip() -> None:
+        raise Skip("no news")
+
+    with q.consumer(workers=2):
+        good, bad, none = div(4, 2), div(1, 0), skip()
+
+        assert good.get(timeout=10) == 2
+        with pytest.raises(TaskError, match="ZeroDivisionError"):
+            bad.get(timeout=10)
+        with pytest.raises(NotProduced, match="no news"):
+            none.get(timeout=10)
+
+
+def test_a_body_knows_what_it_is(q: FlowQ) -> None:
+    @q.task(name="who", retries=2, context=True)
+    def who(word: str, *, task: Any) -> tuple[Any, ...]:
+        mine = current_task()
+        assert mine is task
+        if mine.attempt == 1:
+            raise Retry("once more")
+        return word, mine.id, mine.name, mine.attempt, mine.retries_left, mine.deliveries, mine.run
+
+    with q.consumer():
+        result = who("me")
+
+        assert result.get(timeout=10) == ("me", result.id, "who", 2, 1, 2, None)
+    with pytest.raises(LookupError):
+        current_task()
+
+
+def test_coroutines_run_in_their_lane_and_know_what_they_are(q: FlowQ) -> None:
+    @q.task(name="later")
+    async def later(x: int) -> tuple[int, str]:
+        import asyncio
+
+        await asyncio.sleep(0)
+        return x + 1, current_task().name
+
+    with q.consumer():
+        assert later(1).get(timeout=10) == (2, "later")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_no_exception_of_a_body_ends_its_worker(q: FlowQ, error: BaseException) -> None:
+    @q.task(name="leave", retries=5)
+    def leave() -> None:
+        raise error
+
+    @q.task(name="stay")
+    def stay() -> str:
+        return "here"
+
+    with q.consumer():
+        with pytest.raises(TaskError, match=type(error).__name__) as raised:
+            leave().get(timeout=10)
+        assert raised.value.attempts == 1
+
+        assert stay().get(timeout=10) == "here"
+
+
+def test_a_cancelled_body_is_interrupted_and_its_lane_goes_on(q: FlowQ) -> None:
+    running, seen = threading.Event(), threading.Event()
+
+    @q.task(name="long")
+    def long() -> None:
+        running.set()
+        try:
+            while True:
+                time.sleep(0.002)
+        finally:
+            if current_task().cancelled:
+                seen.set()
+
+    @q.task(name="next")
+    def next_() -> str:
+        return "ran"
+
+    with q.consumer():
+        asleep = long()
+        assert running.wait(10)
+        asleep.cancel()
+
+        with pytest.raises(RunCancelled):
+            asleep.get(timeout=10)
+        assert seen.is_set()
+        assert next_().get(timeout=10) == "ran"
+
+
+# --- lanes and batches
+
+
+def test_as_many_bodies_run_at_once_as_there_are_lanes(q: FlowQ, gate: Gate) -> None:
+    results = [q.tasks["gate"]() for _ in range(5)]
+
+    with q.consumer(workers=3):
+        until(lambda: gate.now == 3)
+        gate.go.set()
+        assert [r.get(timeout=10) for r in results] == ["through"] * 5
+
+    assert gate.most == 3
+
+
+def test_short_tasks_are_fetched_many_at_a_time_and_long_ones_singly(q: FlowQ) -> None:
+    @q.task(name="short")
+    def short() -> None:
+        return None
+
+    @q.task(name="long")
+    def long() -> None:
+        time.sleep(0.025)
+
+    with q.batch():
+        for _ in range(500):
+            short()
+    worker, store = worker_of(q, drain=True)
+    worker.run()
+    with q.batch():
+        for _ in range(5):
+            long()
+    slow, slow_store = worker_of(q, drain=True)
+    slow.run()
+
+    sizes = [n for _, _, n in store.steps if n]
+    assert sizes[0] == 1  # learned from one upwards
+    assert max(sizes) >= 32
+    assert max(n for _, _, n in slow_store.steps) <= 2
+
+
+def test_what_is_fetched_behind_a_long_body_goes_back(q: FlowQ, gate: Gate) -> None:
+    @q.task(name="short")
+    def short() -> str:
+        return "done"
+
+    worker, store = worker_of(q)
+    worker._want = 16  # as if it had learned to fetch many
+    with q.batch():
+        first = q.tasks["gate"]()
+        behind = [short() for _ in range(10)]
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: gate.now == 1)
+
+    with q.consumer():  # another worker, which idles
+        assert [r.get(timeout=10) for r in behind] == ["done"] * 10
+
+    looks = q.store.look([id_bytes(r.id) for r in behind])
+    assert all(x is not None and x.losses == 0 and x.attempt == 0 for x in looks)
+    back = [o for outcomes, _, _ in store.steps for o in outcomes if isinstance(o, GiveBack)]
+    assert {o.id for o in back} == {id_bytes(r.id) for r in behind}
+    gate.go.set()
+    assert first.get(timeout=10) == "through"
+    worker.stop()
+    thread.join(10)
+
+
+def test_an_outcome_does_not_wait_for_the_long_body_behind_it(q: FlowQ, gate: Gate) -> None:
+    @q.task(name="short")
+    def short() -> str:
+        return "done"
+
+    worker, _ = worker_of(q)
+    worker._want = 16
+    with q.batch():
+        done = short()
+        held = q.tasks["gate"]()
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+
+    assert done.get(timeout=5) == "done"
+    assert held.state == "running"
+
+    gate.go.set()
+    worker.stop()
+    thread.join(10)
+
+
+def test_stopping_finishes_what_runs_and_gives_back_the_rest(q: FlowQ, gate: Gate) -> None:
+    worker, _ = worker_of(q)
+    worker._want = 16
+    with q.batch():
+        held, *rest = [q.tasks["gate"]() for _ in range(4)]
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: gate.now == 1)
+
+    worker.stop()
+    gate.go.set()
+    thread.join(10)
+
+    assert held.get() == "through"
+    assert {r.state for r in rest} == {"queued"}
+    assert q.store.sessions() == []
+
+
+def test_a_drain_waits_for_what_is_due_later(q: FlowQ) -> None:
+    tries: list[int] = []
+
+    @q.task(name="third", retries=5, retry_delay=0.05)
+    def third() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ValueError("not yet")
+        return "at last"
+
+    result = third.options(delay=0.05)()
+
+    with q.consumer(workers=2, drain=True):
+        pass
+
+    assert result.get() == "at last"
+
+
+# --- a store that fails
+
+
+@pytest.mark.parametrize("lost", ["fail_before", "fail_after"])
+def test_each_body_runs_once_though_requests_and_answers_are_lost(q: FlowQ, lost: str) -> None:
+    ran: list[int] = []
+
+    @q.task(name="once")
+    def once(i: int) -> int:
+        ran.append(i)
+        return i
+
+    with q.batch():
+        results = [once(i) for i in range(30)]
+    worker, store = worker_of(q, drain=True)
+    setattr(store, lost, 3)
+
+    worker.run()
+
+    assert sorted(ran) == list(range(30))
+    assert [r.get() for r in results] == list(range(30))
+
+
+def test_a_defect_ends_the_worker_and_not_only_a_lane(q: FlowQ) -> None:
+    worker, store = worker_of(q, lanes=3)
+
+    def defect(*args: Any, **more: Any) -> Any:
+        raise AssertionError("a defect")
+
+    store.step = defect  # type: ignore[method-assign]
+
+    with pytest.raises(AssertionError, match="a defect"):
+        worker.run()
+
+
+def test_a_consumer_replaces_a_worker_that_a_defect_ended(
+    q: FlowQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [True]
+    honest = Worker.execute
+
+    def execute(self: Worker, lane: Any, job: Job) -> Outcome:
+        if broken.pop() if broken else False:
+            raise AssertionError("a defect")
+        return honest(self, lane, job)
+
+    monkeypatch.setattr(Worker, "execute", execute)
+
+    @q.task(name="fine")
+    def fine() -> str:
+        return "ran"
+
+    with q.consumer(workers=2):
+        assert fine().get(timeout=10) == "ran"
+
+
+# --- hostile messages
+
+
+def execute(q: FlowQ, body: bytes) -> Outcome:
+    worker, _ = worker_of(q)
+    job = Job(Delivery(new_id(), delivery=1, attempt=0, losses=0, body=body))
+    return worker.execute(worker.lanes[0], job)
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"\x01", b"\x01\xc1", b"\x02\x90", b"\x01\x91\x01"])
+def test_bytes_that_are_no_message_are_dead(q: FlowQ, body: bytes) -> None:
+    outcome = execute(q, body)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.dead == "undecodable"
+
+
+@pytest.mark.parametrize("payload", [b"", b"X", b"P", b"P\x80\x05N.", b"P\x80\x05K\x01."])
+def test_arguments_that_cannot_be_read_never_stop_a_worker(q: FlowQ, payload: bytes) -> None:
+    @q.task(name="fine")
+    def fine() -> None:
+        return None
+
+    outcome = execute(q, encode_message(Message(id=new_id(), task="fine", payload=payload)))
+
+    assert isinstance(outcome, Failed)
+    assert read_cell(outcome.cell).state == State.FAILED
+
+
+def test_the_lines_of_tasks_cost_nothing_when_nobody_reads_them(
+    q: FlowQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    @q.task(name="fine")
+    def fine() -> None:
+        return None
+
+    payload = q.serializer.dumps(((), {}), "it")
+    body = encode_message(Message(id=new_id(), task="fine", payload=payload))
+
+    with caplog.at_level(logging.WARNING, "flowq.worker"):
+        assert isinstance(execute(q, body), Done)
+    quiet = list(caplog.records)
+    with caplog.at_level(logging.INFO, "flowq.worker"):
+        execute(q, body)
+
+    assert quiet == []
+    assert [r.getMessage().split()[2] for r in caplog.records] == ["starts", "done"]
+
+
+# --- consumers
+
+
+def test_memory_is_refused_to_worker_processes(q: FlowQ, gate: Gate) -> None:
+    with pytest.raises(ConfigError, match="lives in one process"):
+        q.consumer(kind="process").start()
+
+    assert q.consumer().run() == 2
+
+
+def test_an_app_without_tasks_is_refused(q: FlowQ) -> None:
+    with pytest.raises(ConfigError, match="knows no task"):
+        q.consumer().start()
+
+
+def test_a_body_that_does_not_end_goes_back_when_its_consumer_stops(q: FlowQ, gate: Gate) -> None:
+    consumer = q.consumer(workers=1).start()
+    held = q.tasks["gate"]()
+    until(lambda: gate.now == 1)
+
+    consumer.stop(timeout=0.05)
+
+    assert held.state == "queued"
+    gate.go.set()
+    with q.consumer():
+        assert held.get(timeout=10) == "through"
