@@ -62,3 +62,11 @@ def test_an_exception_that_cannot_be_pickled_arrives_as_text(farm: Farm) -> None
     assert raised.value.exc_type.endswith("farm.Unfit")
     assert 'raise Unfit("as it was")' in raised.value.traceback
     assert "flowq/worker.py" not in raised.value.traceback
+
+
+def test_twelve_thousand_calls_in_one_batch_are_taken(farm: Farm) -> None:
+    with farm.q.batch():
+        for i in range(12_000):
+            farm.q.tasks["farm.mark"](farm.journal, str(i))
+
+    assert [(x.name, x.ready) for x in farm.q.store.status().queues] == [("default", 12_000)]

@@ -17,7 +17,11 @@ local n = tonumber(ARGV[2])
 local m = P .. 'm'
 local ids = {}
 for k = 1, n do ids[k] = ARGV[3 * k] end
-local known = call('HMGET', m, unpack(ids))
+local known = {}
+for first = 1, n, MANY do
+  local got = call('HMGET', m, unpack(ids, first, math.min(first + MANY - 1, n)))
+  for k = 1, #got do known[first + k - 1] = got[k] end
+end
 local out, args, seen = {}, {}, {}
 for k = 1, n do
   local id = ids[k]
