@@ -67,6 +67,10 @@ class Change(Batch):
 
     # --- ends -----------------------------------------------------------------------------------
 
+    def forget_ms(self, keep_ms: int | None) -> int:
+        """Say when a task alone that ends now may be forgotten."""
+        return self.now + max(KEEP_MS if keep_ms is None else keep_ms, MEMORY_OF_ENDED_MS)
+
     def end_single(
         self,
         id: int,
@@ -78,12 +82,11 @@ class Change(Batch):
     ) -> None:
         """End a task alone."""
         if state == State.FAILED:
-            kept = FAILED_KEEP_MS if keep[1] is None else keep[1]
+            forget = self.forget_ms(FAILED_KEEP_MS if keep[1] is None else keep[1])
         else:
-            kept = KEEP_MS if keep[0] is None else keep[0]
-            if not kept and state == State.SUCCESS:
+            forget = self.forget_ms(keep[0])
+            if keep[0] == 0 and state == State.SUCCESS:
                 cell = bytes((state | EMPTY,)) + cell[1 : HEAD.size]
-        forget = self.now + max(kept, MEMORY_OF_ENDED_MS)
         self.put("end", state, flags, forget, cell, id)
         self.ended.append(uuid)
 

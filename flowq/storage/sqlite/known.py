@@ -5,14 +5,28 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = ["Known", "Link"]
+__all__ = ["Handed", "Known", "Link"]
 
 RUNS: Final = 4_096
 """Runs that are remembered at most."""
+HANDED: Final = 20_000
+"""Messages of which it is remembered at most what was read when they were handed out."""
+
+
+class Handed(NamedTuple):
+    """What cannot change of a message as long as the session holds this delivery of it."""
+
+    id: int
+    session: int
+    delivery: int
+    run: int | None
+    flags: int
+    owner: int | None
+    keep_ms: int | None
 
 
 class Known:
@@ -24,6 +38,7 @@ class Known:
     def __init__(self) -> None:
         self._queues: dict[str, int] = {}
         self._runs: dict[int, tuple[bytes, int]] = {}
+        self._handed: dict[bytes, Handed] = {}
 
     def queue(self, db: sqlite3.Connection, name: str) -> int:
         """Give a queue's number; makes it where it is new (inside a transaction that writes)."""
@@ -50,6 +65,16 @@ class Known:
                 self._runs.clear()
             found = self._runs[run] = db.execute(SQL["run_of"], (run,)).fetchone()
         return found
+
+    def remember(self, name: bytes, handed: Handed) -> None:
+        """Keep what was read of a message without losses that is handed out."""
+        if len(self._handed) >= HANDED:  # others have settled them, or they were taken back
+            self._handed.clear()
+        self._handed[name] = handed
+
+    def recall(self, name: bytes) -> Handed | None:
+        """Give back what was kept, once."""
+        return self._handed.pop(name, None)
 
 
 class Link(sqlite3.Connection):

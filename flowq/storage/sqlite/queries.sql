@@ -55,6 +55,9 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.session = ?
 SELECT state, flags, delivery FROM message WHERE uuid = ?
 -- name: verdict_node
 SELECT m.state, m.flags, m.delivery FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND m.run = r.id
+-- name: succeed
+UPDATE message SET state = 6, flags = flags | 8, forget_ms = ?, session = NULL, cell = ?
+WHERE id = ? AND session = ? AND delivery = ? AND flags & 4 = 0
 -- name: end
 UPDATE message SET state = ?, flags = ?, forget_ms = ?, session = NULL, cell = ? WHERE id = ?
 -- name: count_child
@@ -144,16 +147,17 @@ SELECT id, queue, rank FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due
 -- name: queue_due
 UPDATE message SET state = 3, rank = ? WHERE id = ?
 -- name: next_ready
-SELECT id, run, prio, rank, flags, delivery, expires_ms FROM message
+SELECT id, prio, rank, flags, expires_ms FROM message
 WHERE state = 3 AND losses = 0 AND queue = ? ORDER BY prio DESC, rank, id LIMIT ?
 -- name: next_alone
-SELECT id, run, prio, rank, flags, delivery, expires_ms FROM message
+SELECT id, prio, rank, flags, expires_ms FROM message
 WHERE state = 3 AND losses > 0 AND queue = ? ORDER BY prio DESC, rank, id LIMIT 1
 -- name: hand_out
-UPDATE message SET state = 4, session = ?, delivery = delivery + 1, due_ms = ?, flags = flags & ~8 WHERE id = ?
+UPDATE message SET state = 4, session = ?, delivery = delivery + 1, due_ms = ?, flags = flags & ~8
+WHERE id IN (SELECT value FROM json_each(?))
 -- name: deliveries
-SELECT m.id, COALESCE(m.uuid, r.uuid), r.base, m.run, m.delivery, m.attempt, m.losses, p.body, p.reads
-FROM message m JOIN plan p ON p.id = m.id LEFT JOIN run r ON r.id = m.run
+SELECT m.id, m.uuid, m.run, m.delivery, m.attempt, m.losses, p.body, p.reads, m.flags, m.owner, m.keep_ms
+FROM message m JOIN plan p ON p.id = m.id
 WHERE m.id IN (SELECT value FROM json_each(?))
 -- name: delivered_of
 SELECT id FROM message WHERE session = ? ORDER BY due_ms, rank, id

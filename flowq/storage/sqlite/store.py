@@ -25,7 +25,7 @@ from flowq.storage.base import (
     Step,
     Swept,
 )
-from flowq.storage.sqlite import intake, reads, step, sweep
+from flowq.storage.sqlite import handing, intake, reads, settling, sweep
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.connection import Database, Place
 from flowq.storage.sqlite.rows import STOPPING
@@ -122,25 +122,24 @@ class SqliteStore:
             db = change.db
             self._close_gap(change, PERIOD_MS)
             me = db.execute(SQL["touch_session"], (session, change.now + lease_ms)).fetchall()[0][0]
-            held = step.held_rows(change, me)
-            verdicts = step.settle(change, held, outcomes)
+            verdicts, held = settling.settle(change, me, outcomes)
             change.walk()
             if change.resume():
                 change.walk()
-            step.take_back(change)
+            settling.take_back(change)
             change.walk()
-            step.queue_due(change)
+            handing.queue_due(change)
             change.flush()
 
             served = [db.known.queue(db, queue) for queue in dict.fromkeys(queues)]
             burdened = any(row[7] for row in held.values())
             ids: list[int] = []
             if want > 0 and not burdened:
-                share = step.share(change, served, want)
-                ids = step.hand_out(change, me, share, served, not held)
-            ready, alone = step.left(change, served)
+                share = handing.share(change, served, want)
+                ids = handing.hand_out(change, me, share, served, not held)
+            ready, alone = handing.left(change, served)
             change.flush()
-            given = step.deliveries(db, ids) if ids else []
+            given = handing.deliveries(db, ids, me) if ids else []
             if ids and ready:
                 change.left.update(queue for queue, n in change.count(served).items() if n)
             return Step(
@@ -148,7 +147,7 @@ class SqliteStore:
                 deliveries=given,
                 ready=ready,
                 alone=alone,
-                next_ms=step.next_ms(change, me),
+                next_ms=handing.next_ms(change, me),
                 stops=[name for name, row in held.items() if row[4] & STOPPING],
             )
 
@@ -191,7 +190,7 @@ class SqliteStore:
             if row is None:
                 return []
             ids = [id for (id,) in db.execute(SQL["delivered_of"], (row[0],))]
-            return step.deliveries(db, ids)
+            return handing.deliveries(db, ids)
 
     def release(self, session: SessionId, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
         """End a session; see `Store.release`."""
@@ -201,7 +200,7 @@ class SqliteStore:
                 return 0
             running = frozenset(lost)
             rows = change.db.execute(SQL["held_by"], (row[0], -1)).fetchall()
-            n = step.lose(change, rows, session, row[1], reason, running.__contains__)
+            n = settling.lose(change, rows, session, row[1], reason, running.__contains__)
             change.put("drop_session", row[0])
             change.walk()
             return n

@@ -8,7 +8,7 @@ from collections import Counter
 
 from flowq.states import State
 from flowq.storage.base import Swept
-from flowq.storage.sqlite import step
+from flowq.storage.sqlite import settling
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.rows import FORGIVEN, NAMED, unpack_ranges
 from flowq.storage.sqlite.statements import SQL
@@ -26,7 +26,7 @@ def sweep(change: Change, limit: int) -> Swept:
 
     late = db.execute(SQL["expired"], (change.now, limit)).fetchall()
     for row in late:
-        step.fail_expired(change, row[:11], row[11])
+        settling.fail_expired(change, row[:11], row[11])
     change.walk()
     change.flush()
 

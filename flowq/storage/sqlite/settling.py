@@ -1,48 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""The parts of a worker's step: settle, take back, queue what is due, hand out."""
+"""How a message leaves a session: settled, taken back, dead; and what expires."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from flowq.message import HEAD, Delivery, pack_cell, split_node
+from flowq.message import HEAD, pack_cell, split_node
 from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
 from flowq.states import State
 from flowq.storage.base import (
     MEMORY_OF_ENDED_MS,
-    REPLY_BYTES,
     UNKNOWN_PATIENCE_MS,
     Loss,
     SessionInfo,
     Verdict,
 )
 from flowq.storage.sqlite.change import Change
-from flowq.storage.sqlite.rows import FAILED_KEEP_MS, PREFETCH, SETTLED, STOPPING, unpack_ranges
+from flowq.storage.sqlite.rows import FAILED_KEEP_MS, SETTLED, STOPPING
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = [
-    "bury",
-    "deliveries",
-    "fail_expired",
-    "hand_out",
-    "held_rows",
-    "left",
-    "lose",
-    "next_ms",
-    "queue_due",
-    "read_losses",
-    "settle",
-    "share",
-    "take_back",
-]
+__all__ = ["bury", "fail_expired", "lose", "settle", "take_back"]
 
-_DUE: Final = 1_000
-"""Scheduled messages that one step queues at most."""
 _TAKEN_BACK: Final = 1_000
 """Messages of dead sessions that one step takes back at most."""
 _QUEUED, _SCHEDULED, _RUNNING = State.QUEUED.value, State.SCHEDULED.value, State.RUNNING.value
@@ -64,8 +46,57 @@ def held_rows(change: Change, session: int) -> Held:
     return found
 
 
-def settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Verdict]:
-    """Apply outcomes of what the session holds; what is settled leaves `held`."""
+def settle(change: Change, session: int, outcomes: Sequence[Outcome]) -> tuple[list[Verdict], Held]:
+    """Apply outcomes of what a session holds.
+
+    Returns
+    -------
+    verdicts : list of Verdict
+    held : dict
+        What the session holds still.
+    """
+    if not _succeed(change, session, outcomes):
+        held = held_rows(change, session)
+        return _settle(change, held, outcomes), held
+    return ["settled"] * len(outcomes), held_rows(change, session)
+
+
+def _succeed(change: Change, session: int, outcomes: Sequence[Outcome]) -> bool:
+    """Settle successes of what this connection handed out, or nothing if one is anything else.
+
+    The common case: one statement that is fence and settlement at once, and no reading before.
+    """
+    db = change.db
+    found = []
+    rows = []
+    for outcome in outcomes:
+        if not isinstance(outcome, Done):
+            return False
+        handed = db.known.recall(outcome.id)
+        if handed is None or handed.delivery != outcome.delivery or handed.session != session:
+            return False
+        forget = change.forget_ms(handed.keep_ms) if handed.run is None else None
+        found.append((outcome.id, handed))
+        rows.append((forget, outcome.cell, handed.id, session, outcome.delivery))
+    if not rows:
+        return False
+    db.execute("SAVEPOINT settling")
+    whole = db.executemany(SQL["succeed"], rows).rowcount == len(rows)
+    if not whole:  # cancelled, taken back, settled before, or named twice
+        db.execute("ROLLBACK TO settling")
+    db.execute("RELEASE settling")
+    if whole:
+        for name, handed in found:
+            if handed.run is None:
+                change.ended.append(name)
+            else:
+                flags, owner = handed.flags, handed.owner
+                change.passed(handed.id, handed.run, flags, owner, _SUCCESS, None)
+    return whole
+
+
+def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Verdict]:
+    """Apply any outcomes; what is settled leaves `held`."""
     verdicts: list[Verdict] = []
     for outcome in outcomes:
         id = outcome.id
@@ -81,12 +112,6 @@ def settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Verd
         if flags & STOPPING:
             cell = _cancelled_cell(change, outcome)
             change.end(key, whole, run, flags, owner, (keep, failed_keep), _CANCELLED, cell)
-        elif isinstance(outcome, Done):
-            # The common case, kept short: `end` would come to the same.
-            if run is None:
-                change.end_single(key, whole, flags, (keep, failed_keep), _SUCCESS, outcome.cell)
-            else:
-                change.end_node(key, run, flags, owner, _SUCCESS, outcome.cell, None)
         elif isinstance(outcome, RetryAt):
             due = change.now + outcome.delay_ms
             change.put("again", _SCHEDULED, flags, change.front, due, attempt + 1, losses, key)
@@ -231,17 +256,6 @@ def lose(
     return n
 
 
-# --- handing out ---------------------------------------------------------------------------------
-
-
-def queue_due(change: Change) -> None:
-    """Queue what was scheduled and is due."""
-    rows = change.db.execute(SQL["due"], (change.now, _DUE)).fetchall()
-    for i, (id, queue, rank) in enumerate(rows):
-        change.put("queue_due", (change.front if rank < 0 else change.back) + i, id)
-        change.add_ready(queue)
-
-
 def fail_expired(change: Change, row: tuple[Any, ...], uuid: bytes | None) -> None:
     """Fail what was not begun in time (a row of ``expired``)."""
     id, run, state, flags, queue, owner, keep, failed_keep, _, _, _ = row
@@ -252,119 +266,3 @@ def fail_expired(change: Change, row: tuple[Any, ...], uuid: bytes | None) -> No
         change.add_ready(queue, -1)
     change.end(id, uuid, run, flags, owner, (keep, failed_keep), _FAILED, cell)
     change.put("drop_losses", id)
-
-
-def hand_out(
-    change: Change, session: int, want: int, queues: Sequence[int], idle: bool
-) -> list[int]:
-    """Give messages to a session: the best by priority over all queues.
-
-    Returns
-    -------
-    list of int
-        Row ids, in the order in which they were chosen.
-    """
-    chosen: list[tuple[Any, ...]] = []
-    for _ in range(10):  # more than once only where something had expired
-        change.flush()
-        found = _best(change.db, want, queues, idle)
-        late = [row for row in found if row[9] is not None and row[9] <= change.now]
-        if not late:
-            chosen = found
-            break
-        for row in late:
-            full = change.db.execute(SQL["row"], (row[3],)).fetchone()
-            fail_expired(change, full[:11], full[11])
-        change.walk()
-    if not chosen:
-        return []
-    ids = [row[3] for row in chosen]
-    for row in chosen:
-        change.add_ready(row[6], -1)
-        change.put("hand_out", session, change.now, row[3])
-    return ids
-
-
-def share(change: Change, queues: Sequence[int], want: int) -> int:
-    """Cut what a session wants to its share of what is ready."""
-    if want <= 1:
-        return want
-    ready = sum(change.count(queues).values())
-    sessions: int = change.db.execute(SQL["live_sessions"], (change.now,)).fetchone()[0]
-    return max(1, min(want, -(-ready // max(sessions, 1))))
-
-
-def left(change: Change, queues: Sequence[int]) -> tuple[int, bool]:
-    """Say how many messages are left in queues, and whether some wait for an idle session."""
-    counts = change.count(queues)
-    alone = any(
-        n > 0 and change.db.execute(SQL["next_alone"], (queue,)).fetchone() is not None
-        for queue, n in counts.items()
-    )
-    return sum(counts.values()), alone
-
-
-def next_ms(change: Change, session: int) -> int | None:
-    """Say in how many milliseconds something is due, or another session's lease ends."""
-    moments = [
-        change.db.execute(SQL["next_due"]).fetchone()[0],
-        change.db.execute(SQL["next_deadline"], (session,)).fetchone()[0],
-    ]
-    found = [moment for moment in moments if moment is not None]
-    return max(0, min(found) - change.now) if found else None
-
-
-def _best(
-    db: sqlite3.Connection, want: int, queues: Sequence[int], idle: bool
-) -> list[tuple[Any, ...]]:
-    """Choose, in order: (-priority, place of the queue, rank, id, alone, flags, queue, ...)."""
-    found = []
-    for place, queue in enumerate(queues):
-        for id, run, prio, rank, flags, delivery, expires in db.execute(
-            SQL["next_ready"], (queue, want)
-        ):
-            found.append((-prio, place, rank, id, False, flags, queue, run, delivery, expires))
-        if idle:
-            for id, run, prio, rank, flags, delivery, expires in db.execute(
-                SQL["next_alone"], (queue,)
-            ):
-                found.append((-prio, place, rank, id, True, flags, queue, run, delivery, expires))
-    if idle or len(queues) > 1:
-        found.sort()
-    if not found:
-        return []
-    if found[0][4] or found[0][5] & PREFETCH:
-        return found[:1]
-    chosen = []
-    for row in found[: want + 1]:
-        if row[5] & PREFETCH:
-            break
-        if not row[4]:
-            chosen.append(row)
-    return chosen[:want]
-
-
-def deliveries(db: sqlite3.Connection, ids: Sequence[int]) -> list[Delivery]:
-    """Read what is handed out, with the values that it reads as far as they fit."""
-    rows = {row[0]: row for row in db.execute(SQL["deliveries"], (json.dumps(ids),))}
-    left = REPLY_BYTES
-    given = []
-    for id in ids:
-        _, whole, base, run, delivery, attempt, losses, body, reads = rows[id]
-        name = whole if run is None else whole + (id - base).to_bytes(4, "big")
-        if reads is None:
-            given.append(Delivery(name, delivery, attempt, losses, body))
-            continue
-        values: dict[int, bytes] = {}
-        complete = True
-        for first, count in unpack_ranges(reads):
-            if not complete:
-                break
-            for node, cell in db.execute(SQL["cells"], (first, first + count - 1)):
-                if len(cell) > left and left < REPLY_BYTES:
-                    complete = False
-                    break
-                left -= len(cell)
-                values[node - base] = cell
-        given.append(Delivery(name, delivery, attempt, losses, body, values, complete))
-    return given

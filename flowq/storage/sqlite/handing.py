@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""Handing messages to sessions: what is due, what is best, whose share it is."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+from flowq.message import Delivery, node_id
+from flowq.storage.base import REPLY_BYTES
+from flowq.storage.sqlite.change import Change
+from flowq.storage.sqlite.known import Handed, Link
+from flowq.storage.sqlite.rows import PREFETCH, unpack_ranges
+from flowq.storage.sqlite.settling import fail_expired
+from flowq.storage.sqlite.statements import SQL
+
+__all__ = ["deliveries", "hand_out", "left", "next_ms", "queue_due", "share"]
+
+_DUE: Final = 1_000
+"""Scheduled messages that one step queues at most."""
+_ORDER: Final = itemgetter(0, 1, 2, 3)
+
+
+def queue_due(change: Change) -> None:
+    """Queue what was scheduled and is due."""
+    rows = change.db.execute(SQL["due"], (change.now, _DUE)).fetchall()
+    for i, (id, queue, rank) in enumerate(rows):
+        change.put("queue_due", (change.front if rank < 0 else change.back) + i, id)
+        change.add_ready(queue)
+
+
+def hand_out(
+    change: Change, session: int, want: int, queues: Sequence[int], idle: bool
+) -> list[int]:
+    """Give messages to a session: the best by priority over all queues.
+
+    Returns
+    -------
+    list of int
+        Row ids, in the order in which they were chosen.
+    """
+    chosen: list[tuple[Any, ...]] = []
+    for _ in range(10):  # more than once only where something had expired
+        change.flush()
+        found = _best(change.db, want, queues, idle)
+        late = [row for row in found if row[7] is not None and row[7] <= change.now]
+        if not late:
+            chosen = found
+            break
+        for row in late:
+            full = change.db.execute(SQL["row"], (row[3],)).fetchone()
+            fail_expired(change, full[:11], full[11])
+        change.walk()
+    if chosen:
+        ids = [row[3] for row in chosen]
+        for row in chosen:
+            change.add_ready(row[6], -1)
+        change.db.execute(SQL["hand_out"], (session, change.now, json.dumps(ids)))
+        return ids
+    return []
+
+
+def share(change: Change, queues: Sequence[int], want: int) -> int:
+    """Cut what a session wants to its share of what is ready."""
+    if want <= 1:
+        return want
+    ready = sum(change.count(queues).values())
+    sessions: int = change.db.execute(SQL["live_sessions"], (change.now,)).fetchone()[0]
+    return max(1, min(want, -(-ready // max(sessions, 1))))
+
+
+def left(change: Change, queues: Sequence[int]) -> tuple[int, bool]:
+    """Say how many messages are left in queues, and whether some wait for an idle session."""
+    counts = change.count(queues)
+    alone = any(
+        n > 0 and change.db.execute(SQL["next_alone"], (queue,)).fetchone() is not None
+        for queue, n in counts.items()
+    )
+    return sum(counts.values()), alone
+
+
+def next_ms(change: Change, session: int) -> int | None:
+    """Say in how many milliseconds something is due, or another session's lease ends."""
+    moments = [
+        change.db.execute(SQL["next_due"]).fetchone()[0],
+        change.db.execute(SQL["next_deadline"], (session,)).fetchone()[0],
+    ]
+    found = [moment for moment in moments if moment is not None]
+    return max(0, min(found) - change.now) if found else None
+
+
+def _best(
+    db: sqlite3.Connection, want: int, queues: Sequence[int], idle: bool
+) -> list[tuple[Any, ...]]:
+    """Choose, in order: (-priority, place of the queue, rank, id, alone, flags, queue, expiry)."""
+    found = []
+    for place, queue in enumerate(queues):
+        rows = db.execute(SQL["next_ready"], (queue, want)).fetchall()
+        found += [(-p, place, rank, id, False, f, queue, x) for id, p, rank, f, x in rows]
+        if idle:
+            rows = db.execute(SQL["next_alone"], (queue,)).fetchall()
+            found += [(-p, place, rank, id, True, f, queue, x) for id, p, rank, f, x in rows]
+    if idle or len(queues) > 1:
+        found.sort(key=_ORDER)
+    if not found:
+        return []
+    if found[0][4] or found[0][5] & PREFETCH:
+        return found[:1]
+    chosen = []
+    for row in found[: want + 1]:
+        if row[5] & PREFETCH:
+            break
+        if not row[4]:
+            chosen.append(row)
+    return chosen[:want]
+
+
+def deliveries(db: Link, ids: Sequence[int], session: int | None = None) -> list[Delivery]:
+    """Read what is held, with the values that it reads as far as they fit.
+
+    With `session`, it has just been handed to that session: what was read is remembered.
+    """
+    rows = {row[0]: row for row in db.execute(SQL["deliveries"], (json.dumps(ids),))}
+    left = REPLY_BYTES
+    given = []
+    for id in ids:
+        _, name, run, delivery, attempt, losses, body, reads, flags, owner, keep = rows[id]
+        base = 0
+        if run is not None:
+            whole, base = db.known.run(db, run)
+            name = node_id(whole, id - base)
+        if session is not None and not losses and keep != 0:
+            handed = Handed(id, session, delivery, run, flags, owner, keep)
+            db.known.remember(name, handed)
+        if reads is None:
+            given.append(Delivery(name, delivery, attempt, losses, body))
+            continue
+        values: dict[int, bytes] = {}
+        complete = True
+        for first, count in unpack_ranges(reads):
+            if not complete:
+                break
+            for node, cell in db.execute(SQL["cells"], (first, first + count - 1)):
+                if len(cell) > left and left < REPLY_BYTES:
+                    complete = False
+                    break
+                left -= len(cell)
+                values[node - base] = cell
+        given.append(Delivery(name, delivery, attempt, losses, body, values, complete))
+    return given
