@@ -238,7 +238,10 @@ class Change(Batch):
             delta = counts.get(id)
             if delta is None:
                 if state == _WAITING:
-                    self._start(id, run, flags, queue, owner)
+                    # what starts with a run was enqueued, also what a later page of it starts
+                    enqueued = owner == self.run_of(run)[1]
+                    rank = self.back if enqueued else self.rank
+                    self._start(id, run, flags, queue, owner, rank)
                 continue
             ok += delta[0]
             bad += delta[1]
@@ -257,7 +260,7 @@ class Change(Batch):
                 continue
             self.put("count_child", ok, bad, skipped, cancelled, blame, id)
             if becomes == _QUEUED:
-                self._start(id, run, flags, queue, owner)
+                self._start(id, run, flags, queue, owner, self.rank)
             elif becomes is not None:
                 self._drop(id, run, flags, owner, becomes, blame)
 
@@ -273,7 +276,9 @@ class Change(Batch):
         cell = pack_cell(state, body, flags=extra, ended_ms=self.now)
         self.end_node(id, run, flags, owner, state, cell, blame)
 
-    def _start(self, id: int, run: int, flags: int, queue: int, owner: int | None) -> None:
+    def _start(
+        self, id: int, run: int, flags: int, queue: int, owner: int | None, rank: int
+    ) -> None:
         kind = flags & KIND
         if kind == Kind.TASK:
             due = expires = None
@@ -282,13 +287,13 @@ class Change(Batch):
                 if message:
                     due, expires = self.times(message)
             state = _QUEUED if due is None else _SCHEDULED
-            self.put("start", state, self.rank, self.now, due, expires, id)
+            self.put("start", state, rank, self.now, due, expires, id)
             if due is None:
                 self.add_ready(queue)
             else:
                 self.later.add(queue)
         elif kind == Kind.EXPANSION:
-            self.put("start", _EXPANDED, self.rank, self.now, None, None, id)
+            self.put("start", _EXPANDED, rank, self.now, None, None, id)
             self.begin(id)
         else:
             self.put("set_ready", self.now, id)
