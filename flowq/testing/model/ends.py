@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""How ends spread in the model: in children, page by page, and in the expansions around."""
+
+from __future__ import annotations
+
+import msgspec
+
+from flowq.errors import Failure
+from flowq.message import (
+    CULPRIT,
+    EMPTY,
+    HEAD,
+    NO_NODE,
+    TEMPLATE,
+    encode_message,
+    id_text,
+    pack_cell,
+)
+from flowq.plan import ROOT, Bits, Kind, indexes
+from flowq.states import Counts, State, outcome_of, verdict
+from flowq.storage.base import (
+    MEMORY_OF_ENDED_MS,
+    PAGE,
+    DeadLetter,
+)
+from flowq.testing.model.reads import FAILED, PLACE, Reads, Thing
+
+__all__ = ["Ends"]
+
+S = State
+
+
+class Ends(Reads):
+    """What starts and what ends."""
+
+    # --- ends, and what they start ---------------------------------------------------------------
+
+    def _finish(self, t: Thing, state: State, cell: bytes, culprit: int | None = None) -> None:
+        t.state, t.cell, t.holder = state, cell, ""
+        if t.run is None:
+            ttl = t.call.failed_ttl_ms if state == S.FAILED else t.call.result_ttl_ms
+            t.forget_ms = self._now + max(ttl, MEMORY_OF_ENDED_MS)
+            if state == S.SUCCESS and ttl == 0:
+                t.cell = bytes([state | EMPTY]) + cell[1 : HEAD.size]
+            return
+        if t.index == ROOT:
+            plan = t.run.plan
+            ttl = plan.failed_ttl_ms if state == S.FAILED else plan.result_ttl_ms
+            t.run.ended_ms = self._now
+            t.run.forget_ms = self._now + max(ttl, MEMORY_OF_ENDED_MS)
+            return
+        if state == S.FAILED and t.kind == Kind.TASK:
+            culprit = t.index
+        self._edges.extend((t.run, child, state, culprit) for child in indexes(t.plan.children))
+        owner = t.run.nodes[t.plan.owner]
+        owner.inner[0] -= 1
+        if state in FAILED and not t.plan.bits & Bits.FORGIVEN:
+            owner.inner[1] += 1
+            owner.blame = culprit if owner.inner[1] == 1 else owner.blame
+        owner.inner[2] += state == S.CANCELLED and not t.plan.bits & Bits.FORGIVEN
+        owner.inner[3] += state == S.SKIPPED and bool(t.plan.bits & Bits.NAMED)
+        self._end_expansion(owner)
+
+    def _end_expansion(self, t: Thing) -> None:
+        """End an expansion that runs, if none of its inner nodes is unfinished."""
+        unfinished, *counts = t.inner
+        if t.state != S.EXPANDED or unfinished:
+            return
+        ends = outcome_of(*counts)
+        if ends == S.SUCCESS:
+            self._finish(t, ends, self._cell(ends, t.plan.value, TEMPLATE))
+        else:
+            self._drop(t, ends)
+
+    def _drop(self, t: Thing, state: State) -> None:
+        """End a node because of others: with its culprit if it failed or is blocked."""
+        if state in FAILED:
+            body = (NO_NODE if t.blame is None else t.blame).to_bytes(4, "big")
+            self._finish(t, state, self._cell(state, body, CULPRIT), t.blame)
+        else:
+            why = f"what it waits for was {state.label}".encode()
+            self._finish(t, state, self._cell(state, why))
+
+    def _start(self, t: Thing) -> None:
+        t.ready_ms = self._now
+        if t.kind == Kind.TASK:
+            self._let_run(t)
+        elif t.kind == Kind.JOIN:
+            self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, b"", EMPTY))
+        else:
+            assert t.run is not None
+            t.state = S.EXPANDED
+            run = t.run
+            self._edges.extend((run, entry, S.EXPANDED, None) for entry in indexes(t.plan.entries))
+            self._end_expansion(t)
+
+    def _let_run(self, t: Thing, place: int = 0) -> None:
+        """Queue a task, or schedule it if its delay or eta lies ahead."""
+        m, now = t.call, self._now
+        limits = [m.expires_ms, now + m.expires_in_ms if m.expires_in_ms else 0]
+        t.expires_ms = min((x for x in limits if x), default=0)
+        self._queues.add(m.queue)
+        self._at(t, max(now + m.delay_ms, m.due_ms), front=self._front, place=place)
+
+    def _at(self, t: Thing, due: int, *, front: bool, place: int = 0) -> None:
+        t.order = (0 if front else 1, self._tick, place, t.id)
+        t.state, t.due_ms = (S.SCHEDULED, due) if due > self._now else (S.QUEUED, 0)
+        t.holder = ""
+
+    def _count(self, t: Thing, parent: State, culprit: int | None) -> None:
+        """Count the end of a parent, and see what that makes of a node that waits."""
+        t.parents[PLACE[parent]] += 1
+        if parent in FAILED and t.parents[1] == 1:
+            t.blame = culprit
+        if t.state != S.WAITING:
+            return
+        becomes = verdict(t.plan.rule, sum(n for _, n in t.plan.parents), Counts(*t.parents))
+        if becomes == S.QUEUED:
+            t.blame = None
+            self._start(t)
+        elif becomes is not None:
+            self._drop(t, becomes)
+
+    def _drive(self, edges: int = PAGE) -> None:
+        """Walk a page of edges."""
+        self._tick += 1
+        while self._edges and edges:
+            run, index, state, culprit = self._edges.popleft()
+            edges -= 1
+            node = run.nodes[index]
+            if state != S.EXPANDED:
+                self._count(node, state, culprit)
+            elif node.state == S.WAITING:
+                self._start(node)
+
+    def _cell(self, state: State, body: bytes, flags: int = 0, *, delivery: int = 0) -> bytes:
+        return pack_cell(state, body, flags=flags, delivery=delivery, ended_ms=self._now)
+
+    def _fail(self, t: Thing, reason: str, text: str) -> None:
+        """Fail a task without its body's doing."""
+        m = t.call
+        failure = Failure(m.task, id_text(t.id), m.name or None, reason, "", text, index=m.index)
+        self._finish(t, S.FAILED, self._cell(S.FAILED, msgspec.msgpack.encode(failure)))
+
+    def _bury(self, t: Thing, reason: str) -> None:
+        ttl = t.run.plan.failed_ttl_ms if t.run else t.call.failed_ttl_ms
+        letter = DeadLetter(t.id, reason, self._now, encode_message(t.call), list(t.losses))
+        self._dead.pop(t.id, None)
+        self._dead[t.id] = letter, self._now + max(ttl, MEMORY_OF_ENDED_MS)

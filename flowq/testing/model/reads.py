@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: MIT
+"""What the model keeps, and what can be read of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from flowq.clock import SYSTEM_CLOCK, Clock
+from flowq.message import (
+    CULPRIT,
+    NO_NODE,
+    Delivery,
+    Message,
+    encode_message,
+    node_id,
+    read_cell,
+)
+from flowq.plan import ROOT, Bits, Kind, NodeRow, Plan, Ranges, indexes
+from flowq.states import State
+from flowq.storage.base import (
+    REPLY_BYTES,
+    DeadLetter,
+    Look,
+    Loss,
+    NodeInfo,
+    QueueInfo,
+    RunInfo,
+    SessionId,
+    SessionInfo,
+    Status,
+)
+
+__all__ = ["FAILED", "PLACE", "Reads", "Run", "Thing"]
+
+S = State
+FAILED: Final = (S.FAILED, S.BLOCKED)
+"""What counts as failed."""
+PLACE: Final = {S.SUCCESS: 0, S.FAILED: 1, S.BLOCKED: 1, S.SKIPPED: 2, S.CANCELLED: 3}
+"""Where `flowq.states.Counts` counts an end."""
+
+
+@dataclass(slots=True, eq=False)
+class Thing:
+    """A task called alone, or a node: all that is known of it."""
+
+    id: bytes
+    kind: Kind
+    message: Message | None
+    run: Run | None = None
+    row: NodeRow | None = None
+    state: State = S.WAITING
+    order: tuple[int, int, int, bytes] = (1, 0, 0, b"")
+    """Its turn among equal priorities: 0 came back or was queued by a settlement, 1 enqueued."""
+    ready_ms: int = 0
+    due_ms: int = 0
+    expires_ms: int = 0
+    handed_ms: int = 0
+    forget_ms: int = 0
+    unknown_ms: int = 0
+    delivery: int = 0
+    attempt: int = 0
+    losses: list[Loss] = field(default_factory=list)
+    holder: SessionId = ""
+    settled: bool = False
+    """Whether its present delivery was settled by the session that had it."""
+    stopping: bool = False
+    cell: bytes | None = None
+    parents: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    """Parents that succeeded, failed, were skipped, were cancelled."""
+    inner: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    """Of an expansion: inner nodes unfinished; failures, cancels and skips that count."""
+    blame: int | None = None
+    """Culprit of the first parent, or inner node, that failed."""
+
+    @property
+    def index(self) -> int:
+        """Its index in its run."""
+        return int.from_bytes(self.id[16:], "big")
+
+    @property
+    def plan(self) -> NodeRow:
+        """Its row in the plan of its run."""
+        assert self.row is not None
+        return self.row
+
+    @property
+    def call(self) -> Message:
+        """The message of a task."""
+        assert self.message is not None
+        return self.message
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A run with its nodes, by index."""
+
+    plan: Plan
+    nodes: list[Thing]
+    created_ms: int
+    ended_ms: int = 0
+    forget_ms: int = 0
+
+
+class Reads:
+    """What a `ModelStore` holds; its methods change nothing."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._tasks: dict[bytes, Thing] = {}
+        self._runs: dict[bytes, Run] = {}
+        self._dead: dict[bytes, tuple[DeadLetter, int]] = {}
+        self._sessions: dict[SessionId, SessionInfo] = {}
+        self._queues: set[str] = set()
+        self._edges: deque[tuple[Run, int, State, int | None]] = deque()
+        """What is still to be counted: run, child, how its parent ended, the culprit. With
+        EXPANDED for a state: an entry of an expansion that began."""
+        self._tick = 0
+        self._front = True
+        self._seen = 0
+        self._woken = 0
+
+    # --- what all methods need -------------------------------------------------------------------
+
+    @property
+    def _now(self) -> int:
+        return self._clock.now_ms()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._changed:
+            self._tick += 1
+            self._front = True
+            yield
+            self._changed.notify_all()
+
+    def _things(self) -> Iterator[Thing]:
+        yield from self._tasks.values()
+        for run in self._runs.values():
+            yield from run.nodes
+
+    def _run(self, id: bytes) -> Run | None:
+        run = self._runs.get(id)
+        return None if run is None or 0 < run.forget_ms <= self._now else run
+
+    def _find(self, id: bytes) -> Thing | None:
+        if len(id) == 16:
+            task = self._tasks.get(id)
+            return None if task is None or 0 < task.forget_ms <= self._now else task
+        run, index = self._run(id[:16]), int.from_bytes(id[16:], "big")
+        return run.nodes[index] if run and index < len(run.nodes) else None
+
+    def _held(self, session: SessionId) -> list[Thing]:
+        held = [t for t in self._things() if session and t.holder == session]
+        return sorted(held, key=lambda t: (t.handed_ms, t.order))
+
+    def _ready(self, queues: Iterable[str]) -> list[Thing]:
+        """Give what is queued, in the order in which it would be handed out."""
+        place = {queue: i for i, queue in reversed(list(enumerate(queues)))}
+        found = [t for t in self._things() if t.state == S.QUEUED and t.call.queue in place]
+        return sorted(found, key=lambda t: (-t.call.priority, place[t.call.queue], t.order))
+
+    def _late(self, t: Thing) -> bool:
+        return 0 < t.expires_ms <= self._now
+
+    def _deliveries(self, things: Iterable[Thing]) -> list[Delivery]:
+        left, given = REPLY_BYTES, []
+        for t in things:
+            values: dict[int, bytes] = {}
+            complete = True
+            for i in indexes(t.row.reads if t.row else ()):
+                cell = t.run.nodes[i].cell if t.run else None
+                if cell is None:
+                    continue
+                if len(cell) > left and left < REPLY_BYTES:
+                    complete = False
+                    break
+                values[i] = cell
+                left -= len(cell)
+            body = encode_message(t.call)
+            given.append(
+                Delivery(t.id, t.delivery, t.attempt, len(t.losses), body, values, complete)
+            )
+        return given
+
+    def _stops(self, session: SessionId) -> list[bytes]:
+        return sorted(t.id for t in self._held(session) if t.stopping)
+
+    # --- what is compared ------------------------------------------------------------------------
+
+    def check(self, run: bytes) -> list[str]:
+        """Compare a run's counts with its nodes' states; see `Store.check`."""
+        with self._changed:
+            found = self._run(run)
+            if found is None:
+                return ["the run is not known"]
+            if any(r is found for r, *_ in self._edges):
+                return []
+            wrong = []
+            inner = [[0, 0, 0, 0] for _ in found.nodes]
+            for t in found.nodes:
+                ends = Counter(found.nodes[p].state for p in indexes(t.plan.parents))
+                true = [0, 0, 0, 0]
+                for state, n in ends.items():
+                    if state.final:
+                        true[PLACE[state]] += n
+                if t.parents != true:
+                    wrong.append(f"node {t.index} counts {t.parents}, its parents say {true}")
+                if t.index != ROOT:
+                    counts, bits = inner[t.plan.owner], t.plan.bits
+                    counts[0] += not t.state.final
+                    counts[1] += t.state in FAILED and not bits & Bits.FORGIVEN
+                    counts[2] += t.state == S.CANCELLED and not bits & Bits.FORGIVEN
+                    counts[3] += t.state == S.SKIPPED and bool(bits & Bits.NAMED)
+            for t, true in zip(found.nodes, inner, strict=True):
+                if t.inner != true:
+                    wrong.append(f"expansion {t.index} counts {t.inner}, its nodes say {true}")
+            return wrong
+
+    # --- what waits ------------------------------------------------------------------------------
+
+    def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:
+        """Sleep until work may be there; see `Store.wait_ready`."""
+        with self._changed:
+            woken = self._woken
+            self._changed.wait_for(lambda: woken != self._woken or self._ready(queues), timeout)
+            return bool(self._ready(queues))
+
+    def wait_ended(self, ids: Sequence[bytes], *, timeout: float) -> bool:
+        """Sleep until one of these may have ended; see `Store.wait_ended`."""
+
+        def ended() -> bool:
+            return any(x is None or x.state.final for x in self.look(ids, cells=False))
+
+        with self._changed:
+            return self._changed.wait_for(ended, timeout)
+
+    def wake(self) -> None:
+        """Let every `wait_ready` of this object return now."""
+        with self._change():
+            self._woken += 1
+
+    # --- what reads ------------------------------------------------------------------------------
+
+    def held(self, session: SessionId) -> list[Delivery]:
+        """Read back what a session holds; see `Store.held`."""
+        with self._changed:
+            return self._deliveries(self._held(session))
+
+    def look(self, ids: Sequence[bytes], *, cells: bool = True) -> list[Look | None]:
+        """Say where ids stand; see `Store.look`."""
+        with self._changed:
+            return [self._look(id, cells) for id in ids]
+
+    def _look(self, id: bytes, cells: bool) -> Look | None:
+        t = self._find(id)
+        is_run = t is None and len(id) == 16
+        if is_run:
+            t = self._find(node_id(id, ROOT))
+        if t is None:
+            return None
+        cell = t.cell if cells else None
+        due = t.due_ms if t.state == S.SCHEDULED else 0
+        return Look(t.state, t.attempt, len(t.losses), due, cell, is_run)
+
+    def cells(self, run: bytes, ranges: Ranges) -> dict[int, bytes]:
+        """Read the cells of a run's nodes; see `Store.cells`."""
+        with self._changed:
+            found = ((i, self._find(node_id(run, i))) for i in indexes(ranges))
+            return {i: t.cell for i, t in found if t and t.cell is not None}
+
+    def message(self, id: bytes) -> bytes | None:
+        """Give an encoded message; see `Store.message`."""
+        with self._changed:
+            t = self._find(id)
+            return encode_message(t.message) if t and t.message else None
+
+    def run(self, id: bytes) -> RunInfo | None:
+        """Describe one run, or None."""
+        with self._changed:
+            run = self._run(id)
+            if run is None:
+                return None
+            root = run.nodes[ROOT]
+            times = run.created_ms, run.ended_ms
+            inner = len(run.nodes) - 1
+            return RunInfo(id, run.plan.name, root.state, *times, inner, root.plan.value)
+
+    def nodes(
+        self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
+    ) -> list[NodeInfo]:
+        """List nodes of a run by index; see `Store.nodes`."""
+        with self._changed:
+            found = self._run(run)
+            nodes = found.nodes[after + 1 :] if found else []
+            return [_info(t) for t in nodes if state is None or t.state == state][:limit]
+
+    def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
+        """List runs, newest first; see `Store.runs`."""
+        with self._changed:
+            infos = [self.run(id) for id in _page(self._runs, after)]
+            return [info for info in infos if info is not None][:limit]
+
+    def sessions(self) -> list[SessionInfo]:
+        """List the sessions whose deadline has not passed."""
+        with self._changed:
+            return [
+                msgspec.structs.replace(s, held=len(self._held(s.id)))
+                for s in self._sessions.values()
+                if s.deadline_ms > self._now
+            ]
+
+    def status(self) -> Status:
+        """Count."""
+        with self._changed:
+            states = Counter(t.state for t in self._things())
+            queued = Counter(t.call.queue for t in self._things() if t.state == S.QUEUED)
+            return Status(
+                queues=[QueueInfo(queue, queued[queue]) for queue in sorted(self._queues)],
+                scheduled=states[S.SCHEDULED],
+                running=states[S.RUNNING],
+                dead=len(self._dead),
+                runs=sum(not run.ended_ms for run in self._runs.values()),
+            )
+
+    def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
+        """List dead letters, newest first; see `Store.dead`."""
+        with self._changed:
+            letters = [self.dead_letter(id) for id in _page(self._dead, after)]
+            return [letter for letter in letters if letter is not None][:limit]
+
+    def dead_letter(self, id: bytes) -> DeadLetter | None:
+        """Give one dead letter, or None."""
+        with self._changed:
+            letter, forget_ms = self._dead.get(id, (None, 0))
+            return letter if forget_ms > self._now else None
+
+
+def _page(kept: Mapping[bytes, object], after: bytes) -> list[bytes]:
+    """Ids that were kept before `after`, newest first."""
+    newest_first = list(kept)[::-1]
+    return newest_first[newest_first.index(after) + 1 :] if after in kept else newest_first
+
+
+def _info(t: Thing) -> NodeInfo:
+    started = ended = 0
+    culprit = None
+    if t.cell is not None:
+        cell = read_cell(t.cell)
+        started, ended = cell.started_ms, cell.ended_ms
+        if cell.flags & CULPRIT:
+            blamed = int.from_bytes(cell.body[:4], "big")
+            culprit = None if blamed == NO_NODE else blamed
+    elif t.state == S.RUNNING:
+        started = t.handed_ms
+    return NodeInfo(
+        index=t.index,
+        name=t.plan.name,
+        task=t.message.task if t.message else "",
+        kind=t.kind,
+        owner=t.plan.owner,
+        state=t.state,
+        attempt=t.attempt,
+        losses=len(t.losses),
+        ready_ms=t.ready_ms,
+        started_ms=started,
+        ended_ms=ended,
+        parents=t.plan.parents,
+        culprit=culprit,
+    )

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""The methods of the model that change something."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from flowq.message import Message, node_id
+from flowq.outcome import Cancelled, Failed, GiveBack, Outcome, RetryAt, Unknown
+from flowq.plan import ROOT, Kind, Plan
+from flowq.states import State
+from flowq.storage.base import (
+    UNKNOWN_PATIENCE_MS,
+    Loss,
+    SessionId,
+    SessionInfo,
+    Step,
+    Swept,
+    Verdict,
+)
+from flowq.testing.model.ends import Ends
+from flowq.testing.model.reads import Run, Thing
+
+__all__ = ["ModelStore"]
+
+S = State
+PERIOD_MS: Final = 10_000
+"""Nobody stepped for longer: the store was out of reach, deadlines move on."""
+
+
+class ModelStore(Ends):
+    """The contract of `flowq.storage.base.Store` in plain dicts, for one process.
+
+    Parameters
+    ----------
+    clock : Clock
+    """
+
+    url = "model://"
+    shares_processes = False
+
+    # --- taking in -------------------------------------------------------------------------------
+
+    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+        """Take tasks called alone; see `Store.enqueue`."""
+        with self._change():
+            self._front = False
+            fresh = []
+            for place, message in enumerate(messages):
+                fresh.append(self._find(message.id) is None)
+                if fresh[-1]:
+                    t = self._tasks[message.id] = Thing(message.id, Kind.TASK, message)
+                    t.ready_ms = self._now
+                    self._let_run(t, place)
+            return fresh
+
+    def submit(self, plan: Plan) -> bool:
+        """Start a run; see `Store.submit`."""
+        with self._change():
+            if self._run(plan.id) is not None:
+                return False
+            self._front = False
+            run = Run(plan, [], self._now)
+            self._runs.pop(plan.id, None)  # one that is remembered no more
+            self._runs[plan.id] = run
+            for index, row in enumerate(plan.rows):
+                t = Thing(node_id(plan.id, index), Kind(row.kind), row.message, run, row)
+                t.inner[0] = row.inner
+                run.nodes.append(t)
+            others, self._edges = self._edges, deque()
+            self._start(run.nodes[ROOT])
+            while self._edges:
+                self._drive()
+            self._edges = others
+            return True
+
+    # --- the step --------------------------------------------------------------------------------
+
+    def step(
+        self,
+        session: SessionId,
+        outcomes: Sequence[Outcome] = (),
+        *,
+        want: int = 0,
+        queues: Sequence[str] = ("default",),
+        lease_ms: int = 30_000,
+        bound_ms: int = 0,
+    ) -> Step:
+        """Settle and hand out; see `Store.step`."""
+        with self._change():
+            self._close_gap(PERIOD_MS)
+            self._touch(session, lease_ms)
+            verdicts = [self._settle(session, outcome) for outcome in outcomes]
+            self._drive()
+            self._take_back()
+            self._drive()
+            self._queue_due()
+            self._queues.update(queues)
+            given = self._hand_out(session, want, queues)
+            left = self._ready(queues)
+            moments = [t.due_ms for t in self._things() if t.state == S.SCHEDULED]
+            moments += [s.deadline_ms for s in self._sessions.values() if s.id != session]
+            return Step(
+                verdicts=verdicts,
+                deliveries=self._deliveries(given),
+                ready=len(left),
+                alone=any(t.losses for t in left),
+                next_ms=max(0, min(moments) - self._now) if moments else None,
+                stops=self._stops(session),
+            )
+
+    def _settle(self, session: SessionId, outcome: Outcome) -> Verdict:
+        t = self._find(outcome.id)
+        if t is None or t.delivery != outcome.delivery:
+            return "stale"
+        if t.holder != session:
+            return "repeated" if t.settled else "stale"
+        t.settled = True
+        if t.stopping:
+            self._finish(t, S.CANCELLED, self._stopped_cell(outcome))
+        elif isinstance(outcome, RetryAt):
+            t.attempt += 1
+            self._at(t, self._now + outcome.delay_ms, front=True)
+        elif isinstance(outcome, GiveBack):
+            self._at(t, 0, front=True)
+        elif isinstance(outcome, Unknown):
+            t.unknown_ms = t.unknown_ms or self._now
+            waited = self._now - t.unknown_ms
+            if waited >= UNKNOWN_PATIENCE_MS:
+                self._bury(t, "unknown task")
+                self._finish(t, S.FAILED, outcome.cell)
+            else:
+                self._at(t, self._now + min(max(waited, 1_000), 30_000), front=True)
+        else:
+            if isinstance(outcome, Failed) and outcome.dead:
+                self._bury(t, outcome.dead)
+            self._finish(t, outcome.state, outcome.cell)
+        return "settled"
+
+    def _stopped_cell(self, outcome: Outcome) -> bytes:
+        if isinstance(outcome, Cancelled):
+            return outcome.cell
+        return self._cell(S.CANCELLED, b"cancelled", delivery=outcome.delivery)
+
+    def _take_back(self) -> None:
+        self._tick += 1
+        for info in [s for s in self._sessions.values() if s.deadline_ms <= self._now]:
+            for t in self._held(info.id):
+                self._lose(t, info, "the session's lease ran out")
+            del self._sessions[info.id]
+
+    def _lose(self, t: Thing, info: SessionInfo, reason: str) -> None:
+        """Count a loss of a message whose session is gone."""
+        if t.stopping:
+            cell = self._cell(S.CANCELLED, b"cancelled", delivery=t.delivery)
+            self._finish(t, S.CANCELLED, cell)
+            return
+        t.losses.append(Loss(info.id, info.host, info.pid, t.delivery, self._now, reason))
+        self._at(t, 0, front=True)
+        if len(t.losses) >= t.call.max_losses:
+            self._bury(t, "lost")
+            self._fail(t, "lost", f"its worker was lost {len(t.losses)} times: {reason}")
+
+    def _queue_due(self) -> None:
+        self._tick += 1
+        due = [t for t in self._things() if t.state == S.SCHEDULED and t.due_ms <= self._now]
+        for place, t in enumerate(sorted(due, key=lambda t: (t.due_ms, t.id))):
+            self._at(t, 0, front=not t.order[0], place=place)
+
+    # --- handing out -----------------------------------------------------------------------------
+
+    def _hand_out(self, session: SessionId, want: int, queues: Sequence[str]) -> list[Thing]:
+        held = self._held(session)
+        if want == 0 or any(t.losses for t in held):
+            return []
+        live = sum(s.deadline_ms > self._now for s in self._sessions.values())
+        want = min(want, max(1, -(-len(self._ready(queues)) // live)))
+        chosen = self._choose(self._ready(queues), want, idle=not held)
+        while late := [t for t in chosen if self._late(t)]:
+            self._expire(late)
+            chosen = self._choose(self._ready(queues), want, idle=not held)
+        for t in chosen:
+            t.state, t.holder, t.settled = S.RUNNING, session, False
+            t.delivery += 1
+            t.handed_ms = self._now
+        return chosen
+
+    def _choose(self, ready: Sequence[Thing], want: int, *, idle: bool) -> list[Thing]:
+        """Choose what a session is handed, of what is ready in its order."""
+        chosen: list[Thing] = []
+        for t in ready:
+            if t.losses:
+                if idle and not chosen:
+                    return [t]
+                continue
+            if len(chosen) == want or (t.call.prefetch and chosen):
+                break
+            chosen.append(t)
+            if t.call.prefetch:
+                break
+        return chosen
+
+    def _expire(self, late: Iterable[Thing]) -> None:
+        for t in late:
+            self._fail(t, "expired", "Expired('was not begun in time')")
+        self._drive()
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    def _close_gap(self, period_ms: int) -> None:
+        gap = self._now - self._seen - period_ms
+        if self._seen and gap > 0:
+            for s in self._sessions.values():
+                self._touch(s.id, s.deadline_ms + gap - self._now)
+        self._seen = max(self._seen, self._now)
+
+    def _touch(self, session: SessionId, lease_ms: int) -> None:
+        info = self._sessions.get(session, SessionInfo(session))
+        self._sessions[session] = msgspec.structs.replace(info, deadline_ms=self._now + lease_ms)
+
+    def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:
+        """Register a session; see `Store.open_session`."""
+        with self._change():
+            self._sessions[info.id] = info
+            self._touch(info.id, lease_ms)
+
+    def renew(
+        self, sessions: Sequence[SessionId], *, lease_ms: int = 30_000, period_ms: int = PERIOD_MS
+    ) -> list[list[bytes] | None]:
+        """Push back deadlines; see `Store.renew`."""
+        with self._change():
+            self._close_gap(period_ms)
+            for session in sessions:
+                if session in self._sessions:
+                    self._touch(session, lease_ms)
+            return [self._stops(s) if s in self._sessions else None for s in sessions]
+
+    def release(self, session: SessionId, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
+        """End a session; see `Store.release`."""
+        with self._change():
+            info = self._sessions.pop(session, None)
+            held = self._held(session) if info else []
+            for t in held:
+                if info and (t.id in lost or t.stopping):
+                    self._lose(t, info, reason)
+                else:
+                    self._at(t, 0, front=True)
+            self._drive()
+            return len(held)
+
+    # --- from outside ----------------------------------------------------------------------------
+
+    def cancel(self, ids: Sequence[bytes]) -> list[State | None]:
+        """Stop tasks or nodes; see `Store.cancel`."""
+        with self._change():
+            found = [self._find(id) for id in ids]
+            for t in found:
+                if t is None or t.state.final or t.state == S.EXPANDED:
+                    continue
+                if t.state == S.RUNNING:
+                    t.stopping = True
+                else:
+                    self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, b"cancelled"))
+            self._drive()
+            return [None if t is None else t.state for t in found]
+
+    def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
+        """Let an unstarted task become due at another time; see `Store.reschedule`."""
+        with self._change():
+            t = self._find(id)
+            if t is None or t.state not in (S.QUEUED, S.SCHEDULED):
+                return None if t is None else t.state
+            self._at(t, max(self._now + delay_ms, due_ms), front=not t.order[0])
+            return t.state
+
+    def sweep(self, *, limit: int = 1_000) -> Swept:
+        """Do a bounded part of the housekeeping; see `Store.sweep`."""
+        with self._change():
+            continued = len({(id(run), state) for run, _, state, _ in self._edges})
+            self._drive()
+            open_ = (S.SCHEDULED, S.QUEUED)
+            late = [t for t in self._things() if t.state in open_ and self._late(t)][:limit]
+            self._expire(late)
+            drops: list[Callable[[], object]] = []
+            for key, task in self._tasks.items():
+                if 0 < task.forget_ms <= self._now:
+                    drops.append(lambda key=key: self._tasks.pop(key))  # type: ignore[misc]
+            for key, run in self._runs.items():
+                if 0 < run.forget_ms <= self._now:
+                    drops.append(lambda key=key: self._runs.pop(key))  # type: ignore[misc]
+            for key, (_, forget_ms) in self._dead.items():
+                if forget_ms <= self._now:
+                    drops.append(lambda key=key: self._dead.pop(key))  # type: ignore[misc]
+            for drop in drops[:limit]:
+                drop()
+            n = len(late) + len(drops[:limit])
+            return Swept(n, continued, n >= limit or bool(self._edges))
+
+    def close(self) -> None:
+        """Nothing to close."""
