@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The contract of a store, on the model by which the others are measured."""
+"""The contract of a store, on the model with which real ones are compared."""
 
 from __future__ import annotations
 
