@@ -11,11 +11,22 @@ from flowq.message import CULPRIT, HEAD, NO_NODE
 from flowq.plan import Bits, Kind, Ranges, indexes
 from flowq.states import State
 from flowq.storage.base import (
-    DeadLetter, Look, NodeInfo, QueueInfo, RunInfo, SessionInfo, Status,
+    DeadLetter,
+    Look,
+    NodeInfo,
+    QueueInfo,
+    RunInfo,
+    SessionInfo,
+    Status,
 )  # fmt: skip
 from flowq.storage.redis.connection import Connections
 from flowq.storage.redis.rows import (
-    RECORD, NodeHead, message_of, read_dead, read_info, read_run,
+    RECORD,
+    NodeHead,
+    message_of,
+    read_dead,
+    read_info,
+    read_run,
 )  # fmt: skip
 
 __all__ = ["Reading"]

@@ -111,6 +111,10 @@ class Lanes:
         """Give the number of a message's queue and priority."""
         return min(self._known.setdefault((m.queue, m.priority), len(self._known)), 255)
 
+    def queues(self) -> bytes:
+        """Give the names of the queues, each with a zero byte behind it."""
+        return b"".join(sorted({q.encode() + b"\0" for q, _ in self._known}))
+
     def pack(self) -> bytes:
         """Give the table as the scripts read it."""
         out = [struct.pack(">Bh", len(q.encode()), p) + q.encode() for q, p in self._known]

@@ -35,9 +35,34 @@ def read(name: str) -> str:
     return (files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
 
 
+_CONSTANTS = re.compile(r"^local ([A-Z][A-Z0-9_, ]*) = ([0-9, ]+)$", re.M)
+
+
+def _inline(text: str) -> str:
+    """Write constants where they are used: each would be one more upvalue of each function."""
+    known: dict[str, str] = {}
+    for names, values in _CONSTANTS.findall(text):
+        pairs = zip(names.split(", "), values.split(", "), strict=True)
+        known.update(pairs)
+    text = _CONSTANTS.sub("", text)
+    used = re.compile(r"(?<![\w'.])(%s)(?![\w'])" % "|".join(known))
+    return used.sub(lambda found: known[found[1]], text)
+
+
 @cache
 def load(name: str) -> Script:
-    """Give a script with its pieces pasted in, comments and indentation left out."""
-    text = _INCLUDE.sub(lambda found: read(found[1]), read(name))
-    lines = (line.strip() for line in text.splitlines())
-    return Script(name, "\n".join(x for x in lines if x and not x.startswith("--")))
+    """Give a script with its pieces pasted in, comments and indentation left out.
+
+    Everything behind the first piece becomes a function in it. A call creates all functions anew,
+    and to capture a local of the *enclosing* function costs a search through all that are
+    captured already, while what that one has captured itself is at hand: without this, a step
+    spends twice the time on getting ready (45 and 24 us).
+    """
+    text = read(name)
+    parts = _INCLUDE.split(text)  # text, piece, text, piece, ..., text
+    flags, *head = parts[0].splitlines()
+    base, *pieces = parts[1::2]
+    body = "\n".join([*map(read, pieces), parts[-1]])
+    text = "\n".join([*head, read(base), "return (function()", body, "end)()"])
+    lines = (line.strip() for line in _inline(text).splitlines())
+    return Script(name, "\n".join([flags, *(x for x in lines if x and not x.startswith("--"))]))

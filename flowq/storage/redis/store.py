@@ -19,7 +19,14 @@ from flowq.plan import Plan
 from flowq.policy import check_name
 from flowq.states import State
 from flowq.storage.base import (
-    LAYOUT, REPLY_BYTES, SUBMIT_PAGE, SessionId, SessionInfo, Step, Swept, Verdict,
+    LAYOUT,
+    REPLY_BYTES,
+    SUBMIT_PAGE,
+    SessionId,
+    SessionInfo,
+    Step,
+    Swept,
+    Verdict,
 )  # fmt: skip
 from flowq.storage.redis import rows, scripts
 from flowq.storage.redis.connection import Connections, Waker, parse_url
@@ -148,12 +155,12 @@ class RedisStore(Reading):
         total = len(plan.rows)
         lanes = rows.Lanes()
         records = [rows.record(row, lanes) for row in plan.rows]
-        head, table = rows.run_head(plan), lanes.pack()
+        head, table, names = rows.run_head(plan), lanes.pack(), lanes.queues()
         for first in range(0, total, SUBMIT_PAGE):
             page = plan.rows[first : first + SUBMIT_PAGE]
             args = [
                 plan.id, b"%d" % first, b"%d" % len(page), b"%d" % total, head, table,
-                b"".join(records[first : first + SUBMIT_PAGE]),
+                b"".join(records[first : first + SUBMIT_PAGE]), names,
             ]  # fmt: skip
             for index, row in enumerate(page, first):
                 args += (index.to_bytes(4, "big"), rows.node_row(row))

@@ -127,12 +127,11 @@ end
 
 -- Time in which nobody could reach the store does not count against leases.
 local function close_gap(period)
-  local seen = tonumber(call('GET', P .. 't') or 0)
+  local seen = tonumber(call('SET', P .. 't', now, 'GET') or 0)
   if seen > 0 and now - seen > period then
     local shift = now - seen - period
     for _, session in ipairs(call('ZRANGE', P .. 'L', 0, -1)) do
       call('ZINCRBY', P .. 'L', shift, session)
     end
   end
-  if now > seen then call('SET', P .. 't', now) end
 end

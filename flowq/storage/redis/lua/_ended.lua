@@ -3,7 +3,7 @@
 -- behind the moment until which it is kept (6 bytes, ms), and delivery and kind of its settlement.
 local MEMORY = 600000
 local buckets, woken, told = {}, {}, {}
-local anyone_waits = call('EXISTS', P .. 'wait') == 1
+local anyone_waits -- not looked yet
 
 -- `settled` is the delivery and kind that settled it, five zero bytes where none did.
 local function keep(id, state, settled, cell, ttl)
@@ -33,6 +33,7 @@ end
 
 -- Somebody may wait for this id.
 local function tell(id)
+  if anyone_waits == nil then anyone_waits = call('EXISTS', P .. 'wait') == 1 end
   if not anyone_waits then return end
   told[#told + 1] = id
 end

@@ -1,13 +1,14 @@
 -- How ends spread, as storage/base.py tells it: in the children, page by page, and in the owner.
--- A cursor is {run, node, state, culprit, edges done}; state EXPANDED starts the node's entries.
+-- A cursor is {run, node, state, culprit, edges done, front}; state EXPANDED starts the node's entries.
 local todo, head = {}, 1
 local ZERO5 = '\0\0\0\0\0'
 local front = true -- what this script starts goes before what was enqueued
+local page = PAGE -- edges that this script may still walk
 
 local finish
 
 local function spread(r, i, state, culprit)
-  todo[#todo + 1] = {r, i, state, culprit, 0}
+  todo[#todo + 1] = {r, i, state, culprit, 0, front}
 end
 
 local function end_expansion(r, x)
@@ -193,11 +194,13 @@ local function count(r, x, state, culprit)
   end
 end
 
--- Walks at most `edges` edges of what ended; the rest stays in the list.
-local function walk(edges)
+-- Walks what ended, as far as this script's page goes; the rest stays in the list.
+local function walk()
+  local edges = page
   while head <= #todo and edges > 0 do
     local cursor = todo[head]
-    local r, i, state, culprit, done = unpack(cursor)
+    local r, i, state, culprit, done, first_come = unpack(cursor)
+    front = first_come
     local row = row_of(r, i)
     if not row then head = head + 1
     else
@@ -229,6 +232,8 @@ local function walk(edges)
       if whole then head = head + 1 end
     end
   end
+  page = edges
+  front = true
 end
 
 -- Takes up what earlier steps left; gives how many cursors.
@@ -237,7 +242,9 @@ local function resume()
   if not found then return 0 end
   for _, raw in ipairs(found) do
     local i, state, culprit, done = unpack_('>I4BI4I4', raw, 17)
-    todo[#todo + 1] = {run_of(sub(raw, 1, 16)), i, state, culprit, done}
+    local back = state > 127 -- the start of a run, which was not queued by a settlement
+    if back then state = state - 128 end
+    todo[#todo + 1] = {run_of(sub(raw, 1, 16)), i, state, culprit, done, not back}
   end
   return #found
 end
@@ -253,7 +260,7 @@ local function leave()
   local left = {}
   for k = head, #todo do
     local c = todo[k]
-    left[#left + 1] = c[1].id .. pack('>I4BI4I4', c[2], c[3], c[4], c[5])
+    left[#left + 1] = c[1].id .. pack('>I4BI4I4', c[2], c[6] and c[3] or c[3] + 128, c[4], c[5])
   end
   todo, head = {}, 1
   if #left > 0 then many('RPUSH', P .. 'todo', left) end

@@ -1,7 +1,6 @@
 -- Handing out: what is due is queued, then the best of the queues asked for is popped.
 local function queue_due(limit)
   local ids = call('ZRANGE', P .. 's', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
-  if #ids == 0 then return end
   many('ZREM', P .. 's', ids)
   for _, id in ipairs(ids) do
     local row = body_row(id)
@@ -40,50 +39,56 @@ local function take_back()
   end
 end
 
--- The lists of a queue, best first: {priority, level, member}.
-local function lists_of(queue, place, idle, into)
-  local p = P .. 'p:' .. queue
-  for _, member in ipairs(call('ZREVRANGE', p, 0, -1)) do
+-- The lists of a queue, best first, and how many ghosts they hold.
+local function lists_of(queue, place, into)
+  local members = call('ZREVRANGE', P .. 'p:' .. queue, 0, -1)
+  if #members == 0 then return 0 end
+  for _, member in ipairs(members) do
     local alone = byte(member) == 97
-    if idle or not alone then
-      local level = tonumber(alone and sub(member, 2) or member)
-      into[#into + 1] = {math.floor(level / 2), place, level, member, queue, alone}
-    end
+    local level = tonumber(alone and sub(member, 2) or member)
+    into[#into + 1] = {priority = math.floor(level / 2), place = place, level = level,
+                       member = member, queue = queue, alone = alone,
+                       key = P .. 'r:' .. queue .. ':' .. member}
   end
+  return tonumber(call('HGET', P .. 'g:' .. queue, '') or 0)
 end
 
 local function better(a, b)
-  if a[1] ~= b[1] then return a[1] > b[1] end
-  if a[2] ~= b[2] then return a[2] < b[2] end
-  if a[3] ~= b[3] then return a[3] > b[3] end
-  return a[6] and not b[6]
+  if a.priority ~= b.priority then return a.priority > b.priority end
+  if a.place ~= b.place then return a.place < b.place end
+  if a.level ~= b.level then return a.level > b.level end
+  return a.alone and not b.alone
 end
 
--- Pops up to n ids of a list, ghosts left out.
-local function pop(list, n)
-  local key = P .. 'r:' .. list[5] .. ':' .. list[4]
-  local g = P .. 'g:' .. list[5]
+-- How many entries a list has; what is known is not asked again.
+local function size_of(list)
+  if not list.size then list.size = call('LLEN', list.key) end
+  return list.size
+end
+
+-- Pops up to n ids of a list, ghosts left out; gives them, and whether the list is empty.
+local function pop(list, n, ghosts)
+  local g = P .. 'g:' .. list.queue
   local out = {}
   for _ = 1, 20 do
-    local ids = call('LPOP', key, n - #out)
+    local asked = n - #out
+    local ids = call('LPOP', list.key, asked)
     if not ids then
-      call('ZREM', P .. 'p:' .. list[5], list[4])
+      list.size = 0
+      call('ZREM', P .. 'p:' .. list.queue, list.member)
       return out, true
     end
-    if call('EXISTS', g) == 0 then
-      if #out == 0 then return ids, #ids < n end
-      for _, id in ipairs(ids) do out[#out + 1] = id end
-    else
-      local counts, left = call('HMGET', g, unpack(ids)), {}
-      for k, id in ipairs(ids) do
-        local n_ghosts = left[id] or tonumber(counts[k] or 0)
-        if n_ghosts > 0 then
-          left[id] = n_ghosts - 1
-          if call('HINCRBY', g, id, -1) <= 0 then call('HDEL', g, id) end
-          if call('HINCRBY', g, '', -1) <= 0 then call('HDEL', g, '') end
-        else
-          out[#out + 1] = id
-        end
+    if #ids < asked then list.size = 0 elseif list.size then list.size = list.size - #ids end
+    if ghosts == 0 then return ids, #ids < asked end
+    local counts, left = call('HMGET', g, unpack(ids)), {}
+    for k, id in ipairs(ids) do
+      local old = left[id] or tonumber(counts[k] or 0)
+      if old > 0 then
+        left[id] = old - 1
+        if call('HINCRBY', g, id, -1) <= 0 then call('HDEL', g, id) end
+        if call('HINCRBY', g, '', -1) <= 0 then call('HDEL', g, '') end
+      else
+        out[#out + 1] = id
       end
     end
     if #out >= n then return out, false end

@@ -3,6 +3,8 @@
 -- lost a worker, each for a session that holds nothing. p:<queue> orders the lists that may have
 -- something. A ghost is an entry whose message has left the list by another way (g:<queue>).
 local lines = {}
+-- Queues of which this script says itself at its end whether it leaves a hint.
+local served = {}
 
 local function push(id, queue, priority, front, alone)
   local level = priority * 2 + (front and 1 or 0)
@@ -35,9 +37,12 @@ local function flush_lines()
     in_order(ids)
     if many('RPUSH', P .. 'r:' .. name, ids) == #ids then
       call('ZADD', P .. 'p:' .. queue, level, member)
-      call('SADD', P .. 'q', queue)
     end
-    call('ZADD', P .. 'k:' .. queue, 0, 1)
+    if served[queue] ~= nil then
+      served[queue] = true
+    else
+      call('ZADD', P .. 'k:' .. queue, 0, 1)
+    end
   end
   if #lines > 0 then lines = {} end
 end

@@ -47,11 +47,12 @@ local function done_node(id, lease, meta, cell)
     call('SETRANGE', r.c, i * 32, '\6')
   end
   local bits, owner = unpack_('>BI4', lease, 12)
-  if has(byte(lease, 5), 32) then
+  if has(byte(lease, 5), 32) or page < -PAGE then
     spread(r, i, SUCCESS, NONE)
   else
     for at = 17, #lease, 8 do
       local first, n = unpack_('>I4I4', lease, at)
+      page = page - n
       for j = first, first + n - 1 do
         local child = node(r, j)
         if child then count(r, child, SUCCESS, NONE) end

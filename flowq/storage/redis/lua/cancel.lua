@@ -52,6 +52,6 @@ for k, id in ipairs(ids) do
     end
   end
 end
-walk(PAGE)
+walk()
 out[#out + 1] = leave()
 return out

@@ -22,7 +22,7 @@ for first = 1, n, MANY do
   local got = call('HMGET', m, unpack(ids, first, math.min(first + MANY - 1, n)))
   for k = 1, #got do known[first + k - 1] = got[k] end
 end
-local out, args, seen = {}, {}, {}
+local out, args, seen, queues = {}, {}, {}, {}
 for k = 1, n do
   local id = ids[k]
   if known[k] or seen[id] or kept(id) then
@@ -34,9 +34,11 @@ for k = 1, n do
     args[#args + 1] = id
     args[#args + 1] = row
     local queue, priority = queue_of(id, row)
+    queues[queue] = true
     if timed == '' then push(id, queue, priority, false) else let_run(id, queue, priority, timed) end
   end
 end
+for queue in pairs(queues) do call('SADD', P .. 'q', queue) end
 if #args > 0 then many('HSET', m, args) end
 flush()
 return table.concat(out)

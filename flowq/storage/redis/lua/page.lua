@@ -13,5 +13,5 @@
 -- @include _finish
 -- @include _back
 resume()
-walk(PAGE)
+walk()
 return leave()

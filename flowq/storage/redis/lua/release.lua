@@ -28,5 +28,5 @@ end
 table.sort(ids)
 for _, id in ipairs(ids) do lose(id, leases[id], session, who, running[id], ARGV[3]) end
 drop_session(session)
-walk(PAGE)
+walk()
 return {#ids, leave()}

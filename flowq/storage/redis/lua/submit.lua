@@ -2,7 +2,8 @@
 -- submit: store one page of a run's nodes; with the last page the root starts.
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 run  3 first node  4 nodes of this page  5 nodes of the run
---         6 ttls (12 bytes) and name  7 lanes  8 records  then for each node: index, row
+--         6 ttls (12 bytes) and name  7 lanes  8 records  9 names of queues, "\0" behind each
+--         then for each node: index, row
 -- Gives   "known", "lost" (another upload is under way), or how many cursors are left
 -- Cost    O(nodes of the page); at most 4,000 entries start here
 -- Repeat  safe: the same page again changes nothing
@@ -26,7 +27,7 @@ elseif not stored then
 elseif tonumber(stored) ~= first then
   return tonumber(stored) == first + count and '0' or 'lost'
 end
-for k = 9, #ARGV, MANY do call('HSET', r.n, unpack(ARGV, k, math.min(k + MANY - 1, #ARGV))) end
+for k = 10, #ARGV, MANY do call('HSET', r.n, unpack(ARGV, k, math.min(k + MANY - 1, #ARGV))) end
 call('APPEND', r.c, ARGV[8])
 if first + count < total then
   call('HSET', r.n, 'u', first + count)
@@ -35,11 +36,13 @@ if first + count < total then
   return '0'
 end
 call('HDEL', r.n, 'u')
+for queue in string.gmatch(ARGV[9], '(.-)%z') do call('SADD', P .. 'q', queue) end
 call('PERSIST', r.n)
 call('PERSIST', r.c)
 local at = call('INCR', P .. 'runs:n')
 call('ZADD', P .. 'runs', at, run)
 call('SADD', P .. 'active', run)
 start(r, node(r, 0))
-walk(MANY)
+page = MANY
+walk()
 return tostring(leave())

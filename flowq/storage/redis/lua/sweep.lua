@@ -15,7 +15,7 @@
 -- @include _held
 local limit = tonumber(ARGV[2])
 local continued = resume()
-walk(PAGE)
+walk()
 leave()
 local late = call('ZRANGE', P .. 'e', '-inf', now, 'BYSCORE', 'LIMIT', 0, math.min(limit, 1000))
 local held = holders(late)
@@ -28,7 +28,7 @@ for _, id in ipairs(late) do
     n = n + 1
   end
 end
-walk(PAGE)
+walk()
 local left = leave()
 local gone = call('ZRANGE', P .. 'x', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
 for _, what in ipairs(gone) do

@@ -1,0 +1,575 @@
+# SPDX-License-Identifier: MIT
+"""What is the Redis store's own: times to live, a server that dies, pauses, forgets or is full."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from flowq.errors import ConfigError, StoreError, StoreUnavailable, StoreVersionError
+from flowq.message import (
+    NO_NODE,
+    Delivery,
+    Items,
+    Message,
+    Ref,
+    encode_template,
+    new_id,
+    node_id,
+    pack_cell,
+)
+from flowq.outcome import Done, Failed, GiveBack, RetryAt
+from flowq.plan import Bits, Kind, NodeRow, Plan
+from flowq.states import Rule, State
+from flowq.storage import open_store
+from flowq.storage.base import PAGE, SUBMIT_PAGE, SessionInfo
+from flowq.storage.redis.connection import parse_url
+from flowq.storage.redis.store import RedisStore
+from flowq.testing.clock import ManualClock
+from tests.servers import RedisServer
+
+
+@pytest.fixture
+def store(redis_url: str, store_name: str) -> Iterator[RedisStore]:
+    made = RedisStore(redis_url, name=store_name)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def task(**more: Any) -> Message:
+    return Message(id=new_id(), task="t", payload=b"P", **more)
+
+
+def done(d: Delivery, body: bytes = b"v") -> Done:
+    return Done(d.id, d.delivery, pack_cell(6, body, delivery=d.delivery, ended_ms=1))
+
+
+def failed(d: Delivery) -> Failed:
+    return Failed(d.id, d.delivery, pack_cell(7, b"", delivery=d.delivery, ended_ms=1))
+
+
+def all_of(n: int) -> Rule:
+    return Rule(n, 0, n, 0, 0)
+
+
+def fan(width: int, *, join: bool = True) -> Plan:
+    """One node, `width` below it, and one below them all."""
+    run = new_id()
+    last = width + 2
+
+    def message(i: int) -> Message:
+        return Message(id=node_id(run, i), task="t", payload=b"P")
+
+    rows = [
+        NodeRow("root", Kind.EXPANSION, NO_NODE, all_of(0), entries=((1, 1),),
+                inner=width + 1 + join, value=encode_template(Ref(last) if join else Items(2, 1))),
+        NodeRow("a", Kind.TASK, 0, all_of(0), children=((2, width),), message=message(1)),
+    ]  # fmt: skip
+    below = ((last, 1),) if join else ()
+    rows += [
+        NodeRow(f"b[{i - 2}]", Kind.TASK, 0, all_of(1), ((1, 1),), below, message=message(i))
+        for i in range(2, width + 2)
+    ]
+    if join:
+        rows.append(
+            NodeRow("c", Kind.TASK, 0, all_of(width), ((2, width),), reads=((2, width),),
+                    message=message(last), bits=Bits.NAMED)
+        )  # fmt: skip
+    return Plan(run, "fan", rows)
+
+
+def work(store: RedisStore, *, session: str = "s", want: int = 100) -> int:
+    """Run whatever is ready until nothing is; gives how many deliveries there were."""
+    n = 0
+    outcomes: list[Done] = []
+    while True:
+        got = store.step(session, outcomes, want=want).deliveries
+        if not got:
+            return n
+        n += len(got)
+        outcomes = [done(d) for d in got]
+
+
+def keys_of(raw: redis.Redis, name: str) -> dict[str, int]:
+    """Keys of a store by their kind, with their time to live."""
+    found = {}
+    for key in raw.scan_iter(match=f"{{{name}}}:*", count=1000):
+        found[key.split(b":", 1)[1].decode("latin-1")] = raw.pttl(key)
+    return found
+
+
+# --- times to live
+
+
+def test_no_unfinished_key_has_a_time_to_live_and_every_finished_one_has(
+    store: RedisStore, raw: redis.Redis, store_name: str
+) -> None:
+    running, ended, alone, ended_alone = fan(3), fan(3), task(delay_ms=60_000), task()
+    store.enqueue([alone, ended_alone])
+    store.submit(ended)
+    work(store)
+    store.submit(running)
+    store.step("s", want=1)
+
+    ttl = keys_of(raw, store_name)
+
+    own = {k: t for k, t in ttl.items() if k[1:2] == ":" and k[0] in "ncvf"}
+    unfinished = {k: t for k, t in own.items() if k.endswith(running.id.decode("latin-1"))}
+    assert unfinished and set(unfinished.values()) == {-1}
+    finished = {k: t for k, t in own.items() if k not in unfinished}
+    assert len(finished) == 4 and min(finished.values()) > 86_000_000
+    assert all(t == -1 for k, t in ttl.items() if k[0] in "mswLd")
+
+
+def test_what_has_expired_leaves_nothing_behind(
+    redis_url: str, raw: redis.Redis, store_name: str
+) -> None:
+    clock = ManualClock()
+    store = RedisStore(redis_url, name=store_name, clock=clock)
+    store.enqueue([task(), task(max_losses=0)])
+    plan = fan(3)
+    store.submit(plan)
+    lost = store.step("gone", want=1).deliveries
+    store.release("gone", lost=[d.id for d in lost], reason="signal 9")
+    work(store)
+    store.release("s")
+
+    clock.advance(40 * 86_400)
+    while store.sweep().more:
+        pass
+
+    assert store.run(plan.id) is None and store.dead() == []
+    left = {k.partition(":")[0] for k in keys_of(raw, store_name)}
+    # numbers, the names of queues, a hint, when anybody was last seen
+    assert left <= {"layout", "runs", "deads", "q", "k", "t"}
+
+
+def test_a_lost_upload_expires_by_itself(
+    store: RedisStore, raw: redis.Redis, store_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = fan(SUBMIT_PAGE + 10)
+    calls = []
+    run = store._run
+
+    def cut(script: str, *args: bytes, again: bool = True) -> Any:
+        calls.append(script)
+        if len(calls) == 2:
+            raise StoreUnavailable("cut")
+        return run(script, *args, again=again)
+
+    monkeypatch.setattr(store, "_run", cut)
+    with pytest.raises(StoreUnavailable):
+        store.submit(plan)
+    monkeypatch.undo()
+
+    assert store.run(plan.id) is None and store.look([plan.id]) == [None]
+    assert store.step("s", want=10).deliveries == []
+    ttl = keys_of(raw, store_name)
+    assert {k[0] for k, t in ttl.items() if t > 0} == {"n", "c"}
+    # submitted again, it starts
+    assert store.submit(plan) is True
+    assert work(store, want=1000) == SUBMIT_PAGE + 12
+
+
+# --- pages
+
+
+def test_wide_nodes_are_counted_in_pages_that_anybody_continues(store: RedisStore) -> None:
+    width = 4 * PAGE
+    plan = fan(width)
+    store.submit(plan)
+    (first,) = store.step("s", want=1).deliveries
+
+    ready = store.step("s", [done(first)]).ready
+
+    # a page of its own, and one of what was left
+    assert ready == 2 * PAGE
+    # a session that settled nothing moves the next page on
+    assert store.step("other").ready == 3 * PAGE
+    assert store.sweep().continued == 1
+    assert work(store, want=1000) == width + 1
+    found = store.run(plan.id)
+    assert found is not None and found.state == State.SUCCESS
+    assert store.check(plan.id) == []
+
+
+def test_a_failure_above_many_blocks_them_page_by_page(store: RedisStore) -> None:
+    plan = fan(2 * PAGE)
+    store.submit(plan)
+    (first,) = store.step("s", want=1).deliveries
+
+    store.step("s", [failed(first)])
+    steps = 1
+    while (store.run(plan.id) or pytest.fail("gone")).state == State.EXPANDED and steps < 20:
+        store.step("s")
+        steps += 1
+
+    assert steps >= 2 * 2 * PAGE // PAGE // 2
+    nodes = store.nodes(plan.id, limit=5_000)
+    assert {n.state for n in nodes[2:]} == {State.BLOCKED}
+    assert {n.culprit for n in nodes[2:]} == {1}
+    assert store.check(plan.id) == []
+
+
+def test_a_message_whose_list_entry_is_old_is_handed_out_once(store: RedisStore) -> None:
+    m = task()
+    store.enqueue([m])
+    for _ in range(3):
+        store.reschedule(m.id, delay_ms=60_000)
+        store.reschedule(m.id)
+
+    got = store.step("s", want=100)
+
+    assert [d.id for d in got.deliveries] == [m.id] and got.ready == 0
+    assert store.step("s", [done(got.deliveries[0])], want=100).deliveries == []
+
+
+# --- servers that die, pause, forget, are full
+
+
+def test_nothing_is_lost_or_doubled_when_the_server_is_killed(private_redis: RedisServer) -> None:
+    store = RedisStore(private_redis.url, name="app")
+    plan = fan(20)
+    store.submit(plan)
+    (first,) = store.step("s", want=1).deliveries
+    half = store.step("s", [done(first)], want=10).deliveries
+
+    private_redis.kill()
+    with pytest.raises(StoreUnavailable):
+        store.step("s", [done(d) for d in half])
+    private_redis.start()
+
+    assert {d.id for d in store.held("s")} == {d.id for d in half}
+    assert store.step("s", [done(d) for d in half]).verdicts == ["settled"] * len(half)
+    assert store.step("s", [done(d) for d in half]).verdicts == ["repeated"] * len(half)
+    assert work(store) == 21 - len(half)
+    assert store.check(plan.id) == []
+    store.close()
+
+
+def test_a_paused_server_is_unavailable_within_the_timeout_and_then_goes_on(
+    private_redis: RedisServer,
+) -> None:
+    store = RedisStore(f"{private_redis.tcp_url}?timeout=0.3", name="app")
+    m = task()
+    store.enqueue([m])
+    private_redis.pause()
+
+    began = time.monotonic()
+    try:
+        with pytest.raises(StoreUnavailable):
+            store.step("s", want=1)
+        assert store.wait_ready(["default"], timeout=0.1) is False
+    except StoreUnavailable:
+        pass  # the hint's connection was not open yet
+    finally:
+        took = time.monotonic() - began
+        private_redis.resume()
+
+    assert took < 5
+    # the step may have happened: what it handed out is there to be read
+    held = store.held("s") or store.step("s", want=1).deliveries
+    assert [d.id for d in held] == [m.id]
+    store.close()
+
+
+def test_a_server_that_forgot_the_scripts_is_given_them_again(private_redis: RedisServer) -> None:
+    store = RedisStore(private_redis.url, name="app")
+    store.enqueue([task()])
+    with redis.Redis.from_url(private_redis.url) as client:
+        client.script_flush()
+
+    got = store.step("s", want=1).deliveries
+
+    assert len(got) == 1
+    store.close()
+
+
+def test_with_memory_full_what_grows_is_refused_whole_and_release_still_works(
+    private_redis: RedisServer,
+) -> None:
+    store = RedisStore(private_redis.url, name="app")
+    store.enqueue([task() for _ in range(3)])
+    got = store.step("s", want=3).deliveries
+    m = task()
+    with redis.Redis.from_url(private_redis.url) as client:
+        client.config_set("maxmemory", "1mb")
+        client.config_set("maxmemory", "1")
+
+        with pytest.raises(StoreUnavailable, match="memory is full"):
+            store.enqueue([m])
+        with pytest.raises(StoreUnavailable, match="memory is full"):
+            store.step("s", [done(d) for d in got])
+        released = store.release("s", reason="stopped")
+
+        client.config_set("maxmemory", "0")
+    assert released == 3
+    assert store.look([m.id]) == [None]
+    assert len(store.step("s2", want=10).deliveries) == 3
+    store.close()
+
+
+def test_a_server_that_may_drop_keys_is_refused_unless_told_otherwise(
+    private_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis.Redis.from_url(private_redis.url) as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+
+    with pytest.raises(StoreError, match=r"allkeys-lru.*eviction=warn"):
+        RedisStore(private_redis.url, name="app").status()
+
+    store = RedisStore(f"{private_redis.url}&eviction=warn", name="app")
+    assert store.status().runs == 0
+    assert "allkeys-lru" in caplog.text
+    store.close()
+
+
+def test_another_layout_is_refused_with_both_numbers(
+    redis_url: str, raw: redis.Redis, store_name: str
+) -> None:
+    raw.set(f"{{{store_name}}}:layout", 999)
+
+    with pytest.raises(StoreVersionError, match=r"layout 999.*knows 1"):
+        RedisStore(redis_url, name=store_name).status()
+
+
+def test_a_server_that_is_away_is_said_so_without_the_password() -> None:
+    store = open_store("redis://user:secret@127.0.0.1:1/0", name="app")
+
+    with pytest.raises(StoreUnavailable) as caught:
+        store.status()
+
+    assert "secret" not in str(caught.value) + store.url + repr(store)
+    assert store.url == "redis://user:***@127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("redis://:pw@h/0", "redis://:***@h/0"),
+        ("unix:///tmp/s?db=3&password=pw", "unix:///tmp/s?db=3&password=***"),
+        ("rediss://u:p%40@h:7/0?eviction=warn", "rediss://u:***@h:7/0"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert parse_url(url)[1] == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h:port/0", "redis://h/0?eviction=maybe", "redis://h/0?timeout=soon"]
+)
+def test_a_url_that_cannot_be_used_is_a_config_error(url: str) -> None:
+    with pytest.raises(ConfigError):
+        open_store(url)
+
+
+def test_tls_checks_certificate_and_host() -> None:
+    store = RedisStore("rediss://localhost:1/0", name="app")
+
+    kwargs = store._wire._kwargs
+
+    assert kwargs["ssl_cert_reqs"] == "required" and kwargs["ssl_check_hostname"] is True
+
+
+# --- threads, forks, waiting
+
+
+def test_a_child_after_a_fork_has_connections_of_its_own(store: RedisStore) -> None:
+    m = task()
+    store.status()
+    out, into = os.pipe()
+
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover
+        os.write(into, b"1" if store.enqueue([m]) == [True] else b"0")
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+    assert os.read(out, 1) == b"1"
+    os.close(out)
+    os.close(into)
+    found = store.look([m.id])[0]
+    assert found is not None and found.state == State.QUEUED
+
+
+def test_threads_share_a_store(store: RedisStore) -> None:
+    seen: list[bytes] = []
+    n = 200
+    store.enqueue([task() for _ in range(n)])
+
+    def run(name: str) -> None:
+        outcomes: list[Done] = []
+        while True:
+            got = store.step(name, outcomes, want=7).deliveries
+            if not got:
+                return
+            seen.extend(d.id for d in got)
+            outcomes = [done(d) for d in got]
+
+    threads = [threading.Thread(target=run, args=(f"s{k}",)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(30)
+
+    assert len(seen) == len(set(seen)) == n
+
+
+def wait_in_thread(call: Callable[[], bool]) -> tuple[threading.Thread, list[tuple[bool, float]]]:
+    out: list[tuple[bool, float]] = []
+    thread = threading.Thread(target=lambda: out.append((call(), time.monotonic())))
+    thread.start()
+    return thread, out
+
+
+def test_an_enqueue_wakes_one_who_waits_for_work(store: RedisStore) -> None:
+    store.status()
+    thread, out = wait_in_thread(lambda: store.wait_ready(["default"], timeout=20))
+
+    began = time.monotonic()
+    store.enqueue([task()])
+    thread.join(10)
+
+    assert out and out[0][0] is True and out[0][1] - began < 5
+
+
+def test_wake_ends_every_wait_of_this_object(store: RedisStore) -> None:
+    waits = [wait_in_thread(lambda: store.wait_ready(["none"], timeout=20)) for _ in range(3)]
+    deadline = time.monotonic() + 10
+    while len(store._wakers) < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+    store.wake()
+    for thread, _ in waits:
+        thread.join(10)
+
+    assert [out[0][0] for _, out in waits] == [False] * 3
+
+
+def test_a_cancel_wakes_who_watches_the_session(redis_url: str, store_name: str) -> None:
+    watcher = RedisStore(redis_url, name=store_name)
+    other = RedisStore(redis_url, name=store_name)
+    m = task()
+    other.enqueue([m])
+    watcher.open_session(SessionInfo("s"))
+    watcher.step("s", want=1)
+    watcher.wait_ready([], timeout=0.01)
+    thread, out = wait_in_thread(lambda: watcher.wait_ready([], timeout=20))
+
+    other.cancel([m.id])
+    thread.join(10)
+
+    assert out and out[0][0] is True
+    assert watcher.renew(["s"]) == [[m.id]]
+    watcher.close()
+    other.close()
+
+
+@pytest.mark.parametrize("what", ["task", "node", "run"])
+def test_an_end_wakes_one_who_waits_for_it(store: RedisStore, what: str) -> None:
+    plan = fan(1)
+    m = task()
+    store.submit(plan)
+    store.enqueue([m])
+    id = {"task": m.id, "node": node_id(plan.id, 3), "run": plan.id}[what]
+    thread, out = wait_in_thread(lambda: store.wait_ended([id], timeout=20))
+
+    work(store)
+    thread.join(10)
+
+    assert out and out[0][0] is True
+    assert store.wait_ended([id], timeout=20) is True  # at once
+
+
+def test_who_stopped_waiting_leaves_no_note(
+    store: RedisStore, raw: redis.Redis, store_name: str
+) -> None:
+    m = task(delay_ms=60_000)
+    store.enqueue([m])
+
+    assert store.wait_ended([m.id], timeout=0.05) is False
+
+    assert not any(k[:2] in ("wa", "a:") for k in keys_of(raw, store_name))
+
+
+# --- lost replies
+
+
+def test_a_lost_reply_of_a_step_is_read_back(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.enqueue([task() for _ in range(3)])
+    store.step("s", want=0)
+    mine = store._wire._mine
+    real = mine.work.read_response
+
+    def lose(*args: Any, **more: Any) -> Any:
+        real(*args, **more)
+        raise redis.exceptions.ConnectionError("cut")
+
+    monkeypatch.setattr(mine.work, "read_response", lose)
+    with pytest.raises(StoreUnavailable):
+        store.step("s", want=3)
+    monkeypatch.undo()
+
+    assert [d.delivery for d in store.held("s")] == [1, 1, 1]
+
+
+def test_a_settlement_is_not_mistaken_for_another(store: RedisStore) -> None:
+    m = task(result_ttl_ms=0, max_losses=9)
+    store.enqueue([m])
+    (first,) = store.step("s", want=1).deliveries
+
+    assert store.step("s", [GiveBack(m.id, 1)]).verdicts == ["settled"]
+    assert store.step("s", [GiveBack(m.id, 1)]).verdicts == ["repeated"]
+    (second,) = store.step("s", want=1).deliveries
+    assert (first.delivery, second.delivery) == (1, 2)
+    assert store.step("s", [GiveBack(m.id, 1)]).verdicts == ["stale"]
+    assert store.step("s", [RetryAt(m.id, 2, 0)], want=1).deliveries[0].delivery == 3
+    assert store.step("s", [failed(Delivery(m.id, 3, 0, 0, b""))]).verdicts == ["settled"]
+    found = store.look([m.id])[0]
+    assert found is not None and found.state == State.FAILED
+    assert store.step("s", [failed(Delivery(m.id, 3, 0, 0, b""))]).verdicts == ["repeated"]
+    assert store.step("s", [failed(Delivery(m.id, 2, 0, 0, b""))]).verdicts == ["stale"]
+
+
+def test_an_inner_node_that_is_cancelled_early_is_not_counted_as_a_parent(
+    store: RedisStore,
+) -> None:
+    run = new_id()
+
+    def message(i: int) -> Message:
+        return Message(id=node_id(run, i), task="t", payload=b"P")
+
+    rows = [
+        NodeRow("root", Kind.EXPANSION, NO_NODE, all_of(0), entries=((1, 1),), inner=2,
+                value=encode_template(Ref(2))),
+        NodeRow("a", Kind.TASK, 0, all_of(0), children=((2, 1),), message=message(1)),
+        NodeRow("sub", Kind.EXPANSION, 0, all_of(1), ((1, 1),), entries=((3, 2),), inner=2,
+                value=encode_template(Ref(4)), bits=Bits.NAMED),
+        NodeRow("x", Kind.TASK, 2, all_of(0), message=message(3), bits=Bits.FORGIVEN),
+        NodeRow("y", Kind.TASK, 2, all_of(0), message=message(4)),
+    ]  # fmt: skip
+    store.submit(Plan(run, "nested", rows))
+
+    store.cancel([node_id(run, 3)])
+
+    assert work(store) == 2
+    assert [n.state for n in store.nodes(run)] == [
+        State.SUCCESS, State.SUCCESS, State.SUCCESS, State.CANCELLED, State.SUCCESS,
+    ]  # fmt: skip
+    assert store.check(run) == []
