@@ -58,7 +58,7 @@ lint: $(VENV)/.has-lint ## check style, types and layers
 	$(PY) -m ruff format --check --output-format concise . || { echo 'Not formatted; call: $(PY) -m ruff format .'; bad=1; }; \
 	$(PY) -m mypy flowq $(TYPING) || bad=1; \
 	$(if $(TYPING),$(PY) -m pyright --pythonpath $(PY) || bad=1;) \
-	$(VENV)/bin/lint-imports --no-logo || bad=1; \
+	$(VENV)/bin/lint-imports --no-logo --no-cache || bad=1; \
 	test -z "$$bad"
 
 bench: $(VENV)/.has-bench ## measure beside a hand-written loop and Huey: python -m benchmarks
