@@ -155,6 +155,7 @@ class Connections:
         self._timeout = timeout
         self._greet = greet
         self._greeted = 0
+        self._pid = os.getpid()
         self._mine = _Mine()
         self._lock = threading.Lock()
         self._all: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -166,6 +167,9 @@ class Connections:
         if mine.pid != os.getpid():
             # After a fork the sockets are the parent's: forget them without a word to the server.
             mine.pid, mine.work, mine.wait = os.getpid(), None, None
+            if self._pid != os.getpid():
+                # Another thread of the parent may have held the lock at that moment.
+                self._pid, self._lock = os.getpid(), threading.Lock()
         return mine
 
     def _connect(self) -> Any:
@@ -290,28 +294,34 @@ class Connections:
             raise _translated(err) from err
 
     def ask(self, *args: bytes) -> Any:
-        """Send one command that only reads."""
-        mine = self._thread()
-        for last in (False, True):
-            try:
-                connection = self._ready(mine)
-                connection.send_packed_command([pack(*args)], check_health=False)
-                answer = connection.read_response()
-                mine.used = time.monotonic()
-                return answer
-            except errors.ResponseError as err:
-                if last or not _transient(err):
-                    raise _translated(err) from err
-                self._drop(mine)
-                time.sleep(0.05)
-            except _LOST as err:
-                self._drop(mine)
-                if last or isinstance(err, errors.TimeoutError | TimeoutError):
-                    raise StoreUnavailable(f"no answer from the server: {err}") from err
-            except BaseException:
-                self._drop(mine)
+        """Send one command that only reads; once more if the connection was broken."""
+        try:
+            return self._ask(args)
+        except StoreUnavailable as err:
+            if isinstance(err.__cause__, errors.TimeoutError | TimeoutError):
                 raise
-        raise AssertionError
+        time.sleep(0.05)
+        return self._ask(args)
+
+    def _ask(self, args: tuple[bytes, ...]) -> Any:
+        mine = self._thread()
+        try:
+            connection = self._ready(mine)
+            connection.send_packed_command([pack(*args)], check_health=False)
+            answer = connection.read_response()
+            mine.used = time.monotonic()
+            return answer
+        except errors.ResponseError as err:
+            if not _transient(err):
+                raise _translated(err) from err
+            self._drop(mine)
+            raise StoreUnavailable(f"the server is not ready: {err}") from err
+        except _LOST as err:
+            self._drop(mine)
+            raise StoreUnavailable(f"no answer from the server: {err}") from err
+        except BaseException:
+            self._drop(mine)  # an answer may still be under way
+            raise
 
     def block(self, args: list[bytes], timeout: float, waker: Waker | None = None) -> Any:
         """Send a command that blocks until `timeout`; None if nothing came or it was woken.
@@ -335,27 +345,26 @@ class Connections:
             fds = {fd for fd, _ in ready}
             if mine.wait._sock.fileno() in fds:
                 return mine.wait.read_response()
-            mine.wait.disconnect()
-            mine.wait = None
+            self._drop_wait(mine)
             return None
         except errors.ResponseError as err:
-            mine.wait.disconnect()
-            mine.wait = None
+            self._drop_wait(mine)
             if _transient(err):
                 raise StoreUnavailable(f"the server is not ready: {err}") from err
             raise _translated(err) from err
         except _LOST as err:
-            if mine.wait is not None:
-                mine.wait.disconnect()
-                mine.wait = None
+            self._drop_wait(mine)
             if not fresh:
                 return None
             raise StoreUnavailable(f"no answer from the server: {err}") from err
         except BaseException:
-            if mine.wait is not None:
-                mine.wait.disconnect()
-                mine.wait = None
+            self._drop_wait(mine)
             raise
+
+    def _drop_wait(self, mine: _Mine) -> None:
+        if mine.wait is not None:
+            mine.wait.disconnect()
+            mine.wait = None
 
 
 def _transient(err: Exception) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Every key of a store: its type and its meaning.
 
-All begin with ``{name}:``, so that all lie in one slot of a cluster and every script is legal there;
-an ACL needs ``~{name}:*`` alone. Scripts make the rest of a key themselves, from the prefix of the
+All begin with ``{name}:``, so that they lie in one slot of a cluster, where scripts need them; an
+ACL needs ``~{name}:*`` alone. Scripts make the rest of a key themselves, from the prefix of the
 one key that they are given.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rows and records as the scripts read them: heads of fixed width, because Lua cannot unpack msgpack.
+"""Rows and records as scripts read them: heads of fixed width, since Lua cannot unpack msgpack.
 
 ``lua/_rows.lua`` and ``lua/_runs.lua`` tell the same from the other side.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -179,7 +179,7 @@ def message_of(row: bytes) -> bytes:
 
 
 def read_deliveries(
-    ids: Sequence[bytes], rows: Sequence[bytes], more: Sequence[Sequence[object]]
+    ids: Sequence[bytes], rows: Sequence[bytes], more: Sequence[Sequence[Any]]
 ) -> list[Delivery]:
     """Read what a script hands out."""
     out = [
@@ -187,16 +187,10 @@ def read_deliveries(
         for id, row in zip(ids, rows, strict=True)
     ]
     for place, delivery, attempt, losses, complete, flat in more:
-        old = out[place - 1]  # type: ignore[operator]
-        values = dict(zip(flat[::2], flat[1::2], strict=True))  # type: ignore[index]
-        out[place - 1] = Delivery(  # type: ignore[operator]
-            old.id,
-            delivery,
-            attempt,
-            losses,
-            old.body,
-            values,
-            complete == 1,  # type: ignore[arg-type]
+        values = dict(zip(flat[::2], flat[1::2], strict=True))
+        old = out[place - 1]
+        out[place - 1] = Delivery(
+            old.id, delivery, attempt, losses, old.body, values, complete == 1
         )
     return out
 

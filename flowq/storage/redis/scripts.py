@@ -45,7 +45,7 @@ def _inline(text: str) -> str:
         pairs = zip(names.split(", "), values.split(", "), strict=True)
         known.update(pairs)
     text = _CONSTANTS.sub("", text)
-    used = re.compile(r"(?<![\w'.])(%s)(?![\w'])" % "|".join(known))
+    used = re.compile(rf"(?<![\w'.])({'|'.join(known)})(?![\w'])")
     return used.sub(lambda found: known[found[1]], text)
 
 

@@ -76,6 +76,7 @@ class RedisStore(Reading):
         self._wire = Connections(real, float(options.get("timeout", "10")), self._greet)
         self._lock = threading.Lock()
         self._wakers: set[Waker] = set()
+        self._pid = os.getpid()
         self._sessions: dict[SessionId, None] = {}
         self._local = threading.local()
         self._scripts = {n: scripts.load(n) for n in scripts.NAMES}
@@ -229,8 +230,11 @@ class RedisStore(Reading):
         answer = self._run(
             "renew", b"%d" % lease_ms, b"%d" % period_ms, *(s.encode() for s in sessions)
         )
-        for session in sessions:
-            self._sessions[session] = None
+        for session, found in zip(sessions, answer, strict=True):
+            if isinstance(found, int):
+                self._sessions.pop(session, None)
+            else:
+                self._sessions[session] = None
         return [None if isinstance(x, int) else x for x in answer]
 
     def held(self, session: SessionId) -> list[Delivery]:
@@ -268,6 +272,9 @@ class RedisStore(Reading):
 
     def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:
         """Sleep until work may be there; see `Store.wait_ready`."""
+        if self._pid != os.getpid():
+            # After a fork: those who waited, and a lock that one of them held, are the parent's.
+            self._pid, self._lock, self._wakers = os.getpid(), threading.Lock(), set()
         waker = Waker()
         with self._lock:
             self._wakers.add(waker)
