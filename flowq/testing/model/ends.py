@@ -84,7 +84,7 @@ class Ends(Reads):
     def _start(self, t: Thing) -> None:
         t.ready_ms = self._now
         if t.kind == Kind.TASK:
-            self._let_run(t)
+            self._let_run(t, t.index)
         elif t.kind == Kind.JOIN:
             self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, b"", EMPTY))
         else:
@@ -103,7 +103,7 @@ class Ends(Reads):
         self._at(t, max(now + m.delay_ms, m.due_ms), front=self._front, place=place)
 
     def _at(self, t: Thing, due: int, *, front: bool, place: int = 0) -> None:
-        t.order = (0 if front else 1, self._tick, place, t.id)
+        t.order = (0 if front else 1, self._call, self._tick, place, t.id)
         t.state, t.due_ms = (S.SCHEDULED, due) if due > self._now else (S.QUEUED, 0)
         t.holder = ""
 

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -56,8 +57,9 @@ class Thing:
     run: Run | None = None
     row: NodeRow | None = None
     state: State = S.WAITING
-    order: tuple[int, int, int, bytes] = (1, 0, 0, b"")
-    """Its turn among equal priorities: 0 came back or was queued by a settlement, 1 enqueued."""
+    order: tuple[int, int, int, int, bytes] = (1, 0, 0, 0, b"")
+    """Its turn among equal priorities: 0 came back or was queued by a settlement, 1 enqueued; the
+    call that queued it; what was queued together, and its place there."""
     ready_ms: int = 0
     due_ms: int = 0
     expires_ms: int = 0
@@ -122,10 +124,16 @@ class Reads:
         self._edges: deque[tuple[Run, int, State, int | None]] = deque()
         """What is still to be counted: run, child, how its parent ended, the culprit. With
         EXPANDED for a state: an entry of an expansion that began."""
+        self._call = 0
         self._tick = 0
+        self._preferred: dict[bytes, int] = {}
         self._front = True
         self._seen = 0
         self._woken = 0
+
+    def prefer(self, ids: Sequence[bytes]) -> None:
+        """Hand these out first and in this order, where the contract leaves the order open."""
+        self._preferred = {id: i for i, id in enumerate(ids)}
 
     # --- what all methods need -------------------------------------------------------------------
 
@@ -136,6 +144,7 @@ class Reads:
     @contextmanager
     def _change(self) -> Iterator[None]:
         with self._changed:
+            self._call += 1
             self._tick += 1
             self._front = True
             yield
@@ -165,7 +174,21 @@ class Reads:
         """Give what is queued, in the order in which it would be handed out."""
         place = {queue: i for i, queue in reversed(list(enumerate(queues)))}
         found = [t for t in self._things() if t.state == S.QUEUED and t.call.queue in place]
-        return sorted(found, key=lambda t: (-t.call.priority, place[t.call.queue], t.order))
+        found.sort(key=lambda t: (-t.call.priority, place[t.call.queue], t.order))
+        if not self._preferred:
+            return found
+        turns = groupby(found, lambda t: (t.call.priority, t.call.queue, t.order[:2]))
+        return [t for _, equal in turns for t in self._as_preferred(list(equal))]
+
+    def _as_preferred(self, equal: list[Thing]) -> list[Thing]:
+        """Order what one call queued: as is preferred, where the contract leaves it open."""
+        last = len(self._preferred)
+        ordered = []
+        while equal:
+            free = [t for t in equal if not any(_before(other, t) for other in equal)]
+            ordered.append(min(free, key=lambda t: self._preferred.get(t.id, last)))
+            equal.remove(ordered[-1])
+        return ordered
 
     def _late(self, t: Thing) -> bool:
         return 0 < t.expires_ms <= self._now
@@ -341,6 +364,12 @@ class Reads:
         with self._changed:
             letter, forget_ms = self._dead.get(id, (None, 0))
             return letter if forget_ms > self._now else None
+
+
+def _before(a: Thing, b: Thing) -> bool:
+    """Whether one goes before another that the same call has queued."""
+    together = a.order[:3] == b.order[:3] and a.run is b.run
+    return together and a.order[3] < b.order[3]
 
 
 def _page(kept: Mapping[bytes, object], after: bytes) -> list[bytes]:

@@ -168,8 +168,8 @@ class ModelStore(Ends):
     def _queue_due(self) -> None:
         self._tick += 1
         due = [t for t in self._things() if t.state == S.SCHEDULED and t.due_ms <= self._now]
-        for place, t in enumerate(sorted(due, key=lambda t: (t.due_ms, t.id))):
-            self._at(t, 0, front=not t.order[0], place=place)
+        for t in due:
+            self._at(t, 0, front=not t.order[0], place=t.due_ms)
 
     # --- handing out -----------------------------------------------------------------------------
 
@@ -274,7 +274,9 @@ class ModelStore(Ends):
             t = self._find(id)
             if t is None or t.state not in (S.QUEUED, S.SCHEDULED):
                 return None if t is None else t.state
-            self._at(t, max(self._now + delay_ms, due_ms), front=not t.order[0])
+            due = max(self._now + delay_ms, due_ms)
+            if t.state == S.SCHEDULED or due > self._now:  # else it is in its turn already
+                self._at(t, due, front=not t.order[0])
             return t.state
 
     def sweep(self, *, limit: int = 1_000) -> Swept:
