@@ -295,7 +295,8 @@ class _Lowering:
             return [(self._body, body, at, prefix)]
         count, first = len(node.items), at + 1
         value: Template = Items(first, count, True) if count else Seq(())
-        self._put(node, owner, path, ((first, count),) if count else (), count, value)
+        all_items = ((first, count),) if count else ()
+        self._put(node, owner, path, all_items, all_items, value)
         if is_plain_map(node):
             self._plain_items(node, body.nodes[0], item_path)
             return []
@@ -310,15 +311,16 @@ class _Lowering:
         assert body is not None and source.items is not None
         source.item = (i, source.items[i])
         self._lay_out(body, inside)
-        entries, inner, value = _contents(body)
+        entries, within, value = _contents(body)
         self._rows[at] = NodeRow(
             path,
             Kind.EXPANSION,
             source.index,
             _ALONE,
             entries=entries,
-            inner=inner,
+            inner=len(body.nodes),
             value=encode_template(value),
+            body=within,
         )
         return [(self._body, body, at, f"{path}/")]
 
@@ -328,7 +330,7 @@ class _Lowering:
             at += self._size(node)
 
     def _put(
-        self, node: Node, owner: int, path: str, entries: Ranges, inner: int, value: Template
+        self, node: Node, owner: int, path: str, entries: Ranges, body: Ranges, value: Template
     ) -> None:
         self._rows[node.index] = NodeRow(
             path,
@@ -338,9 +340,10 @@ class _Lowering:
             _ranges(node.parents),
             _ranges(node.children),
             entries=entries,
-            inner=inner,
+            inner=sum(n for _, n in body),
             value=encode_template(value),
             bits=self._bits(node),
+            body=body,
         )
 
     def _body(self, body: Body, owner: int, prefix: str) -> list[tuple[Any, ...]]:
@@ -514,10 +517,10 @@ def _checked(path: str) -> str:
     return path
 
 
-def _contents(body: Body) -> tuple[Ranges, int, Template]:
-    """Where a body begins, how many nodes it has, and its value."""
+def _contents(body: Body) -> tuple[Ranges, Ranges, Template]:
+    """Where a body begins, all nodes in it, and its value."""
     entries = _ranges([n for n in body.nodes if not n.parents])
-    return entries, len(body.nodes), _template(body.value, [])
+    return entries, _ranges(body.nodes), _template(body.value, [])
 
 
 def _uniform(element: Element) -> int:

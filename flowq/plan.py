@@ -99,6 +99,9 @@ class NodeRow(msgspec.Struct, frozen=True):
         See `Bits`.
     phase : int
         0 body, 1 handlers, 2 finally: the phase of its owner in which it runs.
+    body : Ranges
+        For an expansion: all nodes that stand in its body, not deeper. They end with it if it ends
+        before it began.
     """
 
     name: str
@@ -114,6 +117,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     value: bytes = b""
     bits: int = 0
     phase: int = 0
+    body: Ranges = ()
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -15,6 +15,8 @@ The settling step, in words that all stores share::
         for each child (in pages of PAGE edges, under a stored cursor):
             the child's count for that state goes up by one
             if the child is waiting: verdict(rule, parents, counts) -> start it, or finish it
+        if the node is an expansion that was waiting: each node in its body that is waiting ends
+            as it did, and likewise what is inside that (pages as above); no rule in it is looked at
         in its owner: unfinished -1; failures, cancels, skips as Bits and state say
         if the owner has no unfinished node left: finish(owner, outcome_of(its counts))
     start(node):
@@ -27,13 +29,15 @@ parent itself if it is a task; for a parent that is an expansion, the expansion'
 failed expansion's culprit is that of its first inner node which failed or was blocked and is not
 forgiven. Culprits are stored as cells with the flag `CULPRIT`. The cell of an expansion that
 succeeds has the flag `TEMPLATE` and its row's `value`; of a join, a success whose body is empty
-and whose flag is `EMPTY`; those that end skipped or cancelled by a rule have a reason as text.
+and whose flag is `EMPTY`; those that end skipped or cancelled, by a rule or with
+an expansion around them that never began, have a reason as text; what is blocked with an expansion
+has the same culprit.
 
 Order at hand-out: higher priority first over all the queues asked for. Within a priority what a
 settlement queues or what comes back (retry, return, loss) goes before what was enqueued; otherwise
-first come first served, and nodes queued together (in one page) in the order of their indexes; a
-page that a later step walks counts as queued by a settlement. What one session loses at once comes
-back in any order.
+first come first served, and nodes queued together (in one page) in the order of their indexes; the
+root's entries count as enqueued, also those that a later step starts. What one session loses at
+once comes back in any order.
 
 A message with losses is handed out only to a session that holds nothing, alone, and that session
 is handed nothing more until it is settled.

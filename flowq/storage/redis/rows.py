@@ -83,7 +83,7 @@ def node_row(row: NodeRow) -> bytes:
     if m:
         tail += timed(m)
     parts = [_ranges(x) for x in (row.children, row.reads, row.entries, row.parents)]
-    body = b"".join([*parts, row.value, name, queue, tail])
+    body = b"".join([*parts, row.value, name, queue, _ranges(row.body), tail])
     head = _NODE.pack(
         _NODE.size + len(body), special, row.kind, row.bits & 0xFF, row.phase,
         m.max_losses if m else 0, m.priority if m else 0, row.owner, row.inner,

@@ -48,6 +48,8 @@ _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
     State.WAITING.value,
     State.EXPANDED.value,
 )
+_INSIDE: Final = 16
+"""Added to the state of a walk: all in the body of that expansion ends so, as it did."""
 
 
 class Change(Batch):
@@ -116,6 +118,10 @@ class Change(Batch):
             self.ended.append(whole)
             return
         self._todo.append([id, state, culprit, 0, None])
+        self._count_around(flags, owner, state, culprit)
+
+    def _count_around(self, flags: int, owner: int, state: int, culprit: int | None) -> None:
+        """Count a node's end in its owner."""
         counts = self._owners.get(owner)
         if counts is None:
             counts = self._owners[owner] = [0, 0, 0, 0, None]
@@ -150,6 +156,11 @@ class Change(Batch):
         else:
             culprit = id - self.run_of(run)[1] if state == State.FAILED else None
             self.end_node(id, run, flags, owner, state, cell, culprit)
+
+    def close_off(self, id: int, flags: int, state: int, culprit: int | None) -> None:
+        """Let all in the body of an expansion end as it did, if it is one that never began."""
+        if flags & KIND == Kind.EXPANSION:
+            self._todo.append([id, _INSIDE + state, culprit, 0, None])
 
     # --- edges ----------------------------------------------------------------------------------
 
@@ -200,6 +211,9 @@ class Change(Batch):
             if state == _EXPANDED:
                 starting += ids
                 continue
+            if state > _INSIDE:
+                self._end_inside(ids, State(state - _INSIDE), culprit)
+                continue
             slot = _COUNT[state]
             for child in ids:
                 delta = counts.get(child)
@@ -219,9 +233,9 @@ class Change(Batch):
         for item in items:
             if item[4] is not None:
                 continue
-            if item[1] == _EXPANDED:
-                raw = self.db.execute(SQL["entries"], (item[0],)).fetchone()[0]
-                item[4] = list(unpack_ranges(raw))
+            if item[1] == _EXPANDED or item[1] > _INSIDE:
+                which = SQL["entries" if item[1] == _EXPANDED else "inside"]
+                item[4] = list(unpack_ranges(self.db.execute(which, (item[0],)).fetchone()[0]))
             else:
                 lacking[item[0]] = item
         if lacking:
@@ -268,13 +282,36 @@ class Change(Batch):
         self, id: int, run: int, flags: int, owner: int | None, state: State, blame: int | None
     ) -> None:
         """End a node that will not run."""
-        if state == State.BLOCKED:
-            body, extra = _INDEX.pack(NO_NODE if blame is None else blame), CULPRIT
-        else:
-            body, extra = f"what it waits for was {state.label}".encode(), 0
+        if state != State.BLOCKED:
             blame = None
-        cell = pack_cell(state, body, flags=extra, ended_ms=self.now)
+        cell = self._reason(state, blame, "it waits for")
         self.end_node(id, run, flags, owner, state, cell, blame)
+        self.close_off(id, flags, state, blame)
+
+    def _end_inside(self, ids: list[int], state: State, culprit: int | None) -> None:
+        """End nodes with the expansion that they stand in, which never began.
+
+        No rule is looked at, so nothing is counted along the edges between them.
+        """
+        self.flush()
+        cell = self._reason(state, culprit, "it stands in")
+        for row in self.db.execute(SQL["waiting"], (json.dumps(ids),)).fetchall():
+            id, run, was, flags, _, owner, *_ = row
+            if was != _WAITING:
+                continue
+            self.put("end", state.value, flags, None, cell, id)
+            whole, base = self.run_of(run)
+            self.ended.append(node_id(whole, id - base))
+            self._count_around(flags, owner, state, culprit)
+            self.close_off(id, flags, state, culprit)
+
+    def _reason(self, state: State, culprit: int | None, what: str) -> bytes:
+        """Give the cell of a node that ends because of others."""
+        if state == State.BLOCKED:
+            body, extra = _INDEX.pack(NO_NODE if culprit is None else culprit), CULPRIT
+        else:
+            body, extra = f"what {what} was {state.label}".encode(), 0
+        return pack_cell(state, body, flags=extra, ended_ms=self.now)
 
     def _start(
         self, id: int, run: int, flags: int, queue: int, owner: int | None, rank: int

@@ -215,6 +215,7 @@ def _insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, 
                 pack_ranges(row.children, base),
                 pack_ranges(row.reads, base),
                 pack_ranges(row.entries, base),
+                pack_ranges(row.body, base),
                 row.value or None,
                 encode_message(message) if message else None,
             )

@@ -30,8 +30,8 @@ SELECT id, forget_ms FROM message WHERE uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, reads, entries, value, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, reads, entries, inside, value, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
 INSERT INTO expansion(id, unfinished) VALUES (?, ?)
 -- name: add_run
@@ -76,6 +76,8 @@ UPDATE message SET unknown_ms = COALESCE(unknown_ms, ?) WHERE id = ? RETURNING u
 SELECT id, children FROM plan WHERE id IN (SELECT value FROM json_each(?))
 -- name: entries
 SELECT entries FROM plan WHERE id = ?
+-- name: inside
+SELECT inside FROM plan WHERE id = ?
 -- name: waiting
 SELECT id, run, state, flags, queue, owner, parents, succeeded, failed, skipped, cancelled, rule, culprit
 FROM message WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
@@ -220,7 +222,7 @@ SELECT uuid, reason, at_ms, body, losses FROM dead WHERE uuid = ?1 AND forget_ms
 -- name: any_ready
 SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) LIMIT 1
 -- name: check
-SELECT m.id, m.state, m.flags, m.owner, m.parents, m.succeeded, m.failed, m.skipped, m.cancelled, p.parents
+SELECT m.id, m.state, m.flags, m.owner, m.parents, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents
 FROM message m JOIN plan p ON p.id = m.id WHERE m.run = ?1 AND m.id BETWEEN ?2 AND ?3 ORDER BY m.id
 -- name: check_expansions
 SELECT id, unfinished, failures, cancels, skips FROM expansion WHERE id BETWEEN ? AND ?

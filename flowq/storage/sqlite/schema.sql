@@ -66,6 +66,7 @@ CREATE TABLE plan(              -- never updated
     children BLOB,
     reads BLOB,
     entries BLOB,
+    inside BLOB,                -- all nodes in an expansion's body
     value BLOB,                 -- template of an expansion's value
     body BLOB                   -- last, so that large ones are not read for the rest
 );
@@ -106,7 +107,8 @@ CREATE INDEX session_deadline ON session(deadline_ms);
 CREATE TABLE walk(              -- ends whose edges are not all counted yet
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     node INTEGER NOT NULL,      -- message.id
-    state INTEGER NOT NULL,     -- how it ended; 5: it has expanded, and its entries start
+    state INTEGER NOT NULL,     -- how it ended; 5: it has expanded, and its entries start; 16 more than
+                                -- how it ended: it never expanded, and all in its body ends with it
     culprit INTEGER,
     position INTEGER NOT NULL   -- how many edges are counted
 );

@@ -230,6 +230,8 @@ class SqliteStore:
             change.add_ready(queue, -1)
         cell = pack_cell(State.CANCELLED, b"cancelled", ended_ms=change.now)
         change.end(id, uuid, run, flags, owner, (keep, failed_keep), State.CANCELLED.value, cell)
+        if state == State.WAITING:
+            change.close_off(id, flags, State.CANCELLED.value, None)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""

@@ -93,7 +93,11 @@ def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
             cancels[owner] += state == State.CANCELLED
         if flags & NAMED:
             skips[owner] += state == State.SKIPPED
-    for id, _, _, _, n, ok, bad, skipped, cancelled, parents in rows:
+    # what ended with an expansion that never began was counted around it, not along its edges
+    unbegun = {row[0] for row in rows if row[9] is None and row[1] >= State.SUCCESS}
+    for id, _, _, owner, n, ok, bad, skipped, cancelled, _, parents in rows:
+        if owner in unbegun:
+            continue
         ends = Counter(
             states[p]
             for first, count in unpack_ranges(parents)

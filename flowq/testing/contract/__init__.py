@@ -14,7 +14,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 """
 
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
-from flowq.testing.contract.runs import TestSubmit, TestValues
+from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
 from flowq.testing.contract.tables import TestTransitions, TestVerdicts
 from flowq.testing.contract.tasks import TestCancel, TestEnqueue, TestReschedule, TestStep
 from flowq.testing.contract.workers import TestRelease, TestRenew
@@ -30,6 +30,7 @@ __all__ = [
     "TestSubmit",
     "TestSweep",
     "TestTransitions",
+    "TestUnbegun",
     "TestValues",
     "TestVerdicts",
     "TestWaits",

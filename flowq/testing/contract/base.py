@@ -134,6 +134,7 @@ def make_plan(
                 inner=len(inner),
                 value=b"template" if expansion else b"",
                 bits=int(bits.get(name, 0)),
+                body=ranges_of(at[n] for n in inner),
             )
         )
     return Plan(new_id(), "p", rows, **(ttl or {}))

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 import pytest
 
@@ -38,7 +40,7 @@ from flowq.testing.contract.base import (
     task,
 )
 
-__all__ = ["TestSubmit", "TestValues"]
+__all__ = ["TestSubmit", "TestUnbegun", "TestValues"]
 
 DAY = 86_400_000
 
@@ -84,18 +86,17 @@ class TestSubmit(StoreContract):
         order = run_all(store, p, {"bad": State.FAILED})
 
         assert order == ["bad", "fine", "all"]
-        found = states_of(store, p)
-        del found["deep"]
-        assert found == {
+        assert states_of(store, p) == {
             "root": "failed",
             "bad": "failed",
             "fine": "success",
             "in": "blocked",
+            "deep": "blocked",
             "after": "blocked",
             "all": "success",
         }
         blamed = {n.name: n.culprit for n in store.nodes(p.id) if n.culprit is not None}
-        assert blamed == {"root": 1, "in": 1, "after": 1}
+        assert blamed == {"root": 1, "in": 1, "deep": 1, "after": 1}
 
     def test_a_failed_expansion_blames_what_failed_inside_it(self, store: Store) -> None:
         p = make_plan(
@@ -189,9 +190,7 @@ class TestSubmit(StoreContract):
             outcomes = done(step)
             order += [d.id for d in step.deliveries]
         store.step("w", outcomes)
-        # each page in the order of its indexes; what later steps walk may overtake the first pages
-        assert sorted(order) == [node_id(plan.id, i) for i in range(1, count + 1)]
-        assert order.index(node_id(plan.id, 1)) + PAGE - 1 == order.index(node_id(plan.id, PAGE))
+        assert order == [node_id(plan.id, i) for i in range(1, count + 1)]
         assert look_at(store, plan.id).state == State.SUCCESS
 
     @pytest.mark.parametrize("joins", [(), ("all",)])
@@ -272,6 +271,118 @@ class TestSubmit(StoreContract):
         step = store.step("w", done(step), want=9)
 
         assert [d.id for d in step.deliveries] == [node(plan, "b"), node(plan, "c"), other.id]
+
+
+class TestUnbegun(StoreContract):
+    """Expansions that end before they began, and all that is inside them."""
+
+    @pytest.fixture
+    def plan(self) -> Plan:
+        """A node before an expansion with another inside, and nodes that run whatever happens."""
+        return make_plan(
+            {
+                "a": [],
+                "out": ["a"],
+                "x": [],
+                "always": ["x"],
+                "in": ["x"],
+                "y": [],
+                "never": ["y"],
+                "join": ["in", "always"],
+                "after": ["out"],
+            },
+            rules={"always": "all_done", "never": "all_done", "after": "all_done"},
+            inside={
+                "x": "out",
+                "always": "out",
+                "in": "out",
+                "y": "in",
+                "never": "in",
+                "join": "out",
+            },
+            joins=("join",),
+        )
+
+    INNER = ("x", "always", "in", "y", "never", "join")
+
+    @pytest.mark.parametrize("state", [State.FAILED, State.SKIPPED, State.CANCELLED])
+    def test_what_is_inside_ends_with_it_and_nothing_of_it_runs(
+        self, store: Store, plan: Plan, state: State
+    ) -> None:
+        store.submit(plan)
+
+        order = run_all(store, plan, {"a": state})
+
+        becomes = State.BLOCKED if state == State.FAILED else state
+        assert order == ["a", "after"]
+        found = states_of(store, plan)
+        assert {found[name] for name in ("out", *self.INNER)} == {becomes.label}
+        cells = store.cells(plan.id, ((0, 99),))
+        for name in self.INNER:
+            kept = read_cell(cells[int.from_bytes(node(plan, name)[16:], "big")])
+            assert kept.state == becomes
+            if becomes == State.BLOCKED:
+                assert (kept.flags, kept.body) == (CULPRIT, (1).to_bytes(4, "big"))
+            else:
+                assert (kept.flags, kept.body) == (
+                    0,
+                    f"what it stands in was {becomes.label}".encode(),
+                )
+        blamed = {n.name for n in store.nodes(plan.id) if n.culprit == 1}
+        assert blamed == ({"root", "out", *self.INNER} if becomes == State.BLOCKED else set())
+        assert look_at(store, plan.id).state.final
+
+    @pytest.mark.parametrize("name", ["out", "in"])
+    def test_one_that_is_cancelled_takes_along_what_is_inside(
+        self, store: Store, plan: Plan, name: str
+    ) -> None:
+        store.submit(plan)
+
+        assert store.cancel([node(plan, name)]) == [State.CANCELLED]
+
+        inner = self.INNER if name == "out" else ("y", "never")
+        found = states_of(store, plan)
+        assert {found[n] for n in (name, *inner)} == {"cancelled"}
+        assert store.check(plan.id) == []
+        expected = {"out": ["a", "after"], "in": ["a", "after", "always", "x"]}
+        assert sorted(run_all(store, plan)) == expected[name]
+        assert all(look_at(store, node(plan, row.name)).state.final for row in plan.rows[1:])
+
+    def test_who_waits_for_something_inside_is_told(self, store: Store, plan: Plan) -> None:
+        store.submit(plan)
+        waited: list[bool] = []
+        ids = [node(plan, "never")]
+        waiter = threading.Thread(
+            target=lambda: waited.append(store.wait_ended(ids, timeout=20)), daemon=True
+        )
+        waiter.start()
+
+        run_all(store, plan, {"a": State.FAILED})
+
+        waiter.join(10)
+        assert waited == [True]
+        assert look_at(store, ids[0]).state == State.BLOCKED
+        assert store.wait_ended(ids, timeout=0)
+
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_many_items_end_in_pages(self, store: Store, deep: bool) -> None:
+        items = [f"i{i}" for i in range(2 * PAGE + 200)]
+        shape: dict[str, list[str]] = {"a": [], "map": ["a"], **{name: [] for name in items}}
+        inside = dict.fromkeys(items, "map")
+        if deep:
+            shape |= {f"{name}.x": [] for name in items}
+            inside |= {f"{name}.x": name for name in items}
+        plan = make_plan({**shape, "after": ["map"]}, inside=inside, rules={"after": "all_done"})
+        store.submit(plan)
+
+        store.step("w", done(store.step("w", want=1), State.FAILED))
+        blocked = len(store.nodes(plan.id, state=State.BLOCKED, limit=9_999))
+        assert PAGE // 2 < blocked < len(items)  # a step walks a page or two
+        assert run_all(store, plan) == ["after"]
+
+        found = store.nodes(plan.id, state=State.BLOCKED, limit=9_999)
+        assert len(found) == 1 + len(items) * (2 if deep else 1)
+        assert {info.culprit for info in found} == {1}
 
 
 class TestValues(StoreContract):

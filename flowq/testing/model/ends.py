@@ -52,7 +52,12 @@ class Ends(Reads):
         if state == S.FAILED and t.kind == Kind.TASK:
             culprit = t.index
         self._edges.extend((t.run, child, state, culprit) for child in indexes(t.plan.children))
-        owner = t.run.nodes[t.plan.owner]
+        self._close_off(t)
+        self._count_around(t, t.run.nodes[t.plan.owner], culprit)
+
+    def _count_around(self, t: Thing, owner: Thing, culprit: int | None) -> None:
+        """Count an end in the expansion around it."""
+        state = t.state
         owner.inner[0] -= 1
         if state in FAILED and not t.plan.bits & Bits.FORGIVEN:
             owner.inner[1] += 1
@@ -60,6 +65,23 @@ class Ends(Reads):
         owner.inner[2] += state == S.CANCELLED and not t.plan.bits & Bits.FORGIVEN
         owner.inner[3] += state == S.SKIPPED and bool(t.plan.bits & Bits.NAMED)
         self._end_expansion(owner)
+
+    def _close_off(self, t: Thing) -> None:
+        """Let all in the body of an expansion end as it did, if it is one that never began."""
+        if t.kind == Kind.EXPANSION and not t.ready_ms and t.run:
+            run = t.run
+            self._edges.extend((run, inner, S.WAITING, None) for inner in indexes(t.plan.body))
+
+    def _end_inside(self, t: Thing, owner: Thing) -> None:
+        """End a node with the expansion around it; no rule is looked at, nothing else counted."""
+        t.state, t.blame = owner.state, owner.blame
+        if owner.state == S.BLOCKED:
+            body = (NO_NODE if t.blame is None else t.blame).to_bytes(4, "big")
+            t.cell = self._cell(S.BLOCKED, body, CULPRIT)
+        else:
+            t.cell = self._cell(t.state, f"what it stands in was {t.state.label}".encode())
+        self._count_around(t, owner, t.blame)
+        self._close_off(t)
 
     def _end_expansion(self, t: Thing) -> None:
         """End an expansion that runs, if none of its inner nodes is unfinished."""
@@ -128,7 +150,10 @@ class Ends(Reads):
             run, index, state, culprit = self._edges.popleft()
             edges -= 1
             node = run.nodes[index]
-            if state != S.EXPANDED:
+            if state == S.WAITING:
+                if node.state == S.WAITING:
+                    self._end_inside(node, run.nodes[node.plan.owner])
+            elif state != S.EXPANDED:
                 self._count(node, state, culprit)
             elif node.state == S.WAITING:
                 self._start(node)

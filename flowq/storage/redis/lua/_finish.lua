@@ -1,8 +1,10 @@
 -- How ends spread, as storage/base.py tells it: in the children, page by page, and in the owner.
--- A cursor is {run, node, state, culprit, edges done, front}; state EXPANDED starts the node's entries.
+-- A cursor is {run, node, state, culprit, edges done, front}; state EXPANDED starts the node's entries,
+-- INSIDE + state ends all in the body of an expansion as that ended, which never began.
 local todo, head = {}, 1
 local ZERO5 = '\0\0\0\0\0'
 local front = true -- what this script starts goes before what was enqueued
+local INSIDE = 16
 local page = PAGE -- edges that this script may still walk
 
 local finish
@@ -76,6 +78,7 @@ end
 -- Ends a node that has not ended. owner and bits are taken from its row unless given.
 function finish(r, x, state, cell, settled, culprit, owner, bits)
   dirty(r, x)
+  local unbegun = x.state == WAITING and has(x.flags, 2)
   x.state = state
   r.cells[#r.cells + 1] = pack('>I4', x.i)
   r.cells[#r.cells + 1] = settled .. cell
@@ -91,6 +94,7 @@ function finish(r, x, state, cell, settled, culprit, owner, bits)
     owner, bits = unpack_('>I4', row, 12), byte(row, 7)
   end
   spread(r, x.i, state, culprit)
+  if unbegun then spread(r, x.i, INSIDE + state, culprit) end
   count_owner(r, owner, bits, state, culprit)
 end
 
@@ -163,6 +167,7 @@ local function verdict(r, x)
 end
 
 local LABEL = {[SKIPPED] = 'what it waits for was skipped', [CANCELLED] = 'what it waits for was cancelled'}
+local INSIDE_LABEL = {[SKIPPED] = 'what it stands in was skipped', [CANCELLED] = 'what it stands in was cancelled'}
 
 -- A parent of a node ended.
 local function count(r, x, state, culprit)
@@ -194,6 +199,19 @@ local function count(r, x, state, culprit)
   end
 end
 
+-- Ends a node with the expansion that it stands in, which never began. That has ended, so nothing is
+-- counted in it, and no rule is looked at, so nothing along the edges between such nodes.
+local function end_inside(r, x, state, culprit)
+  if x.state ~= WAITING then return end
+  dirty(r, x)
+  x.state, x.ready = state, 0
+  r.cells[#r.cells + 1] = pack('>I4', x.i)
+  r.cells[#r.cells + 1] = ZERO5 .. (state == BLOCKED and cell_of(BLOCKED + CULPRIT, pack('>I4', culprit))
+    or cell_of(state, INSIDE_LABEL[state]))
+  tell(r.id .. pack('>I4', x.i))
+  if has(x.flags, 2) then spread(r, x.i, INSIDE + state, culprit) end
+end
+
 -- Walks what ended, as far as this script's page goes; the rest stays in the list.
 local function walk()
   local edges = page
@@ -206,7 +224,8 @@ local function walk()
     else
       local c, rd, e = unpack_('>I4I4I4', row, 20)
       local at, ranges = 42, c
-      if state == EXPANDED then at, ranges = 42 + 8 * (c + rd), e end
+      if state == EXPANDED then at, ranges = 42 + 8 * (c + rd), e
+      elseif state > INSIDE then at, ranges = body_of(row) end
       local skip, whole = done, true
       for k = 0, ranges - 1 do
         local first, n = unpack_('>I4I4', row, at + 8 * k)
@@ -219,7 +238,8 @@ local function walk()
           for j = first, first + take - 1 do
             local x = node(r, j)
             if x then
-              if state ~= EXPANDED then count(r, x, state, culprit)
+              if state > INSIDE then end_inside(r, x, state - INSIDE, culprit)
+              elseif state ~= EXPANDED then count(r, x, state, culprit)
               elseif x.state == WAITING then start(r, x) end
             end
           end

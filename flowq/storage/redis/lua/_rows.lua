@@ -4,7 +4,7 @@
 --   a node         1 body offset  5 special  6 kind  7 bits  8 phase  9 max_losses  10 priority
 --                  12 owner  16 inner  20 children  24 reads  28 entries  32 parents (ranges each)
 --                  36 value length  40 name length  41 queue length  42 those, in this order
---                  [rule]  [delay, due, expires in, expires]
+--                  [all in its body (ranges)]  [rule]  [delay, due, expires in, expires]
 -- special: 1 expires  2 alone in its step  4 delayed  8 times to live of its own  16 rule of its own
 local function offset_of(row) return (unpack_('>I4', row)) end
 
@@ -27,6 +27,14 @@ local function name_of(row)
   local c, r, e, p, v, n = unpack_('>I4I4I4I4I4B', row, 20)
   local at = 42 + 8 * (c + r + e + p) + v
   return sub(row, at, at + n - 1)
+end
+
+-- Where the ranges of an expansion's body begin, and how many there are.
+local function body_of(row)
+  local c, r, e, p, v, n = unpack_('>I4I4I4I4I4B', row, 20)
+  local at = 42 + 8 * (c + r + e + p) + v + n
+  local last = offset_of(row) - (has(byte(row, 5), 16) and 20 or 0)
+  return at, (last - at + 1) / 8
 end
 
 -- The registered name in an envelope: version, array, id (bin), task (str). Text is all that is
