@@ -92,15 +92,15 @@ class Ends(Reads):
         if ends == S.SUCCESS:
             self._finish(t, ends, self._cell(ends, t.plan.value, TEMPLATE))
         else:
-            self._drop(t, ends)
+            self._drop(t, ends, "what its value names")
 
-    def _drop(self, t: Thing, state: State) -> None:
+    def _drop(self, t: Thing, state: State, what: str = "what it waits for") -> None:
         """End a node because of others: with its culprit if it failed or is blocked."""
         if state in FAILED:
             body = (NO_NODE if t.blame is None else t.blame).to_bytes(4, "big")
             self._finish(t, state, self._cell(state, body, CULPRIT), t.blame)
         else:
-            why = f"what it waits for was {state.label}".encode()
+            why = f"{what} was {state.label}".encode()
             self._finish(t, state, self._cell(state, why))
 
     def _start(self, t: Thing) -> None:
@@ -158,8 +158,11 @@ class Ends(Reads):
             elif node.state == S.WAITING:
                 self._start(node)
 
-    def _cell(self, state: State, body: bytes, flags: int = 0, *, delivery: int = 0) -> bytes:
-        return pack_cell(state, body, flags=flags, delivery=delivery, ended_ms=self._now)
+    def _cell(
+        self, state: State, body: bytes, flags: int = 0, *, delivery: int = 0, started_ms: int = 0
+    ) -> bytes:
+        ran = {"delivery": delivery, "started_ms": started_ms}
+        return pack_cell(state, body, flags=flags, ended_ms=self._now, **ran)
 
     def _fail(self, t: Thing, reason: str, text: str) -> None:
         """Fail a task without its body's doing."""

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from flowq.message import Message, node_id
-from flowq.outcome import Cancelled, Failed, GiveBack, Outcome, RetryAt, Unknown
+from flowq.message import Message, node_id, read_cell
+from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
 from flowq.plan import ROOT, Kind, Plan
 from flowq.states import State
 from flowq.storage.base import (
@@ -144,7 +144,12 @@ class ModelStore(Ends):
     def _stopped_cell(self, outcome: Outcome) -> bytes:
         if isinstance(outcome, Cancelled):
             return outcome.cell
-        return self._cell(S.CANCELLED, b"cancelled", delivery=outcome.delivery)
+        started_ms = 0
+        if isinstance(outcome, Done | Failed | Skipped):
+            started_ms = read_cell(outcome.cell).started_ms
+        return self._cell(
+            S.CANCELLED, b"cancelled", delivery=outcome.delivery, started_ms=started_ms
+        )
 
     def _take_back(self) -> None:
         self._tick += 1
