@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -66,6 +67,35 @@ def test_a_wheel_holds_every_file_of_the_package() -> None:
     files = WheelBuilder(str(ROOT)).recurse_included_files()
 
     assert expected - {file.distribution_path for file in files} == set()
+
+
+def test_the_built_wheel_runs_on_both_stores(
+    redis_url: str, store_name: str, tmp_path: Path
+) -> None:
+    built = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    site = tmp_path / "site"
+    with zipfile.ZipFile(built) as wheel:
+        wheel.extractall(site)
+    program = (
+        "import sys, flowq\n"
+        "print(flowq.__file__)\n"
+        "for url in sys.argv[2:]:\n"
+        "    q = flowq.FlowQ(sys.argv[1], url)\n"
+        "    add = q.task(name='add')(lambda a, b: a + b)\n"
+        "    with q.consumer():\n"
+        "        print((add.s(1, 2) | add.s(3)).start().get(timeout=20))\n"
+    )
+
+    out = subprocess.run(
+        [sys.executable, "-c", program, store_name, f"sqlite:///{tmp_path}/x.db", redis_url],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    )
+
+    assert out.stderr == ""
+    assert out.stdout.split() == [str(site / "flowq" / "__init__.py"), "6", "6"]
 
 
 def test_every_target_of_make_has_a_line_of_help() -> None:
