@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -25,12 +26,12 @@ from hypothesis.stateful import (
 )
 
 from flowq.errors import Failure
-from flowq.message import CULPRIT, NO_NODE, Message, node_id, pack_cell, read_cell
+from flowq.message import CULPRIT, NO_NODE, Delivery, Message, node_id, pack_cell, read_cell
 from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
 from flowq.plan import Bits, Kind, NodeRow, Plan, indexes, ranges_of
 from flowq.states import RULES, State, trigger_rule
 from flowq.storage import Store, open_store
-from flowq.storage.base import DeadLetter, Look, NodeInfo, SessionInfo, Step
+from flowq.storage.base import MEMORY_OF_ENDED_MS, DeadLetter, Look, NodeInfo, SessionInfo, Step
 from flowq.testing import ManualClock
 from flowq.testing.model import ModelStore
 
@@ -60,7 +61,8 @@ def plans(draw: st.DrawFn) -> list[NodeRow]:
     """A plan of up to 10 nodes: each in the root or an expansion before it, below earlier ones."""
     n = draw(st.integers(1, 10))
     kinds = [Kind.EXPANSION]
-    owners, parents, bits = [NO_NODE], [()], [0]
+    owners, bits = [NO_NODE], [0]
+    parents: list[tuple[int, ...]] = [()]
     for _ in range(n):
         i = len(kinds)
         owner = draw(st.sampled_from([0, *(k for k in range(i) if kinds[k] == Kind.EXPANSION)]))
@@ -145,6 +147,7 @@ class Histories(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.real = type(self).make(self.clock)
         self.model = ModelStore(self.clock)
+        self.began = self.clock.now_ms()
         self.made = 0
         self.tasks: list[Message] = []
         self.plans: list[Plan] = []
@@ -179,7 +182,7 @@ class Histories(RuleBasedStateMachine):
         same([d.id for d in real.deliveries], [d.id for d in model.deliveries])
         same(self.plain_deliveries(real.deliveries), self.plain_deliveries(model.deliveries))
         same(sorted(real.stops), sorted(model.stops))
-        others = {"deliveries": [], "stops": []}
+        others: dict[str, Any] = {"deliveries": [], "stops": []}
         same(msgspec.structs.replace(real, **others), msgspec.structs.replace(model, **others))
         return real
 
@@ -191,6 +194,11 @@ class Histories(RuleBasedStateMachine):
             )
             for d in deliveries
         }  # fmt: skip
+
+    @initialize(calls=st.lists(messages(), min_size=2, max_size=5), rows=plans())
+    def begin(self, calls: list[dict[str, Any]], rows: list[NodeRow]) -> None:
+        self.enqueue(calls)
+        self.submit(rows)
 
     # --- moves ----------------------------------------------------------------------------------
 
@@ -223,17 +231,54 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         session=st.sampled_from(SESSIONS),
-        want=st.sampled_from([0, 1, 2, 5, 100]),
-        queues=st.sampled_from([("default",), ("default", "other"), ("other", "default")]),
-        kinds=st.lists(st.integers(0, 9), max_size=6),
+        want=st.sampled_from([1, 2, 5, 100]),
+        queues=st.sampled_from([("default", "other"), ("other", "default"), ("default",)]),
     )
-    def work(self, session: str, want: int, queues: tuple[str, ...], kinds: list[int]) -> None:
-        """Settle some of what is held, in random ways, and take more."""
-        held = sorted(self.model.held(session), key=lambda d: d.id)
+    def take(self, session: str, want: int, queues: tuple[str, ...]) -> None:
+        self.step(session, (), want=want, queues=queues)
+
+    @precondition(lambda self: self.running())
+    @rule(
+        kinds=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+        which=ids,
+        want=st.sampled_from([0, 1, 3]),
+    )
+    def settle(self, kinds: list[int], which: int, want: int) -> None:
+        """Settle some of what a session holds, in random ways, and take more."""
+        busy = sorted({session for session, _ in self.running()})
+        session = busy[which % len(busy)]
+        held = [d for who, d in self.running() if who == session]
         outcomes = [self.outcome(d, kind) for d, kind in zip(held, kinds, strict=False)]
         self.outcomes += [(session, o) for o in outcomes]
-        step = self.step(session, outcomes, want=want, queues=queues)
+        step = self.step(session, outcomes, want=want, queues=QUEUES)
         assert step.verdicts == ["settled"] * len(outcomes)
+
+    def running(self) -> list[tuple[str, Delivery]]:
+        """What is held by whom."""
+        held = [(session, d) for session in SESSIONS for d in self.model.held(session)]
+        return sorted(held, key=lambda x: (x[0], x[1].id))
+
+    @rule(
+        rounds=st.lists(
+            st.tuples(
+                st.sampled_from(SESSIONS),
+                st.sampled_from([1, 2, 3, 100]),
+                st.sampled_from([0, 0, 0.5, 3]),
+                st.lists(st.integers(0, 9), min_size=3, max_size=3),
+            ),
+            min_size=3,
+            max_size=12,
+        )
+    )
+    def work(self, rounds: list[tuple[str, int, float, list[int]]]) -> None:
+        """Sessions take turns: each settles what it held, in random ways, and takes more."""
+        for session, want, seconds, kinds in rounds:
+            held = [d for who, d in self.running() if who == session]
+            outcomes = [self.outcome(d, kind) for d, kind in zip(held, kinds, strict=False)]
+            self.outcomes += [(session, o) for o in outcomes]
+            step = self.step(session, outcomes, want=want, queues=QUEUES)
+            assert step.verdicts == ["settled"] * len(outcomes)
+            self.pass_time(seconds)
 
     @rule(session=st.sampled_from(SESSIONS))
     def work_through(self, session: str) -> None:
@@ -244,7 +289,7 @@ class Histories(RuleBasedStateMachine):
             if not self.step(session, outcomes, want=100, queues=QUEUES).deliveries:
                 return
 
-    def outcome(self, d: Any, kind: int) -> Outcome:
+    def outcome(self, d: Delivery, kind: int) -> Outcome:
         now = self.clock.now_ms()
 
         def cell(state: State) -> bytes:
@@ -285,17 +330,32 @@ class Histories(RuleBasedStateMachine):
 
         self.both(told)
 
-    @rule(session=st.sampled_from(SESSIONS), lost=st.booleans(), odd=st.booleans())
-    def release(self, session: str, lost: bool, odd: bool) -> None:
-        held = sorted(d.id for d in self.model.held(session))
-        running = held[odd::2] if lost else []
-        self.both(lambda store: store.release(session, lost=running, reason="SIGKILL"))
+    @precondition(lambda self: self.running())
+    @rule(which=ids, some=st.sampled_from([1, 1, 2]), first=st.sampled_from([0, 0, 1]))
+    def lose(self, which: int, some: int, first: int) -> None:
+        """End a session that was running all that it held, or some, or nothing."""
+        busy = sorted({session for session, _ in self.running()})
+        session = busy[which % len(busy)]
+        lost = [d.id for who, d in self.running() if who == session][first::some]
+        self.both(lambda store: store.release(session, lost=lost, reason="SIGKILL"))
+
+    @rule(session=st.sampled_from(SESSIONS))
+    def release(self, session: str) -> None:
+        self.both(lambda store: store.release(session))
 
     @precondition(lambda self: self.tasks or self.plans)
     @rule(which=st.lists(ids, min_size=1, max_size=3))
     def cancel(self, which: list[int]) -> None:
         known = self.known()
-        chosen = [known[i % len(known)] for i in which]
+        self.cancel_ids([known[-1 - i % len(known)] for i in which])
+
+    @precondition(lambda self: self.running())
+    @rule(which=ids)
+    def cancel_what_runs(self, which: int) -> None:
+        running = self.running()
+        self.cancel_ids([running[which % len(running)][1].id])
+
+    def cancel_ids(self, chosen: list[bytes]) -> None:
         looks = self.model.look(chosen)
         begun = [x is not None and x.state == State.EXPANDED for x in looks]
         chosen = [id for id, no in zip(chosen, begun, strict=True) if not no]  # a run is told that
@@ -309,24 +369,23 @@ class Histories(RuleBasedStateMachine):
         when = {"due_ms": self.clock.now_ms() + delay} if at else {"delay_ms": delay}
         self.both(lambda store: store.reschedule(id, **when))
 
-    @rule(seconds=st.sampled_from([0.001, 1, 3, 9]))
+    @rule(seconds=st.sampled_from([0.001, 1, 1, 3, 3, 9, 9, 60, 700, 86_400]))
     def tick(self, seconds: float) -> None:
         self.pass_time(seconds)
 
-    @rule()
-    def outlive_a_lease(self) -> None:
-        """Nobody is idle meanwhile, or it would be an outage."""
+    @rule(session=st.sampled_from(SESSIONS))
+    def outlive_a_lease(self, session: str) -> None:
+        """Nobody is out of reach meanwhile, so what others hold is lost."""
         for _ in range(4):
             self.pass_time(9)
             self.both(lambda store: store.renew([]))
-
-    @rule(seconds=st.sampled_from([60, 600, 700, 86_400]))
-    def outlive_a_ttl(self, seconds: float) -> None:
-        self.pass_time(seconds)
+        self.step(session, (), want=1, queues=QUEUES)
 
     def pass_time(self, seconds: float) -> None:
+        """Sweep where something may have gone: before that a store may still show it."""
         self.clock.advance(seconds)
-        self.sweep()
+        if self.clock.now_ms() - self.began >= MEMORY_OF_ENDED_MS:
+            self.sweep()
 
     @rule()
     def sweep(self) -> None:
