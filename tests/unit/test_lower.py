@@ -107,6 +107,23 @@ def test_ids_names_and_owners_are_those_of_the_rows() -> None:
     assert (plan.rows[0].inner, plan.rows[0].entries) == (3, ((1, 1),))
 
 
+def test_an_expansion_knows_all_that_stands_in_its_body() -> None:
+    dag = DAG("two")
+    dag.add(plain.s(1), name="first")
+    dag.add((plain.s() | plain.s()).map([1, 2]), name="graphs")
+    dag.add(plain.s().map([1, 2, 3]), name="tasks")
+    dag.add(plain.s(2), name="last")
+
+    plan = plan_of(dag)
+
+    for index, one in enumerate(plan.rows):
+        inside = [i for i, r in enumerate(plan.rows) if r.owner == index]
+        assert list(indexes(one.body)) == inside
+        assert one.inner == len(inside)
+    assert len(plan.rows[0].body) > 1
+    assert sum(bool(r.body) for r in plan.rows) == 5
+
+
 def test_names_that_were_given_are_kept_and_automatic_ones_avoid_them() -> None:
     plan = plan_of(group(plain.s(), plain.s().options(name="plain"), plain.s()))
 

@@ -127,6 +127,37 @@ def test_its_error_is_the_culprits(add: Any, fail: Any, hand: Hand) -> None:
     assert isinstance(run.get(raise_errors=False), Failure)
 
 
+def test_an_item_of_a_map_that_cannot_run_tells_the_culprits_error(
+    add: Any, fail: Any, hand: Hand
+) -> None:
+    run = (fail.s(7) >> add.s().map([1, 2])).start()
+    hand.work()
+
+    with pytest.raises(TaskError, match=r"ValueError\(7\)") as told:
+        run.result("add[0]").get(timeout=5)
+
+    assert told.value.node == "fail"
+    assert [n.state for n in run.nodes()] == ["failed", "blocked", "blocked", "blocked"]
+
+
+def test_an_inner_node_of_an_item_that_is_not_wanted_is_skipped(
+    add: Any, hand: Hand, q: FlowQ
+) -> None:
+    @q.task(name="skip")
+    def skip() -> None:
+        raise Skip("nothing to do")
+
+    run = (skip.s() >> (add.s() | add.s()).map([1, 2])).start()
+    hand.work()
+
+    states = {n.name: n.state for n in run.nodes()}
+    assert set(states.values()) == {"skipped"}
+    assert len(states) == 8
+    for name in states:
+        with pytest.raises(NotProduced, match="skipped"):
+            run.result(name).get(timeout=5)
+
+
 def test_the_error_comes_as_soon_as_the_value_cannot(
     add: Any, fail: Any, last: Any, hand: Hand
 ) -> None:

@@ -276,8 +276,8 @@ class TestSubmit(StoreContract):
 class TestUnbegun(StoreContract):
     """Expansions that end before they began, and all that is inside them."""
 
-    @pytest.fixture
-    def plan(self) -> Plan:
+    @pytest.fixture(params=["all_success", "none_failed_min_one_success"])
+    def plan(self, request: pytest.FixtureRequest) -> Plan:
         """A node before an expansion with another inside, and nodes that run whatever happens."""
         return make_plan(
             {
@@ -291,7 +291,12 @@ class TestUnbegun(StoreContract):
                 "join": ["in", "always"],
                 "after": ["out"],
             },
-            rules={"always": "all_done", "never": "all_done", "after": "all_done"},
+            rules={
+                "out": request.param,
+                "always": "all_done",
+                "never": "all_done",
+                "after": "all_done",
+            },
             inside={
                 "x": "out",
                 "always": "out",
