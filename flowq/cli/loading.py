@@ -76,17 +76,19 @@ def import_module(name: str) -> ModuleType:
     return found
 
 
-def open_reading(url: str, name: str) -> Store:
+def open_reading(url: str, name: str | None) -> Store:
     """Open a store to look at it; a SQLite file that is not there is not made.
+
+    Without `name` a SQLite file says whose it is; another store is asked for the app ``flowq``.
 
     Raises
     ------
     CliError
         There is no such file, or nothing that others could have written to.
     """
-    from flowq.storage import open_store
+    from flowq.storage import open_store, owner_of
 
-    store = open_store(url, name=name)
+    store = open_store(url, name=name or owner_of(url) or "flowq")
     if not store.shares_processes:
         raise CliError("memory:// lives in one process; there is nothing to read from another")
     path = getattr(store, "path", None)

@@ -75,7 +75,7 @@ def store_of(args: Any) -> Store:
         app, _ = find_app(args.app)
         return open_reading(args.url or app.url, name or app.name)
     url = load_settings({"url": args.url}, ["url"])["url"]
-    return open_reading(url or DEFAULT_URL, name or "flowq")
+    return open_reading(url or DEFAULT_URL, name)
 
 
 def wants_json(args: Any) -> bool:

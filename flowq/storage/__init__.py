@@ -9,7 +9,7 @@ from flowq.clock import SYSTEM_CLOCK, Clock
 from flowq.errors import ConfigError
 from flowq.storage.base import Store
 
-__all__ = ["SCHEMES", "Store", "open_store"]
+__all__ = ["SCHEMES", "Store", "open_store", "owner_of"]
 
 SCHEMES = ("sqlite", "memory", "redis", "rediss", "unix")
 
@@ -44,6 +44,23 @@ def open_store(url: str, *, name: str = "flowq", clock: Clock = SYSTEM_CLOCK) ->
         return RedisStore.from_url(url, name=name, clock=clock)
     known = ", ".join(f"{s}://" for s in SCHEMES)
     raise ConfigError(f"the store URL {_shown(url)!r} begins with none of {known}")
+
+
+def owner_of(url: str) -> str | None:
+    """Give the name of the app that a store belongs to, where it has one owner.
+
+    Returns
+    -------
+    str or None
+        None where there is no such file, it is no store of flowq, or several apps share the
+        server.
+    """
+    if urlsplit(url).scheme != "sqlite":
+        return None
+    from flowq.storage.sqlite.connection import Place, read_owner
+
+    path = Place(url).path
+    return None if path is None else read_owner(path)
 
 
 def _shown(url: str) -> str:

@@ -275,7 +275,7 @@ def worked(shell: Shell) -> dict[str, str]:
 
 
 def test_ended_runs_and_tasks_are_shown(shell: Shell, worked: dict[str, str]) -> None:
-    shop = ["--name", "shop"]  # no user code: the store alone
+    shop: list[str] = []  # neither user code nor a name: the file says whose it is
 
     status, out, _ = shell.run("run", "list", *shop)
     assert status == 0

@@ -22,7 +22,7 @@ try:
 except ImportError:  # Windows: SQLite's own busy wait must do, which is correct but not fair
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Database", "Place"]
+__all__ = ["Database", "Place", "read_owner"]
 
 OLDEST: Final = (3, 35, 0)
 """Before it there is no RETURNING."""
@@ -33,6 +33,18 @@ WAL_PAGES: Final = 4_000
 """Pages of the log at which a commit also writes back to the file."""
 WAL_KEPT: Final = 32 * 1024 * 1024
 """The log is cut back to so many bytes once it was written back."""
+
+
+def read_owner(path: Path) -> str | None:
+    """Give the name of the app that a file belongs to; None if it is no store (yet)."""
+    if not path.is_file():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            row = db.execute("SELECT app FROM store").fetchone()
+    except sqlite3.Error:
+        return None  # who opens it as a store is told what is wrong with it
+    return None if row is None else str(row[0])
 
 
 class Place:
