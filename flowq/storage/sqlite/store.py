@@ -244,6 +244,8 @@ class SqliteStore:
                 return State(state)
             due = max(change.now + delay_ms, due_ms)
             becomes = _SCHEDULED if due > change.now else _QUEUED
+            if state == becomes == _QUEUED:
+                return State(becomes)  # it is in its turn already
             rank = change.front if rank < 0 else change.back
             change.put("move", becomes, due if becomes == _SCHEDULED else None, rank, key)
             change.add_ready(queue, (becomes == _QUEUED) - (state == _QUEUED))
