@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
 from types import FrameType, TracebackType
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from flowq.app import FlowQ, app_path
 from flowq.errors import ConfigError, StoreError
@@ -168,7 +168,7 @@ class Consumer:
         """Work in worker processes until a signal comes (or all is drained).
 
         The first SIGINT or SIGTERM lets running bodies finish within `shutdown_timeout`, the second
-        ends them at once. Call it in the main thread.
+        ends them at once. Only in the main thread are signals heard; elsewhere `stop` ends it.
 
         Returns
         -------
@@ -182,7 +182,9 @@ class Consumer:
             asked.put(signum)  # reentrant, as a handler needs it
 
         # Before anything is started, so that a signal at any moment ends it as it should.
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             return self._run(asked)
         except StoreError as err:
@@ -193,7 +195,8 @@ class Consumer:
             return USAGE
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # None: it was not Python's
+                    signal.signal(number, handler)
 
     def _run(self, asked: SimpleQueue[int]) -> int:
         self._begin(True)
@@ -252,6 +255,7 @@ class Consumer:
             )
         store.status()  # an unreachable store is said now, and not by each worker
         release_dead(store)
+        pool: ThreadPool | ProcessPool
         if processes:
             lanes = self.workers if self.kind == "thread" else 1
             config = {
@@ -264,16 +268,15 @@ class Consumer:
                 "drain": self.drain,
                 "kind": self.kind,
             }
-            self._pool = ProcessPool(
-                store, processes=1 if self.kind == "thread" else self.workers, config=config
-            )
+            pool = ProcessPool(store, processes=self.workers // lanes, config=config)
         else:
-            self._pool = ThreadPool(
+            pool = ThreadPool(
                 app, workers=self.workers, queues=queues, lease=self.lease, drain=self.drain
             )
-        self._sweeper = Sweeper(store)
         self._say(queues)
-        self._pool.start()
+        pool.start()
+        self._pool = pool
+        self._sweeper = Sweeper(store)
         self._sweeper.start()
 
     def _end(self) -> None:

@@ -101,7 +101,7 @@ def decide(
     """
     times = {"delivery": delivery.delivery, "started_ms": started_ms, "ended_ms": ended_ms}
     if isinstance(error, Skip):
-        reason = str(error.reason).encode("utf-8", "replace")
+        reason = _reason(error).encode("utf-8", "replace")
         cell = pack_cell(State.SKIPPED, reason, **times)
         return Skipped(delivery.id, delivery.delivery, cell)
     if isinstance(error, TaskCancelled):
@@ -119,6 +119,13 @@ def decide(
     failure = describe(message, error, failed)
     cell = pack_cell(State.FAILED, _encode(failure), **times)
     return Failed(delivery.id, delivery.delivery, cell)
+
+
+def _reason(error: Skip) -> str:
+    try:
+        return str(error.reason)
+    except BaseException as err:  # a text of the user's own
+        return f"<a reason whose str raised {type(err).__name__}>"
 
 
 def _asked(error: Retry) -> int | None:
@@ -154,7 +161,7 @@ def exception_text(error: BaseException | None) -> str:
     """Give the ``repr`` of an exception; never raises."""
     try:
         return _text(repr(error)[:MAX_MESSAGE])
-    except Exception as err:  # an exception's own repr is the user's code
+    except BaseException as err:  # an exception's own repr is the user's code
         return f"<{type(error).__name__} whose repr raised {type(err).__name__}>"
 
 
@@ -168,7 +175,7 @@ def traceback_text(error: BaseException) -> str:
     try:
         lines = traceback.format_exception(type(error), error, _body(error.__traceback__))
         text = _text("".join(lines))
-    except Exception as err:  # so is its str
+    except BaseException as err:  # so is its str
         return f"<no traceback: formatting it raised {type(err).__name__}>"
     if len(text) > MAX_TRACEBACK:
         half = MAX_TRACEBACK // 2

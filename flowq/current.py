@@ -6,6 +6,8 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar
 
+from flowq.message import id_text
+
 __all__ = ["CURRENT", "CurrentTask", "current_task"]
 
 
@@ -14,8 +16,6 @@ class CurrentTask:
 
     Attributes
     ----------
-    id : str
-        Its id: the same over all attempts and deliveries, so it can serve as idempotency key.
     name : str
         Registered name of the task.
     attempt : int
@@ -26,8 +26,6 @@ class CurrentTask:
         How often it was handed out, this time included.
     node : str or None
         Name of its node; None for a task called alone.
-    run : str or None
-        Id of its run; None for a task called alone.
     index : int or None
         Its place in its map, where it has one.
     queue : str
@@ -36,40 +34,40 @@ class CurrentTask:
 
     __slots__ = (
         "_event",
+        "_id",
+        "_run",
         "_stopped",
         "attempt",
         "deliveries",
-        "id",
         "index",
         "name",
         "node",
         "priority",
         "queue",
         "retries_left",
-        "run",
     )
 
     def __init__(
         self,
         *,
-        id: str,
+        id: str | bytes,
         name: str,
         attempt: int = 1,
         retries_left: int = 0,
         deliveries: int = 1,
         node: str | None = None,
-        run: str | None = None,
+        run: str | bytes | None = None,
         index: int | None = None,
         queue: str = "default",
         priority: int = 0,
     ) -> None:
-        self.id = id
+        self._id = id
         self.name = name
         self.attempt = attempt
         self.retries_left = retries_left
         self.deliveries = deliveries
         self.node = node
-        self.run = run
+        self._run = run
         self.index = index
         self.queue = queue
         self.priority = priority
@@ -78,6 +76,16 @@ class CurrentTask:
 
     def __repr__(self) -> str:
         return f"<CurrentTask {self.name} {self.id} attempt {self.attempt}>"
+
+    @property
+    def id(self) -> str:
+        """Its id: the same over all attempts and deliveries, so it can serve as idempotency key."""
+        return self._id if isinstance(self._id, str) else id_text(self._id)
+
+    @property
+    def run(self) -> str | None:
+        """Id of its run; None for a task called alone."""
+        return id_text(self._run) if isinstance(self._run, bytes) else self._run
 
     @property
     def cancelled(self) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from flowq.errors import StoreError
-from flowq.storage.base import SessionInfo, Store
+from flowq.storage.base import Store
 
 __all__ = [
     "LOOK_SECONDS",
@@ -35,6 +35,10 @@ log = logging.getLogger("flowq.leases")
 
 LOOK_SECONDS: Final = 0.5
 """While a body runs on, cancels are looked for so often."""
+
+
+HIDDEN: Final = "hidden"
+"""Stands for the start of a process that the system keeps from other users."""
 
 
 def new_session() -> str:
@@ -59,12 +63,15 @@ def boot_id() -> str:
 
 
 def process_start(pid: int) -> str:
-    """Say when a process began, as its system tells it; empty if there is none (any more)."""
+    """Say when a process began, as its system tells it.
+
+    Empty if there is none (any more), `HIDDEN` if there is one of which nothing is told.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
-            return ""
+            return HIDDEN if _exists(pid) else ""
     except OSError:
         return ""
     else:
@@ -75,9 +82,20 @@ def process_start(pid: int) -> str:
     return out.stdout.strip()
 
 
-def is_alive(info: SessionInfo) -> bool:
-    """Whether the process of a session of this machine still lives; a reused pid does not count."""
-    return bool(info.pid_started) and process_start(info.pid) == info.pid_started
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, whose processes /proc may hide
+        return True
+    return True
+
+
+def is_alive(pid: int, started: str) -> bool:
+    """Whether a process still lives; one that has the same number later does not count."""
+    now = process_start(pid)
+    return bool(now) and (now == started or HIDDEN in (now, started))
 
 
 def release_dead(store: Store) -> int:
@@ -97,9 +115,9 @@ def release_dead(store: Store) -> int:
     boot = boot_id()
     n = 0
     for info in store.sessions() if boot else ():
-        if info.boot != boot or info.pid == os.getpid() or is_alive(info):
+        if info.boot != boot or is_alive(info.pid, info.pid_started):
             continue
-        if info.parent and process_start(info.parent) == info.parent_started:
+        if info.parent and is_alive(info.parent, info.parent_started):
             continue
         held = [] if info.parent else [d.id for d in store.held(info.id)]
         back = store.release(info.id, lost=held, reason="its process is gone")
@@ -230,7 +248,10 @@ class Leases:
                     known = session in self._told
                 if known and session in self._seen:
                     log.warning("session %s was lost; what it held may run elsewhere", session)
-                    lost()
+                    try:
+                        lost()
+                    except StoreError as err:  # the next renewal says so again
+                        self._say_failing("a session cannot be opened again now: %s", err)
                 continue
             self._seen.add(session)
             if stops:

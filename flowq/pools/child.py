@@ -24,45 +24,73 @@ from typing import Any, BinaryIO, Final
 
 from flowq import logs
 from flowq.errors import FlowqError, StoreError, StoreUnavailable, TaskCancelled
+from flowq.executor import raise_in_thread
 from flowq.pools.thread import session_info
-from flowq.worker import Worker, raise_in_thread
+from flowq.worker import Worker
 
 __all__ = [
-    "NOTE",
     "UNREACHABLE",
     "USAGE",
+    "Notes",
     "Orders",
     "load_app",
     "main",
-    "read_note",
     "run",
-    "write_note",
 ]
 
 log = logging.getLogger("flowq.consumer")
 
-NOTE: Final = 32
-"""Bytes of a lane's note: length, id (20 at most), 3 unused, when it began (monotonic)."""
-_WHEN: Final = struct.Struct("d")
+_RECORD: Final = struct.Struct("=d20sB")
+"""A lane's note: when it began (monotonic), the id, and last of all its length; 0: nothing runs."""
 BROKEN, USAGE, UNREACHABLE = 1, 2, 4
 INTERRUPT: Final = signal.SIGUSR2
 """What a cancelled body in the main thread is interrupted by."""
 
 
-def write_note(memory: mmap.mmap, lane: int, id: bytes) -> None:
-    """Note which message a lane runs; b"" for none. The length is written last."""
-    at = lane * NOTE
-    if id:
-        memory[at + 1 : at + 1 + len(id)] = id
-        _WHEN.pack_into(memory, at + 24, time.monotonic())
-    memory[at] = len(id)
+class Notes:
+    """What a worker process tells its parent, in memory that both have: what each lane runs.
 
+    Parameters
+    ----------
+    file : int
+        Descriptor of a file of `size` bytes.
+    lanes : int
+    """
 
-def read_note(memory: mmap.mmap, lane: int) -> tuple[bytes, float]:
-    """Read which message a lane runs, and since when."""
-    at = lane * NOTE
-    n = memory[at]
-    return bytes(memory[at + 1 : at + 1 + n]), _WHEN.unpack_from(memory, at + 24)[0]
+    def __init__(self, file: int, lanes: int) -> None:
+        self._memory = mmap.mmap(file, self.size(lanes))
+        self._lanes = lanes
+
+    @staticmethod
+    def size(lanes: int) -> int:
+        """Give the bytes that it needs: one, and a record for each lane."""
+        return 1 + lanes * _RECORD.size
+
+    def write(self, lane: int, id: bytes) -> None:
+        """Note which message a lane runs; b"" for none."""
+        at = 1 + lane * _RECORD.size
+        if id:
+            _RECORD.pack_into(self._memory, at, time.monotonic(), id, len(id))
+        else:
+            self._memory[at + _RECORD.size - 1] = 0
+
+    def running(self) -> list[tuple[bytes, float]]:
+        """Give the messages that run, and since when."""
+        found = _RECORD.iter_unpack(self._memory[1:])
+        return [(id[:length], since) for since, id, length in found if length]
+
+    def begin(self) -> None:
+        """Note that the app is loaded, and work begins."""
+        self._memory[0] = 1
+
+    @property
+    def begun(self) -> bool:
+        """Whether the worker has come that far."""
+        return self._memory[0] == 1
+
+    def close(self) -> None:
+        """Let the memory go."""
+        self._memory.close()
 
 
 def load_app(path: str) -> Any:
@@ -120,8 +148,12 @@ def _cancelled(signum: int, frame: object) -> None:
 
 
 def _interrupt(thread: int) -> None:
-    """Interrupt a body: the main thread by a signal, which also ends a sleep or a read."""
-    if thread == threading.main_thread().ident:
+    """Interrupt a body: the main thread by a signal, which also ends a sleep or a read.
+
+    Not by a signal that a body has taken for itself: by default it would end this process.
+    """
+    main = threading.main_thread().ident
+    if thread == main and signal.getsignal(INTERRUPT) is _cancelled:
         signal.pthread_kill(thread, INTERRUPT)
     else:
         raise_in_thread(thread)
@@ -138,7 +170,7 @@ def main(argv: list[str]) -> int:
     for module in config["imports"]:
         importlib.import_module(module)
     app.load()
-    memory = mmap.mmap(int(argv[1]), config["lanes"] * NOTE)
+    notes = Notes(int(argv[1]), config["lanes"])
     worker = Worker(
         app,
         config["session"],
@@ -146,7 +178,7 @@ def main(argv: list[str]) -> int:
         lanes=config["lanes"],
         lease=config["lease"],
         drain=config["drain"],
-        note=lambda lane, id: write_note(memory, lane, id),
+        note=notes.write,
         interrupt=_interrupt,
     )
     info = session_info(
@@ -185,6 +217,7 @@ def main(argv: list[str]) -> int:
     # A store that is away just now is no reason to end: the parent saw it when it began.
     while not reopen() and not worker.stopping:
         time.sleep(random.uniform(0.2, 1.0))
+    notes.begin()
     worker.run()
     app.store.close()
     return 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import mmap
 import os
 import signal
 import subprocess
@@ -19,11 +18,11 @@ import threading
 import time
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from flowq import logs
 from flowq.leases import LOOK_SECONDS, Leases, new_session
-from flowq.pools.child import NOTE, UNREACHABLE, USAGE, read_note
+from flowq.pools.child import UNREACHABLE, USAGE, Notes
 from flowq.storage.base import Store
 
 __all__ = ["ProcessPool"]
@@ -38,6 +37,8 @@ BOOT: Final = (
 YOUNG: Final = 1.0
 """A worker that lived shorter is started again with growing delay."""
 LONGEST_DELAY: Final = 10.0
+CANCELS: Final = 50
+"""Ids in one order: a line that a pipe takes whole or not at all."""
 
 
 class Child:
@@ -45,66 +46,75 @@ class Child:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.session = new_session()
-        self.lanes: int = config["lanes"]
         self.born = time.monotonic()
-        self._notes: IO[bytes] = tempfile.TemporaryFile()  # lives as long as this does
-        self._notes.truncate(self.lanes * NOTE)
-        self._memory = mmap.mmap(self._notes.fileno(), self.lanes * NOTE)
-        notes = str(self._notes.fileno())
-        reads, writes = os.pipe()
-        self._orders = os.fdopen(writes, "wb")
         self._lock = threading.Lock()
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", BOOT, json.dumps(sys.path), str(reads), notes],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(reads, self._notes.fileno()),
-                start_new_session=True,  # a Ctrl-C at the terminal is for the parent
-            )
-        finally:
-            os.close(reads)
+        with tempfile.TemporaryFile() as file:
+            file.truncate(Notes.size(config["lanes"]))
+            self._notes = Notes(file.fileno(), config["lanes"])
+            reads, self._orders = os.pipe()
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", BOOT, json.dumps(sys.path), str(reads),
+                     str(file.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(reads, file.fileno()),
+                    start_new_session=True,  # a Ctrl-C at the terminal is for the parent
+                )  # fmt: skip
+            except BaseException:
+                self.close()
+                raise
+            finally:
+                os.close(reads)
         self._send({**config, "session": self.session})
+        # From now on a worker that does not listen, as one whose body holds the interpreter,
+        # must not stop us: renewals come from the same thread.
+        os.set_blocking(self._orders, False)
 
-    def _send(self, order: dict[str, Any]) -> None:
+    def _send(self, order: dict[str, Any]) -> bool:
+        """Write an order; False if it cannot take one now."""
         with self._lock:
             try:
-                self._orders.write(json.dumps(order).encode() + b"\n")
-                self._orders.flush()
-            except (BrokenPipeError, ValueError):
+                if self._orders >= 0:
+                    os.write(self._orders, json.dumps(order).encode() + b"\n")
+            except BlockingIOError:
+                return False
+            except BrokenPipeError:
                 log.debug("worker %d is gone and was told nothing", self.process.pid)
+        return True
 
     def stop(self) -> None:
         """Let it finish what it runs, and end."""
-        self._send({"do": "stop"})
+        if not self._send({"do": "stop"}):
+            self.process.terminate()  # it hears that as the same
 
     def cancel(self, ids: Sequence[bytes]) -> None:
-        """Let it interrupt bodies."""
-        self._send({"do": "cancel", "ids": [id.hex() for id in ids]})
+        """Let it interrupt bodies; what it cannot be told now, the next renewal says again."""
+        for first in range(0, len(ids), CANCELS):
+            self._send({"do": "cancel", "ids": [id.hex() for id in ids[first : first + CANCELS]]})
 
     def reopen(self) -> None:
         """Let it open its session again, which the store has given up."""
         self._send({"do": "open"})
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has loaded the app."""
+        return self._notes.begun
+
     def running(self) -> list[bytes]:
         """Give the ids that it runs, or ran when it died."""
-        return [id for id, _ in self._read() if id]
+        return [id for id, _ in self._notes.running()]
 
     def is_busy(self) -> bool:
         """Whether one of its bodies has run for a while."""
         now = time.monotonic()
-        return any(id and now - since > LOOK_SECONDS for id, since in self._read())
-
-    def _read(self) -> list[tuple[bytes, float]]:
-        return [read_note(self._memory, lane) for lane in range(self.lanes)]
+        return any(now - since > LOOK_SECONDS for _, since in self._notes.running())
 
     def close(self) -> None:
         """Free what belongs to it, once it has ended."""
         with self._lock:
-            try:
-                self._orders.close()
-            except BrokenPipeError:
-                log.debug("worker %d read no more", self.process.pid)
-        self._memory.close()
+            os.close(self._orders)
+            self._orders = -1
         self._notes.close()
 
 
@@ -124,12 +134,14 @@ class ProcessPool:
         self._count = processes
         self._config = {**config, "logs": logs.settings(), "parent": os.getpid()}
         self._children: dict[int, Child] = {}
+        self._due: set[int] = set()  # places whose worker is yet to start
         self._failures: dict[int, int] = {}
         self._events: SimpleQueue[tuple[int, Child | None]] = SimpleQueue()
         self._leases = Leases(store, config["lease"], self._is_busy)
         self._stopping = False
         self._ended = threading.Event()
         self._open = 0
+        self._begun = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="flowq-watch", daemon=True)
         self.status = 0
@@ -138,17 +150,24 @@ class ProcessPool:
         """Start all workers, and begin to watch."""
         self._leases.start()
         self._open = self._count
+        with self._lock:
+            self._due.update(range(self._count))
         for slot in range(self._count):
             self._start(slot)
         self._thread.start()
 
     def stop(self) -> None:
         """Let all finish what they run; `join` waits for them."""
+        for child in self._stop():
+            child.stop()
+
+    def _stop(self) -> list[Child]:
         with self._lock:
             self._stopping = True
-            children = list(self._children.values())
-        for child in children:
-            child.stop()
+            for slot in self._due:
+                self._events.put((slot, None))
+            self._due.clear()
+            return list(self._children.values())
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all have ended; False if they have not in time."""
@@ -156,10 +175,7 @@ class ProcessPool:
 
     def abandon(self) -> None:
         """Kill what does not end; what it ran goes back uncounted, it was no accident."""
-        with self._lock:
-            self._stopping = True
-            children = list(self._children.values())
-        for child in children:
+        for child in self._stop():
             self._leases.remove(child.session)
             child.process.kill()
         self._ended.wait()
@@ -174,10 +190,16 @@ class ProcessPool:
 
     def _start(self, slot: int) -> None:
         with self._lock:
-            if self._stopping:
-                self._events.put((slot, None))
+            if slot not in self._due:  # `stop` was faster
                 return
-            child = self._children[slot] = Child(self._config)
+            try:
+                child = Child(self._config)
+            except OSError as err:  # no more processes, memory or files just now
+                log.error("a worker cannot be started now: %s", err)
+                self._start_later(slot)
+                return
+            self._due.remove(slot)
+            self._children[slot] = child
         self._leases.add(child.session, child.cancel, child.reopen)
         threading.Thread(target=self._wait, args=(slot, child), daemon=True).start()
 
@@ -195,27 +217,47 @@ class ProcessPool:
     def _bury(self, slot: int, child: Child) -> bool:
         """Release what a worker that ended held; whether its place stays empty."""
         code = child.process.returncode
-        lost = [] if code == 0 or self._killed_by_us(code) else child.running()
-        why = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         with self._lock:
+            killed = self._stopping and code == -signal.SIGKILL  # by us
+            lost = [] if code == 0 or killed else child.running()
+            begun = child.begun
             del self._children[slot]
             child.close()
             stopping = self._stopping
+        why = _ending(code)
         self._leases.release(child.session, lost=lost, reason=why)
+        self._begun = self._begun or begun
         if stopping or (code == 0 and self._config["drain"]):
             return True
-        if code in (USAGE, UNREACHABLE) and time.monotonic() - child.born < 60:
+        # Later on that may be a deploy that is under way; and bodies, too, end processes.
+        if code in (USAGE, UNREACHABLE) and not self._begun:
             self.status = code
             self.stop()
             return True
         log.error("worker %d ended (%s) and is started again", child.process.pid, why)
-        young = time.monotonic() - child.born < YOUNG
-        failures = self._failures[slot] = self._failures.get(slot, 0) + 1 if young else 0
-        delay = min(LONGEST_DELAY, 0.1 * 2**failures) if failures else 0.0
+        if begun and time.monotonic() - child.born > YOUNG:
+            self._failures[slot] = 0
+        with self._lock:
+            if self._stopping:
+                return True
+            self._due.add(slot)
+            self._start_later(slot)
+        return False
+
+    def _start_later(self, slot: int) -> None:
+        """Start a worker with a delay that grows each time; under `_lock`."""
+        failures = self._failures[slot] = self._failures.get(slot, -1) + 1
+        delay = min(LONGEST_DELAY, 0.1 * 2 ** min(failures, 10)) if failures else 0.0
         timer = threading.Timer(delay, self._start, (slot,))
         timer.daemon = True
         timer.start()
-        return False
 
-    def _killed_by_us(self, code: int) -> bool:
-        return self._stopping and code == -signal.SIGKILL
+
+def _ending(code: int) -> str:
+    """Say in words how a process ended."""
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # a real-time signal
+        return f"signal {-code}"

@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Sequence
 
+from flowq.executor import App
 from flowq.leases import LOOK_SECONDS, Leases, boot_id, new_session, process_start
 from flowq.storage.base import SessionInfo
-from flowq.worker import App, Worker
+from flowq.worker import Worker
 
 __all__ = ["ThreadPool", "session_info"]
 
@@ -110,9 +111,10 @@ class ThreadPool:
 
         A thread cannot be killed; its body is interrupted and runs to its end otherwise.
         """
-        jobs = [lane.job for lane in self._worker.lanes]
+        self._worker.give_up()
+        ids = self._worker.taken
         self._leases.release(self._worker.session, reason="shut down")
-        self._worker.cancel([job.delivery.id for job in jobs if job is not None])
+        self._worker.cancel(ids)
 
     def close(self) -> None:
         """End the threads beside the work."""
@@ -125,7 +127,8 @@ class ThreadPool:
                 self._worker.run()
             except Exception:  # what a parent does for a worker process
                 log.exception("a defect ended the worker; it is started again")
-                self._leases.release(self._worker.session, reason="a defect")
+                lost = self._worker.taken  # what led to it; or else it would do so for ever
+                self._leases.release(self._worker.session, lost=lost, reason="a defect")
             else:
                 self._leases.remove(self._worker.session)
                 return

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +17,12 @@ from flowq.errors import (
     RunCancelled,
     StoreUnavailable,
     TaskError,
+    WorkerLost,
 )
-from flowq.message import Delivery, Message, encode_message, id_bytes, new_id, read_cell
-from flowq.outcome import Done, Failed, GiveBack, Outcome
-from flowq.states import State
-from flowq.worker import Job, Worker
+from flowq.executor import Executor, Job, Lane
+from flowq.message import id_bytes
+from flowq.outcome import GiveBack, Outcome
+from flowq.worker import Worker
 
 
 def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
@@ -300,6 +300,57 @@ def test_stopping_finishes_what_runs_and_gives_back_the_rest(q: FlowQ, gate: Gat
     assert q.store.sessions() == []
 
 
+def test_what_a_lane_holds_back_at_the_end_does_not_wait_for_the_other_lane(
+    q: FlowQ, gate: Gate
+) -> None:
+    first, second = threading.Event(), threading.Event()
+
+    @q.task(name="short")
+    def short() -> str:
+        first.set()
+        assert second.wait(20)
+        return "done"
+
+    worker, _ = worker_of(q, lanes=2)
+    worker._want = 16
+    with q.batch():
+        q.tasks["gate"]()
+        done, *rest = [short() for _ in range(4)]
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: gate.now == 1 and first.is_set())
+
+    worker.stop()
+    second.set()
+
+    assert done.get(timeout=5) == "done"
+    until(lambda: {r.state for r in rest} == {"queued"}, 5.0)
+    assert gate.now == 1
+    gate.go.set()
+    thread.join(10)
+
+
+def test_stopping_is_heard_by_a_lane_that_is_just_about_to_sleep(q: FlowQ) -> None:
+    worker, store = worker_of(q)
+    entered, let_in = threading.Event(), threading.Event()
+
+    def wait_ready(queues: Sequence[str], *, timeout: float) -> bool:
+        entered.set()
+        assert let_in.wait(10)
+        return q.store.wait_ready(queues, timeout=60.0)
+
+    store.wait_ready = wait_ready  # type: ignore[attr-defined]
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    assert entered.wait(10)
+
+    worker.stop()  # its wake-up comes too early
+    let_in.set()
+
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_a_drain_waits_for_what_is_due_later(q: FlowQ) -> None:
     tries: list[int] = []
 
@@ -341,6 +392,80 @@ def test_each_body_runs_once_though_requests_and_answers_are_lost(q: FlowQ, lost
     assert [r.get() for r in results] == list(range(30))
 
 
+class Slow:
+    """A value whose pickling takes until it is let go."""
+
+    begun, go = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> Any:
+        Slow.begun.set()
+        assert Slow.go.wait(20)
+        return str, ("slow",)
+
+
+def test_what_is_not_yet_handed_in_when_an_answer_is_lost_does_not_run_again(q: FlowQ) -> None:
+    ran: list[str] = []
+    Slow.begun.clear()
+    Slow.go.clear()
+
+    @q.task(name="slow")
+    def slow() -> Any:
+        ran.append("slow")
+        return Slow()
+
+    @q.task(name="short")
+    def short() -> str:
+        ran.append("short")
+        return "done"
+
+    worker, store = worker_of(q, lanes=2)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    held = slow()
+    assert Slow.begun.wait(10)
+    store.fail_after = 1  # the answer that hands out the next one
+    other = short()
+
+    assert other.get(timeout=10) == "done"
+    Slow.go.set()
+
+    assert held.get(timeout=10) == "slow"
+    worker.stop()
+    thread.join(10)
+    assert ran == ["slow", "short"]
+
+
+def test_a_worker_that_ends_waits_for_the_store_for_the_sake_of_what_has_run(
+    q: FlowQ, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.worker.random.uniform", lambda low, high: 0.005)
+    worker, store = worker_of(q)
+    held = q.tasks["gate"]()
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: gate.now == 1)
+
+    store.fail_before = 20
+    worker.stop()
+    gate.go.set()
+    thread.join(10)
+
+    assert held.get() == "through"
+
+
+def test_a_worker_that_holds_nothing_ends_though_the_store_is_away(q: FlowQ) -> None:
+    worker, store = worker_of(q)
+    store.fail_before = 1_000_000
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: store.fail_before < 1_000_000)
+
+    worker.stop()
+
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_a_defect_ends_the_worker_and_not_only_a_lane(q: FlowQ) -> None:
     worker, store = worker_of(q, lanes=3)
 
@@ -357,70 +482,45 @@ def test_a_consumer_replaces_a_worker_that_a_defect_ended(
     q: FlowQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = [True]
-    honest = Worker.execute
+    honest = Executor.run
 
-    def execute(self: Worker, lane: Any, job: Job) -> Outcome:
+    def run(self: Executor, lane: Lane, job: Job) -> Outcome:
         if broken.pop() if broken else False:
             raise AssertionError("a defect")
         return honest(self, lane, job)
 
-    monkeypatch.setattr(Worker, "execute", execute)
+    monkeypatch.setattr(Executor, "run", run)
 
     @q.task(name="fine")
     def fine() -> str:
         return "ran"
 
     with q.consumer(workers=2):
-        assert fine().get(timeout=10) == "ran"
+        result = fine()
+        assert result.get(timeout=10) == "ran"
 
 
-# --- hostile messages
-
-
-def execute(q: FlowQ, body: bytes) -> Outcome:
-    worker, _ = worker_of(q)
-    job = Job(Delivery(new_id(), delivery=1, attempt=0, losses=0, body=body))
-    return worker.execute(worker.lanes[0], job)
-
-
-@pytest.mark.parametrize("body", [b"", b"\xff", b"\x01", b"\x01\xc1", b"\x02\x90", b"\x01\x91\x01"])
-def test_bytes_that_are_no_message_are_dead(q: FlowQ, body: bytes) -> None:
-    outcome = execute(q, body)
-
-    assert isinstance(outcome, Failed)
-    assert outcome.dead == "undecodable"
-
-
-@pytest.mark.parametrize("payload", [b"", b"X", b"P", b"P\x80\x05N.", b"P\x80\x05K\x01."])
-def test_arguments_that_cannot_be_read_never_stop_a_worker(q: FlowQ, payload: bytes) -> None:
-    @q.task(name="fine")
-    def fine() -> None:
-        return None
-
-    outcome = execute(q, encode_message(Message(id=new_id(), task="fine", payload=payload)))
-
-    assert isinstance(outcome, Failed)
-    assert read_cell(outcome.cell).state == State.FAILED
-
-
-def test_the_lines_of_tasks_cost_nothing_when_nobody_reads_them(
-    q: FlowQ, caplog: pytest.LogCaptureFixture
+def test_what_leads_to_a_defect_each_time_becomes_a_dead_letter(
+    q: FlowQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @q.task(name="fine")
-    def fine() -> None:
+    honest = Executor.run
+
+    def run(self: Executor, lane: Lane, job: Job) -> Outcome:
+        if job.message is not None and job.message.task == "odd":
+            raise AssertionError("a defect")
+        return honest(self, lane, job)
+
+    monkeypatch.setattr(Executor, "run", run)
+
+    @q.task(name="odd", max_losses=2)
+    def odd() -> None:
         return None
 
-    payload = q.serializer.dumps(((), {}), "it")
-    body = encode_message(Message(id=new_id(), task="fine", payload=payload))
+    with q.consumer(workers=2), pytest.raises(WorkerLost):
+        odd().get(timeout=20)
 
-    with caplog.at_level(logging.WARNING, "flowq.worker"):
-        assert isinstance(execute(q, body), Done)
-    quiet = list(caplog.records)
-    with caplog.at_level(logging.INFO, "flowq.worker"):
-        execute(q, body)
-
-    assert quiet == []
-    assert [r.getMessage().split()[2] for r in caplog.records] == ["starts", "done"]
+    [letter] = q.store.dead()
+    assert [loss.reason for loss in letter.losses] == ["a defect"] * 2
 
 
 # --- consumers

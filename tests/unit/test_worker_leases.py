@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowq.errors import StoreUnavailable
-from flowq.leases import Leases, boot_id, is_alive, process_start, release_dead
+from flowq.leases import HIDDEN, Leases, boot_id, is_alive, process_start, release_dead
 from flowq.message import Message, new_id
 from flowq.states import State
 from flowq.storage import Store, open_store
@@ -67,9 +68,33 @@ def standing(store: Store, message: Message) -> tuple[State, int]:
 def test_a_process_is_told_from_a_later_one_of_the_same_number(
     dead: tuple[int, str], alive: tuple[int, str]
 ) -> None:
-    assert is_alive(SessionInfo(id="w", pid=alive[0], pid_started=alive[1]))
-    assert not is_alive(SessionInfo(id="w", pid=alive[0], pid_started="another time"))
-    assert not is_alive(SessionInfo(id="w", pid=dead[0], pid_started=dead[1]))
+    assert is_alive(*alive)
+    assert not is_alive(alive[0], "another time")
+    assert not is_alive(*dead)
+
+
+def test_a_dead_worker_whose_number_is_now_ours_is_dead(store: Store) -> None:
+    message = hold(store, (os.getpid(), "another time"))
+
+    assert release_dead(store) == 1
+
+    assert standing(store, message) == (State.QUEUED, 1)
+
+
+def test_a_process_that_the_system_hides_is_not_thought_dead(
+    alive: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Path.read_text
+
+    def hiding(self: Path, *args: Any, **more: Any) -> str:
+        if self == Path(f"/proc/{alive[0]}/stat"):
+            raise FileNotFoundError(self)
+        return honest(self, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", hiding)
+
+    assert process_start(alive[0]) == HIDDEN
+    assert is_alive(*alive)
 
 
 def test_a_dead_worker_that_nobody_watched_may_have_died_of_its_task(

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: MIT
+"""One attempt: read the arguments, run the body, say what it came to.
+
+The bodies are the users' code, and so is what unpickles an argument, pickles a result, or tells the
+text of an exception. Whatever any of it raises is an outcome; an interrupt hits a body or nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import msgspec
+
+from flowq.clock import Clock
+from flowq.coordinator import (
+    decide,
+    done,
+    exception_text,
+    traceback_text,
+    undecodable,
+    unknown_task,
+)
+from flowq.current import CURRENT, CurrentTask
+from flowq.errors import DecodeError, StoreUnavailable, TaskCancelled
+from flowq.message import Delivery, Message, decode_message, id_text
+from flowq.outcome import Done, Failed, GiveBack, Outcome, RetryAt, Unknown
+from flowq.policy import RetryPolicy, nearest
+from flowq.serializer import Serializer
+from flowq.storage.base import Store
+from flowq.values import load_args
+
+if TYPE_CHECKING:
+    from flowq.task import Task
+
+__all__ = ["App", "Executor", "Job", "Lane", "Note", "raise_in_thread"]
+
+log = logging.getLogger("flowq.worker")
+
+Note: TypeAlias = Callable[[int, bytes], None]
+"""Takes the number of a lane and the id that it begins to run, b"" at its end."""
+_NEVER: Final = RetryPolicy()
+
+
+class App(Protocol):
+    """What a worker must know of the app; `flowq.app.FlowQ` has it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The reader of time."""
+        ...
+
+    @property
+    def serializer(self) -> Serializer:
+        """Codec of arguments and results."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where its tasks are."""
+        ...
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any]]:
+        """Its tasks by name."""
+        ...
+
+    def queues(self) -> tuple[str, ...]:
+        """The queues that its tasks name."""
+        ...
+
+    def load(self) -> None:
+        """Import what defines further tasks."""
+        ...
+
+
+class Job:
+    """A delivery with what was read of it."""
+
+    __slots__ = ("delivery", "error", "message")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.message: Message | None = None
+        self.error: DecodeError | None = None
+        try:
+            self.message = decode_message(delivery.body)
+        except DecodeError as err:
+            self.error = err
+
+
+class Lane:
+    """What runs one body at a time.
+
+    Attributes
+    ----------
+    taken : Job or None
+        From the buffer until its outcome is handed in; belongs to the worker.
+    job : Job or None
+        While the body itself runs; this and all below is guarded by `lock`.
+    since : float
+        When the body began (monotonic seconds).
+    current : CurrentTask or None
+    interrupted : bool
+        Whether an interrupt was sent to this body.
+    """
+
+    __slots__ = ("current", "interrupted", "job", "lock", "number", "since", "taken", "thread")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.thread = 0
+        self.taken: Job | None = None
+        self.lock = threading.Lock()
+        self.job: Job | None = None
+        self.since = 0.0
+        self.current: CurrentTask | None = None
+        self.interrupted = False
+
+
+class Executor:
+    """Runs jobs in lanes, one in each at a time.
+
+    Parameters
+    ----------
+    app : App
+    note : Note, optional
+        Where a parent looks if this process dies.
+    interrupt : callable, optional
+        Raises ``TaskCancelled`` in the thread of that number; `raise_in_thread` unless given.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        note: Note | None = None,
+        interrupt: Callable[[int], None] | None = None,
+    ) -> None:
+        self.usual: dict[str, float] = {}
+        """Run time by task, a moving average; lanes write it, a lost update costs nothing."""
+        self._tasks: Mapping[str, Task[..., Any]] = app.tasks
+        self._serializer = app.serializer
+        self._store = app.store
+        self._now_ms = app.clock.now_ms
+        self._note = note
+        self._interrupt = interrupt or raise_in_thread
+        self._pid = os.getpid()
+        self._odd: set[str] = set()
+
+    def run(self, lane: Lane, job: Job) -> Outcome:
+        """Run one job in a lane, and say what it came to."""
+        if self._note is None:
+            return self._attempt(lane, job)
+        # Reading the arguments and writing the result may end this process as well. So may a defect
+        # that this message leads to: its note stays, and it counts a loss.
+        self._note(lane.number, job.delivery.id)
+        outcome = self._attempt(lane, job)
+        self._note(lane.number, b"")
+        return outcome
+
+    def cancel(self, lane: Lane, ids: set[bytes]) -> None:
+        """Interrupt the body of a lane if it is one of these."""
+        with lane.lock:
+            if lane.job is None or lane.interrupted or lane.job.delivery.id not in ids:
+                return
+            lane.interrupted = True
+            if lane.current is not None:
+                lane.current.stop()
+            self._interrupt(lane.thread)
+
+    def _attempt(self, lane: Lane, job: Job) -> Outcome:
+        delivery, message = job.delivery, job.message
+        if message is None:
+            assert job.error is not None
+            log.error("%s cannot be read: %s", id_text(delivery.id), job.error)
+            return undecodable(delivery, job.error, None)
+        task = self._tasks.get(message.task)
+        if task is None:
+            return self._unknown(delivery, message)
+        began, started = time.monotonic(), self._now_ms()
+        try:
+            policy = task.policy
+            if message.policy:
+                said = {k: getattr(policy, k) for k in policy.__struct_fields__} | message.policy
+                policy = msgspec.convert(said, RetryPolicy)
+            current = _current(message, delivery, policy)
+            if message.bindings:
+                args, kwargs = load_args(message, delivery, self._store, self._serializer)
+            else:
+                args, kwargs = self._serializer.loads(message.payload)[:2]
+            if task.context:
+                kwargs = {**kwargs, "task": current}
+        except StoreUnavailable as err:
+            log.warning("%s goes back, its arguments are out of reach: %s", message.task, err)
+            return GiveBack(delivery.id, delivery.delivery)
+        except BaseException as err:  # the values' own code, up to a SystemExit of an import
+            return self._unready(delivery, message, err, started)
+        chatty = log.isEnabledFor(logging.INFO)
+        if chatty:
+            log.info("%s %s starts%s", message.task, current.id, _which(current))
+        error: BaseException | None
+        value, error = self._body(lane, job, task, args, kwargs, current)
+        ended = self._now_ms()
+        outcome: Outcome | None = None
+        if error is None:
+            try:
+                outcome = done(delivery, value, self._serializer, started, ended)
+            except BaseException as err:  # again the value's own code
+                error = err
+        if outcome is None:
+            assert error is not None
+            outcome = decide(message, delivery, error, policy, started_ms=started, ended_ms=ended)
+        took = time.monotonic() - began
+        before = self.usual.get(message.task)
+        self.usual[message.task] = took if before is None else 0.8 * before + 0.2 * took
+        if chatty or error is not None:
+            _report(message, current, outcome, took, error)
+        return outcome
+
+    def _body(
+        self,
+        lane: Lane,
+        job: Job,
+        task: Task[..., Any],
+        args: Any,
+        kwargs: Any,
+        current: CurrentTask,
+    ) -> tuple[Any, BaseException | None]:
+        """Call the function: what it returned, and what it raised."""
+        error: BaseException | None = None
+        value = None
+        token = CURRENT.set(current)
+        try:
+            with lane.lock:
+                lane.current, lane.since, lane.job = current, time.monotonic(), job
+            value = task.func(*args, **kwargs)
+            if task.is_async:
+                import asyncio
+
+                value = asyncio.run(value)
+        except BaseException as err:  # a body may raise anything, also SystemExit
+            error = err
+        if os.getpid() != self._pid:
+            # The body forked, and this is the child: it must not go on as a second worker.
+            log.error("%s forked, and the child came back from it; it ends here", task.name)
+            os._exit(1)
+        while True:
+            # An interrupt may arrive between any two lines until it is known that none was sent.
+            try:
+                with lane.lock:
+                    lane.job = lane.current = None
+                    sent, lane.interrupted = lane.interrupted, False
+                if sent:
+                    _absorb()
+                break
+            except TaskCancelled as err:
+                error = err
+        CURRENT.reset(token)
+        return value, error
+
+    def _unready(
+        self, delivery: Delivery, message: Message, err: BaseException, started: int
+    ) -> Outcome:
+        if isinstance(err, DecodeError):
+            log.error("%s %s: %s", message.task, id_text(delivery.id), err)
+            return undecodable(delivery, err, message)
+        ended = self._now_ms()
+        return decide(message, delivery, err, _NEVER, started_ms=started, ended_ms=ended)
+
+    def _unknown(self, delivery: Delivery, message: Message) -> Unknown:
+        hint = nearest(message.task, self._tasks)
+        if message.task not in self._odd:
+            self._odd.add(message.task)
+            log.warning(
+                "no task %r here%s; it is tried again for 10 minutes, then kept as dead",
+                message.task,
+                hint,
+            )
+        return unknown_task(delivery, message, hint)
+
+
+def raise_in_thread(thread: int) -> None:
+    """Raise ``TaskCancelled`` in a thread, between two bytecodes: C code is not interrupted."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(TaskCancelled)
+    )
+
+
+def _absorb() -> None:
+    """Let an interrupt that was sent to this thread arrive here, so that it hits no later body.
+
+    A body may have ended by itself, also with a `TaskCancelled` of its own, just before. What was
+    sent is delivered at the latest when a system call returns.
+    """
+    for _ in range(5):
+        time.sleep(0.001)
+
+
+def _current(message: Message, delivery: Delivery, policy: RetryPolicy) -> CurrentTask:
+    id = delivery.id
+    node = len(id) > 16
+    return CurrentTask(
+        id=id,
+        name=message.task,
+        attempt=delivery.attempt + 1,
+        retries_left=max(0, policy.retries - delivery.attempt),
+        deliveries=delivery.delivery,
+        node=message.name if node else None,
+        run=id[:16] if node else None,
+        index=message.index,
+        queue=message.queue,
+        priority=message.priority,
+    )
+
+
+def _which(current: CurrentTask) -> str:
+    return f" (attempt {current.attempt})" if current.attempt > 1 else ""
+
+
+def _report(
+    message: Message,
+    current: CurrentTask,
+    outcome: Outcome,
+    took: float,
+    error: BaseException | None,
+) -> None:
+    """Say in one line how an attempt ended; a failure for good with its traceback."""
+    who = (message.task, current.id)
+    if isinstance(outcome, Done):
+        log.info("%s %s done in %.3f s", *who, took)
+    elif isinstance(outcome, RetryAt):
+        log.warning(
+            "%s %s failed in %.3f s with %s, again in %.1f s (retries left: %d)",
+            *who,
+            took,
+            exception_text(error),
+            outcome.delay_ms / 1000,
+            current.retries_left - 1,
+        )
+    elif isinstance(outcome, Failed):
+        trace = traceback_text(error).rstrip() if error is not None else ""
+        log.error("%s %s failed in %.3f s\n%s", *who, took, trace)
+    else:
+        log.info("%s %s %s in %.3f s", *who, type(outcome).__name__.lower(), took)
