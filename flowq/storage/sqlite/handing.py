@@ -110,12 +110,12 @@ def _best(
     if found[0][4] or found[0][5] & PREFETCH:
         return found[:1]
     chosen = []
-    for row in found[: want + 1]:
-        if row[5] & PREFETCH:
+    for row in found:
+        if row[5] & PREFETCH or len(chosen) == want:
             break
         if not row[4]:
             chosen.append(row)
-    return chosen[:want]
+    return chosen
 
 
 def deliveries(db: Link, ids: Sequence[int], session: int | None = None) -> list[Delivery]:
