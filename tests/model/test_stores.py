@@ -176,8 +176,11 @@ class Histories(RuleBasedStateMachine):
 
     def step(self, session: str, outcomes: Iterable[Outcome], **how: Any) -> Step:
         outcomes = list(outcomes)
+        open_ = [id for id in self.known() if (x := self.model.look([id])[0]) and not x.state.final]
         real = self.real.step(session, outcomes, **how)
-        self.model.prefer([d.id for d in real.deliveries])
+        ended = [x is None or x.state.final for x in self.real.look(open_)]
+        expired = [id for id, end in zip(open_, ended, strict=True) if end]
+        self.model.prefer([*expired, *(d.id for d in real.deliveries)])
         model = self.model.step(session, outcomes, **how)
         same([d.id for d in real.deliveries], [d.id for d in model.deliveries])
         same(self.plain_deliveries(real.deliveries), self.plain_deliveries(model.deliveries))

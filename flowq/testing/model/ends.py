@@ -122,10 +122,11 @@ class Ends(Reads):
         limits = [m.expires_ms, now + m.expires_in_ms if m.expires_in_ms else 0]
         t.expires_ms = min((x for x in limits if x), default=0)
         self._queues.add(m.queue)
-        self._at(t, max(now + m.delay_ms, m.due_ms), front=self._front, place=place)
+        run = t.run.plan.id if t.run else b""
+        self._at(t, max(now + m.delay_ms, m.due_ms), front=self._front, run=run, place=place)
 
-    def _at(self, t: Thing, due: int, *, front: bool, place: int = 0) -> None:
-        t.order = (0 if front else 1, self._call, self._tick, place, t.id)
+    def _at(self, t: Thing, due: int, *, front: bool, run: bytes = b"", place: int = 0) -> None:
+        t.order = (0 if front else 1, self._call, self._tick, run, place, t.id)
         t.state, t.due_ms = (S.SCHEDULED, due) if due > self._now else (S.QUEUED, 0)
         t.holder = ""
 

@@ -57,9 +57,9 @@ class Thing:
     run: Run | None = None
     row: NodeRow | None = None
     state: State = S.WAITING
-    order: tuple[int, int, int, int, bytes] = (1, 0, 0, 0, b"")
+    order: tuple[int, int, int, bytes, int, bytes] = (1, 0, 0, b"", 0, b"")
     """Its turn among equal priorities: 0 came back or was queued by a settlement, 1 enqueued; the
-    call that queued it; what was queued together, and its place there."""
+    call that queued it; what was queued together (page, run), its place there, and its id."""
     ready_ms: int = 0
     due_ms: int = 0
     expires_ms: int = 0
@@ -371,8 +371,8 @@ class Reads:
 
 def _before(a: Thing, b: Thing) -> bool:
     """Whether one goes before another that the same call has queued."""
-    together = a.order[:3] == b.order[:3] and a.run is b.run
-    return together and a.order[3] < b.order[3]
+    together = a.order[:4] == b.order[:4] and bool(a.losses) == bool(b.losses)
+    return together and a.order[4] < b.order[4]
 
 
 def _page(kept: Mapping[bytes, object], after: bytes) -> list[bytes]:
