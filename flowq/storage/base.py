@@ -29,15 +29,15 @@ parent itself if it is a task; for a parent that is an expansion, the expansion'
 failed expansion's culprit is that of its first inner node which failed or was blocked and is not
 forgiven. Culprits are stored as cells with the flag `CULPRIT`. The cell of an expansion that
 succeeds has the flag `TEMPLATE` and its row's `value`; of a join, a success whose body is empty
-and whose flag is `EMPTY`; those that end skipped or cancelled, by a rule or with
-an expansion around them that never began, have a reason as text; what is blocked with an expansion
-has the same culprit.
+and whose flag is `EMPTY`; those that end skipped or cancelled, by a rule or with an expansion
+around them that never began, have a reason as text; what is blocked with an expansion has the same
+culprit.
 
 Order at hand-out: higher priority first over all the queues asked for. Within a priority what a
 settlement queues or what comes back (retry, return, loss) goes before what was enqueued; otherwise
-first come first served, and nodes queued together (in one page) in the order of their indexes; the
-root's entries count as enqueued, also those that a later step starts. What one session loses at
-once comes back in any order.
+first come first served, and nodes queued together (in one page) in the order of their indexes;
+what begins with a run counts as enqueued, also what a later step of that starts. What one session
+loses at once comes back in any order.
 
 A message with losses is handed out only to a session that holds nothing, alone, and that session
 is handed nothing more until it is settled.

@@ -164,9 +164,13 @@ class Change(Batch):
 
     # --- edges ----------------------------------------------------------------------------------
 
-    def begin(self, root: int) -> None:
-        """Let an expansion begin whose row says already that it has."""
-        self._todo.append([root, _EXPANDED, None, 0, None])
+    def begin(self, root: int, enqueued: bool) -> None:
+        """Let an expansion begin whose row says already that it has.
+
+        What starts with a run was enqueued, also what a later page of it starts; `enqueued` stands
+        in the place of a culprit.
+        """
+        self._todo.append([root, _EXPANDED, int(enqueued), 0, None])
         self._owners.setdefault(root, [0, 0, 0, 0, None])
 
     def resume(self) -> int:
@@ -193,7 +197,7 @@ class Change(Batch):
         items = [self._todo.popleft() for _ in range(min(len(self._todo), edges))]
         self._load(items)
         counts: dict[int, list[Any]] = {}
-        starting: list[int] = []
+        starting: dict[int, int] = {}  # row id -> rank
         used = 0
         left: list[list[Any]] = []
         for item in items:
@@ -209,7 +213,7 @@ class Change(Batch):
                 item[3] += len(ids)
                 left.append(item)
             if state == _EXPANDED:
-                starting += ids
+                starting.update(dict.fromkeys(ids, self.back if culprit else self.rank))
                 continue
             if state > _INSIDE:
                 self._end_inside(ids, State(state - _INSIDE), culprit)
@@ -243,7 +247,7 @@ class Change(Batch):
             for id, raw in self.db.execute(SQL["children"], (json.dumps(list(lacking)),)):
                 lacking[id][4] = list(unpack_ranges(raw))
 
-    def _visit(self, counts: dict[int, list[Any]], starting: list[int]) -> None:
+    def _visit(self, counts: dict[int, list[Any]], starting: dict[int, int]) -> None:
         """Apply counts to children, and start entries."""
         self.flush()
         ids = json.dumps([*counts, *starting])
@@ -252,10 +256,7 @@ class Change(Batch):
             delta = counts.get(id)
             if delta is None:
                 if state == _WAITING:
-                    # what starts with a run was enqueued, also what a later page of it starts
-                    enqueued = owner == self.run_of(run)[1]
-                    rank = self.back if enqueued else self.rank
-                    self._start(id, run, flags, queue, owner, rank)
+                    self._start(id, run, flags, queue, owner, starting[id])
                 continue
             ok += delta[0]
             bad += delta[1]
@@ -331,7 +332,7 @@ class Change(Batch):
                 self.later.add(queue)
         elif kind == Kind.EXPANSION:
             self.put("start", _EXPANDED, rank, self.now, None, None, id)
-            self.begin(id)
+            self.begin(id, rank == self.back)
         else:
             self.put("set_ready", self.now, id)
             cell = pack_cell(State.SUCCESS, b"", flags=EMPTY, ended_ms=self.now)

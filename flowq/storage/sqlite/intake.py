@@ -229,5 +229,5 @@ def _go(change: Change, run: int, base: int) -> None:
     """Start the root of a run that is complete."""
     change.db.execute(SQL["go_live"], (run,))
     change.rank = change.back
-    change.begin(base)
+    change.begin(base, enqueued=True)
     change.walk(SUBMIT_PAGE)
