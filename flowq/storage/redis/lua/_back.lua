@@ -21,6 +21,11 @@ local function settled_by(id)
   return ZERO5
 end
 
+local function leave_list(id, queue, priority)
+  local _, _, losses = record_of(id)
+  ghost(id, queue, priority, losses)
+end
+
 local function body_row(id)
   if #id == 16 then return call('HGET', P .. 'm', id) end
   return call('HGET', P .. 'n:' .. sub(id, 1, 16), sub(id, 17))

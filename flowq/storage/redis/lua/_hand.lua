@@ -2,6 +2,7 @@
 local function queue_due(limit)
   local ids = call('ZRANGE', P .. 's', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
   many('ZREM', P .. 's', ids)
+  flush_lines()
   for _, id in ipairs(ids) do
     local row = body_row(id)
     if row then
@@ -10,6 +11,7 @@ local function queue_due(limit)
       push(id, queue, priority, raw and true or false, raw and byte(raw, 9) > 0)
     end
   end
+  flush_lines(true)
 end
 
 -- Takes back what sessions past their deadline held: at most 10 sessions, 100 messages of each.
@@ -49,6 +51,11 @@ local function lists_of(queue, place, into)
     into[#into + 1] = {priority = math.floor(level / 2), place = place, level = level,
                        member = member, queue = queue, alone = alone,
                        key = P .. 'r:' .. queue .. ':' .. member}
+    -- sorted, it comes just before the list of its level
+    local before = into[#into - 1]
+    if before and before.alone and before.queue == queue and before.level == level then
+      into[#into].counted = 'n' .. level
+    end
   end
   return tonumber(call('HGET', P .. 'g:' .. queue, '') or 0)
 end
@@ -79,6 +86,12 @@ local function pop(list, n, ghosts)
       return out, true
     end
     if #ids < asked then list.size = 0 elseif list.size then list.size = list.size - #ids end
+    if list.alone then
+      for k = 1, #ids do ids[k] = sub(ids[k], 5) end
+      if #ids < asked then call('HDEL', g, 'n' .. list.level) end
+    elseif list.counted then
+      call('HINCRBY', g, list.counted, #ids)
+    end
     if ghosts == 0 then return ids, #ids < asked end
     local counts, left = call('HMGET', g, unpack(ids)), {}
     for k, id in ipairs(ids) do
@@ -126,6 +139,95 @@ local function rows_of(ids)
     k = last + 1
   end
   return rows
+end
+
+-- Puts ids back where they were popped from, from the k-th on.
+local function put_back(list, ids, k)
+  local back = {}
+  for j = #ids, k, -1 do back[#back + 1] = ids[j] end
+  if #back == 0 then return end
+  if list.alone then
+    for j = 1, #back do back[j] = '\0\0\0\0' .. back[j] end
+  elseif list.counted then
+    call('HINCRBY', P .. 'g:' .. list.queue, list.counted, -#back)
+  end
+  list.size = many('LPUSH', list.key, back)
+  call('ZADD', P .. 'p:' .. list.queue, list.level, list.member)
+end
+
+-- Whether the first of an "a" list goes before the list of its level.
+local function is_turn_of(list)
+  local first = call('LINDEX', list.key, 0)
+  if not first then return true end
+  local popped = tonumber(call('HGET', P .. 'g:' .. list.queue, 'n' .. list.level) or 0)
+  return unpack_('>I4', first) <= popped
+end
+
+-- Moves messages of one list to the chosen; gives whether the choice ends there.
+local function take(list, ghosts, want, chosen)
+  local empty
+  while not empty and #chosen < want do
+    local ids
+    ids, empty = pop(list, list.alone and 1 or want - #chosen, ghosts)
+    local rows = #ids > 0 and rows_of(ids)
+    for k, id in ipairs(ids) do
+      local row = rows[k]
+      if row then
+        local only = has(byte(row, 5), 2)
+        if only and #chosen > 0 then
+          put_back(list, ids, k)
+          return true
+        end
+        chosen[#chosen + 1] = {id, row, list}
+        if only or list.alone then
+          put_back(list, ids, k + 1)
+          return true
+        end
+      end
+    end
+  end
+  return #chosen == want
+end
+
+-- Pops up to `want` messages in the order of hand-out: {id, row, list}. One that wants to be alone in
+-- its step ends the choice, as does one that lost a worker; that is for `idle` sessions only.
+local function choose(lists, ghosts, want, idle)
+  local chosen = {}
+  for k, list in ipairs(lists) do
+    local over = false
+    if not list.alone then
+      over = take(list, ghosts[list.queue], want, chosen)
+    elseif #chosen == 0 and idle() then
+      local level = lists[k + 1]
+      if level and level.counted and level.level == list.level and level.queue == list.queue
+        and not is_turn_of(list) then
+        over = take(level, ghosts[list.queue], want, chosen)
+      end
+      if #chosen == 0 then over = take(list, ghosts[list.queue], want, chosen) end
+    end
+    if over then break end
+  end
+  return chosen
+end
+
+-- Fails what expired among the chosen; then the rest goes back, since what those let run may be better.
+local function fail_late(chosen)
+  local late, good = 0, {}
+  for k, one in ipairs(chosen) do
+    local till = has(byte(one[2], 5), 1) and call('ZSCORE', P .. 'e', one[1])
+    if till and tonumber(till) <= now then
+      late = late + 1
+      expire(one[1], one[2])
+    else
+      good[#good + 1] = one
+    end
+  end
+  if late > 0 then
+    for k = #good, 1, -1 do put_back(good[k][3], {good[k][1]}, 1) end
+    walk()
+    leave()
+  end
+  return late
 end
 
 -- The cells that a node reads, as far as the answer's bytes go: {index, cell, ...}, whether all.

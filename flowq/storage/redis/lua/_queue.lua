@@ -1,7 +1,9 @@
 -- Ready lists. Of each queue and priority there are up to three: what came back or was queued by a
 -- settlement (level 2p+1), what was enqueued (2p), and either with an "a" before it: messages that
 -- lost a worker, each for a session that holds nothing. p:<queue> orders the lists that may have
--- something. A ghost is an entry whose message has left the list by another way (g:<queue>).
+-- something. An entry of an "a" list begins with its place (4 bytes): how many entries of the list
+-- without "a" go before it, counted from the first that was popped since there is an "a" list (field
+-- n<level> of g:<queue>), so that both together are one line. A ghost is an entry whose message has left the list by another way (g:<queue>).
 local lines = {}
 -- Queues of which this script says itself at its end whether it leaves a hint.
 local served = {}
@@ -29,12 +31,19 @@ local function in_order(ids)
   if not sorted then table.sort(ids) end
 end
 
--- Writes what push() gathered, and leaves a hint for who waits on those queues.
-local function flush_lines()
+-- Writes what push() gathered, and leaves a hint for who waits on those queues. `as_given` keeps the
+-- order in which it was pushed.
+local function flush_lines(as_given)
   for i = 1, #lines do
     local name, queue, member, level = unpack(lines[i])
     local ids = lines[name]
-    in_order(ids)
+    if byte(member) == 97 then
+      local place = pack('>I4', (call('HGET', P .. 'g:' .. queue, 'n' .. level) or 0)
+        + call('LLEN', P .. 'r:' .. queue .. ':' .. level))
+      for k = 1, #ids do ids[k] = place .. ids[k] end
+    elseif not as_given then
+      in_order(ids)
+    end
     if many('RPUSH', P .. 'r:' .. name, ids) == #ids then
       call('ZADD', P .. 'p:' .. queue, level, member)
     end
@@ -47,7 +56,15 @@ local function flush_lines()
   if #lines > 0 then lines = {} end
 end
 
-local function ghost(id, queue)
+-- A queued message leaves its list by another way than being popped. The lists of those that lost a
+-- worker are short, and nothing may wait there that is not there.
+local function ghost(id, queue, priority, losses)
+  if losses > 0 then
+    local key = P .. 'r:' .. queue .. ':a' .. priority * 2 + 1
+    for _, entry in ipairs(call('LRANGE', key, 0, -1)) do
+      if sub(entry, 5) == id then return call('LREM', key, 1, entry) end
+    end
+  end
   call('HINCRBY', P .. 'g:' .. queue, id, 1)
   call('HINCRBY', P .. 'g:' .. queue, '', 1)
 end

@@ -31,7 +31,7 @@ for k, id in ipairs(ids) do
   elseif #id == 16 then
     local row = call('HGET', P .. 'm', id)
     if row then
-      if not call('ZSCORE', P .. 's', id) then ghost(id, (queue_of(id, row))) end
+      if not call('ZSCORE', P .. 's', id) then leave_list(id, queue_of(id, row)) end
       end_task(id, row, CANCELLED, cell_of(CANCELLED, 'cancelled'), settled_by(id))
     elseif not kept(id) then
       out[k] = 0
@@ -44,7 +44,7 @@ for k, id in ipairs(ids) do
       out[k] = 0
     elseif x.state < SUCCESS then
       if x.state == QUEUED and not call('ZSCORE', P .. 's', id) then
-        ghost(id, (lane_of(r, x)))
+        leave_list(id, lane_of(r, x))
       end
       if x.state == WAITING then x.ready = 0 end
       finish(r, x, CANCELLED, cell_of(CANCELLED, 'cancelled'), settled_by(id), NONE)

@@ -25,7 +25,7 @@ local _, _, losses = record_of(id)
 local due = math.max(now + tonumber(ARGV[3]), tonumber(ARGV[4]))
 local scheduled = call('ZSCORE', P .. 's', id)
 if due > now then
-  if not scheduled then ghost(id, queue) end
+  if not scheduled then leave_list(id, queue, priority) end
   call('ZADD', P .. 's', due, id)
   call('ZADD', P .. 'k:' .. queue, 0, 1)
 elseif scheduled then

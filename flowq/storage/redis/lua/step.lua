@@ -92,7 +92,6 @@ end
 survey()
 
 if want > 0 and not burden and #lists > 0 then
-  local idle -- whether the session holds nothing; asked only where something waits for that
   if want > 1 then
     local ready = 0
     for _, list in ipairs(lists) do ready = ready + size_of(list) end
@@ -100,85 +99,44 @@ if want > 0 and not burden and #lists > 0 then
     local live = call('ZCOUNT', P .. 'L', '(' .. now, '+inf')
     want = math.max(1, math.min(want, math.ceil(ready / math.max(1, live))))
   end
-  local budget = {tonumber(ARGV[5]), false}
-  local fields = {}
-  local again -- whether d: or e: exist
-  local k, failed, spent = 1, 0, 0
-  while k <= #lists and #ids < want do
-    local list = lists[k]
-    if list.alone and idle == nil then idle = call('HLEN', w) == 1 end
-    if list.alone and (#ids > 0 or not idle) then
-      k = k + 1
-    else
-      local got, empty = pop(list, list.alone and 1 or want - #ids, ghosts[list.queue])
-      if empty then k = k + 1 end
-      if #got > 0 then
-        if again == nil then again = call('EXISTS', P .. 'd', P .. 'e') > 0 end
-        local found = rows_of(got)
-        local stop
-        for j = 1, #got do
-          local id, row = got[j], found[j]
-          if stop then break end
-          if row then
-            local special = byte(row, 5)
-            local late = has(special, 1) and again and call('ZSCORE', P .. 'e', id)
-            if late and tonumber(late) <= now then
-              failed = failed + 1
-              expire(id, row)
-            elseif has(special, 2) and #ids > 0 then
-              stop = j
-            else
-              ids[#ids + 1] = id
-              rows[#rows + 1] = row
-              local delivery, attempt, losses = 1, 0, 0
-              local d = again and call('HGET', P .. 'd', id)
-              if d then
-                local how, since
-                delivery, attempt, losses, how, since = unpack_('>I4I4BBI6', d)
-                delivery = delivery + 1
-                remember(id, delivery, attempt, losses, 0, since)
-              end
-              fields[#fields + 1] = id
-              fields[#fields + 1] = lease_of(id, row, delivery, list.alone)
-              local values, complete
-              if #id == 20 and sub(row, 24, 27) ~= '\0\0\0\0' then
-                values, complete = values_of(id, row, budget)
-              end
-              if d or values then
-                more[#more + 1] = {#ids, delivery, attempt, losses, complete == false and 0 or 1, values or {}}
-              end
-              if list.alone then
-                call('HSET', w, 'b', id)
-                want = 1
-              end
-              if has(special, 2) then stop = j + 1 end
-            end
-          end
-        end
-        if stop then
-          want = #ids
-          local back = {}
-          for j = #got, stop, -1 do back[#back + 1] = got[j] end
-          if #back > 0 then
-            list.size = many('LPUSH', list.key, back)
-            call('ZADD', P .. 'p:' .. list.queue, list.level, list.member)
-          end
-        end
-      end
-      if failed > 0 and #ids == 0 then -- what those let run may be better than what is left
-        spent, failed = spent + failed, 0
-        walk()
-        leave()
-        survey()
-        if spent >= 1000 then break end
-        k = 1
-      end
-    end
+  local holds -- how many messages the session has; asked only where that matters
+  local function idle()
+    holds = holds or call('HLEN', w) - 1
+    return holds == 0
   end
-  if failed > 0 then
-    walk()
-    leave()
+  local chosen = choose(lists, ghosts, want, idle)
+  local spent, again = 0, #chosen > 0 and call('EXISTS', P .. 'd', P .. 'e') > 0
+  while again do
+    local late = fail_late(chosen)
+    if late == 0 then break end
+    spent = spent + late
     survey()
+    chosen = spent < 1000 and choose(lists, ghosts, want, idle) or {}
+    if #chosen == 0 then break end
+  end
+  if spent > 0 then due = call('ZRANGE', P .. 's', 0, 0, 'WITHSCORES')[2] end
+  local budget, fields = {tonumber(ARGV[5]), false}, {}
+  for k, one in ipairs(chosen) do
+    local id, row, list = one[1], one[2], one[3]
+    ids[k], rows[k] = id, row
+    local delivery, attempt, losses = 1, 0, 0
+    local d = again and call('HGET', P .. 'd', id)
+    if d then
+      local how, since
+      delivery, attempt, losses, how, since = unpack_('>I4I4BBI6', d)
+      delivery = delivery + 1
+      remember(id, delivery, attempt, losses, 0, since)
+    end
+    fields[#fields + 1] = id
+    fields[#fields + 1] = lease_of(id, row, delivery, list.alone)
+    local values, complete
+    if #id == 20 and sub(row, 24, 27) ~= '\0\0\0\0' then
+      values, complete = values_of(id, row, budget)
+    end
+    if d or values then
+      more[#more + 1] = {k, delivery, attempt, losses, complete == false and 0 or 1, values or {}}
+    end
+    if list.alone then call('HSET', w, 'b', id) end
   end
   if #fields > 0 then call('HSET', w, unpack(fields)) end
 end

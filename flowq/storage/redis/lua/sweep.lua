@@ -23,7 +23,7 @@ local n = 0
 for _, id in ipairs(late) do
   local row = not held[id] and body_row(id) -- what runs is judged when it comes back
   if row then
-    if not call('ZSCORE', P .. 's', id) then ghost(id, (queue_of(id, row))) end
+    if not call('ZSCORE', P .. 's', id) then leave_list(id, queue_of(id, row)) end
     expire(id, row)
     n = n + 1
   end
