@@ -219,7 +219,7 @@ class ProcessPool:
         code = child.process.returncode
         with self._lock:
             killed = self._stopping and code == -signal.SIGKILL  # by us
-            lost = [] if code == 0 or killed else child.running()
+            lost = [] if killed else child.running()  # a body may end its process with any status
             begun = child.begun
             del self._children[slot]
             child.close()
@@ -227,7 +227,7 @@ class ProcessPool:
         why = _ending(code)
         self._leases.release(child.session, lost=lost, reason=why)
         self._begun = self._begun or begun
-        if stopping or (code == 0 and self._config["drain"]):
+        if stopping or (code == 0 and not lost and self._config["drain"]):
             return True
         # Later on that may be a deploy that is under way; and bodies, too, end processes.
         if code in (USAGE, UNREACHABLE) and not self._begun:

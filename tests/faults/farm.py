@@ -28,6 +28,13 @@ class Unfit(Exception):
         self.lock = threading.Lock()
 
 
+class Bomb:
+    """A value that ends the process of whoever reads it."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (9,)
+
+
 def make(url: str, name: str) -> FlowQ:
     """Give the app; the test and its workers each make their own."""
     q = FlowQ(name, url)
@@ -50,6 +57,29 @@ def make(url: str, name: str) -> FlowQ:
     def die(journal: str) -> None:
         note(journal, "die")
         os._exit(13)
+
+    @q.task(name="farm.leave")
+    def leave(status: int) -> None:
+        os._exit(status)
+
+    @q.task(name="farm.fork")
+    def fork(journal: str) -> int:
+        """The child comes back from the body as well."""
+        note(journal, "fork")
+        if child := os.fork():
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return 0
+
+    @q.task(name="farm.hop")
+    def hop(journal: str, word: str, so_far: list[str]) -> list[str]:
+        note(journal, word)
+        time.sleep(0.03)  # long enough to be killed in
+        return [*so_far, word]
+
+    @q.task(name="farm.gather")
+    def gather(journal: str, words: list[str]) -> int:
+        note(journal, "gather")
+        return len(words)
 
     @q.task(name="farm.greedy")
     def greedy(journal: str, seconds: int) -> str:

@@ -9,18 +9,34 @@ from pathlib import Path
 
 import pytest
 
+from flowq import chain, group
 from flowq.errors import WorkerLost
 from flowq.message import id_bytes
+from flowq.outcome import Done
 from flowq.states import State
+from flowq.storage.base import SessionInfo
 from tests.faults.conftest import Farm, until
+from tests.faults.farm import Bomb
+
+ONLY_SQLITE = pytest.mark.parametrize("farm", ["sqlite"], indirect=True)
+"""For what does not depend on the store."""
 
 
-def test_a_killed_worker_costs_its_task_a_moment_and_a_loss(farm: Farm) -> None:
+@pytest.mark.parametrize(
+    ("farm", "signum"),
+    [
+        ("sqlite", signal.SIGKILL),
+        ("redis", signal.SIGKILL),
+        ("sqlite", signal.SIGRTMIN + 5),  # has no name
+    ],
+    indirect=["farm"],
+)
+def test_a_killed_worker_costs_its_task_a_moment_and_a_loss(farm: Farm, signum: int) -> None:
     farm.start("-k", "process", "-w", "2", "-q")
     held = farm.hold("a")
     [[_, pid, _]] = farm.until_noted("a:begin")
 
-    os.kill(int(pid), signal.SIGKILL)
+    os.kill(int(pid), signum)
 
     second = farm.until_noted("a:begin", 2, seconds=5.0)[1]  # the lease is 30 s
     assert second[1] != pid
@@ -50,6 +66,96 @@ def test_a_poison_pill_ends_as_a_dead_letter_and_its_neighbours_succeed(
     [letter] = farm.q.store.dead()
     assert [loss.reason for loss in letter.losses] == ["exit status 13"] * 2
     assert [str(loss.pid) for loss in letter.losses] == [pid for _, pid, _ in farm.lines("die")]
+
+
+@ONLY_SQLITE
+@pytest.mark.parametrize("status", [0, 2, 4])
+def test_no_exit_status_of_a_body_ends_its_consumer(farm: Farm, status: int) -> None:
+    farm.start("-k", "process", "-w", "1", "-q")
+
+    left = farm.call("leave", status, max_losses=1)
+
+    assert farm.call("mark", farm.journal, "next").get(timeout=20) == "next"
+    with pytest.raises(WorkerLost):
+        left.get(timeout=20)
+
+
+@ONLY_SQLITE
+def test_arguments_that_kill_their_reader_end_as_a_dead_letter(farm: Farm) -> None:
+    farm.start("-k", "process", "-w", "1", "-q")
+
+    bad = farm.call("mark", farm.journal, Bomb(), max_losses=1)
+
+    with pytest.raises(WorkerLost):
+        bad.get(timeout=20)
+    [letter] = farm.q.store.dead()
+    assert [loss.reason for loss in letter.losses] == ["exit status 9"]
+    assert farm.call("mark", farm.journal, "next").get(timeout=20) == "next"
+
+
+@ONLY_SQLITE
+def test_the_child_of_a_body_that_forks_is_no_second_worker(farm: Farm) -> None:
+    farm.start("-k", "process", "-w", "1", "-q")
+
+    assert farm.call("fork", farm.journal).get(timeout=20) == 1  # it was ended
+    assert farm.call("mark", farm.journal, "next").get(timeout=20) == "next"
+    assert len(farm.lines("fork")) == 1
+
+
+@pytest.mark.timeout(120)
+def test_hops_that_run_again_fork_no_tail(farm: Farm) -> None:
+    hop = farm.q.tasks["farm.hop"]
+    words = [f"h{i}" for i in range(24)]
+    hops = [hop.s(farm.journal, word) for word in words[1:]]
+    run = chain(hop.s(farm.journal, words[0], []), *hops).start()
+    farm.start("-k", "process", "-w", "2", "-q")
+
+    kills = 0
+    for word in words[3:20:4]:
+        pid = int(farm.until_noted(word)[0][1])
+        try:
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+        except ProcessLookupError:
+            pass  # the one that an earlier kill had ended
+
+    assert run.get(timeout=60) == words
+    counts = [len(farm.lines(word)) for word in words]
+    assert min(counts) == 1
+    assert 0 < sum(counts) - len(words) <= kills  # only what a killed worker ran
+    assert farm.q.store.check(id_bytes(run.id)) == []
+
+
+@pytest.mark.timeout(120)
+def test_a_group_under_kills_calls_back_once(farm: Farm) -> None:
+    mark, gather = farm.q.tasks["farm.mark"], farm.q.tasks["farm.gather"]
+    words = [f"g{i}" for i in range(30)]
+    held = farm.q.tasks["farm.hold"].s(farm.journal, "last")
+    run = (group(*(mark.s(farm.journal, w) for w in words), held) | gather.s(farm.journal)).start()
+    farm.start("-k", "process", "-w", "2", "-q")
+
+    for times in (1, 2):  # max_losses is 3
+        os.kill(int(farm.until_noted("last:begin", times)[-1][1]), signal.SIGKILL)
+    farm.until_noted("last:begin", 3)
+    farm.let_go("last")
+
+    assert run.get(timeout=60) == len(words) + 1
+    assert len(farm.lines("gather")) == 1
+    assert farm.q.store.check(id_bytes(run.id)) == []
+
+
+def test_what_a_lost_machine_held_comes_back_by_its_lease(farm: Farm) -> None:
+    result = farm.call("mark", farm.journal, "a")
+    info = SessionInfo(id="w-far", host="far", boot="another boot", pid=1, pid_started="1")
+    farm.q.store.open_session(info, lease_ms=1_000)
+    step = farm.q.store.step("w-far", want=1, lease_ms=1_000)
+    assert [d.id for d in step.deliveries] == [id_bytes(result.id)]
+
+    farm.start("-k", "process", "-w", "1", "--lease", "1", "-q")
+
+    assert result.get(timeout=20) == "a"
+    late = Done(step.deliveries[0].id, step.deliveries[0].delivery, b"late")
+    assert farm.q.store.step("w-far", [late]).verdicts == ["stale"]
 
 
 @pytest.mark.timeout(120)
