@@ -8,7 +8,7 @@ follows the store's choice, if it is one of those that are allowed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 from flowq.errors import Failure
-from flowq.message import CULPRIT, NO_NODE, Delivery, Message, node_id, pack_cell, read_cell
+from flowq.message import CULPRIT, NO_NODE, Delivery, Message, new_id, node_id, pack_cell, read_cell
 from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
 from flowq.plan import Bits, Kind, NodeRow, Plan, indexes, ranges_of
 from flowq.states import RULES, State, trigger_rule
@@ -466,7 +466,9 @@ class Histories(RuleBasedStateMachine):
             self.both(lambda store: self.plain_deliveries(store.held(session)))  # noqa: B023
 
 
-def run_histories(make: Callable[[ManualClock], Store]) -> None:
+def run_histories(make: Callable[[ManualClock], Store], least: int = 60) -> None:
+    """Run random histories on stores that are made for one each."""
+
     class Machine(Histories):
         pass
 
@@ -474,18 +476,88 @@ def run_histories(make: Callable[[ManualClock], Store]) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=max(60, settings().max_examples // 2),
+            max_examples=max(least, settings().max_examples // 5),
             stateful_step_count=40,
             suppress_health_check=list(HealthCheck),
         ),
     )
 
 
+# --- what such histories found -------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory://", "redis", "model"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    clock = ManualClock()
+    if request.param == "model":
+        yield ModelStore(clock)
+        return
+    url, name = request.param, "found"
+    if url == "redis":
+        url, name = request.getfixturevalue("redis_url"), request.getfixturevalue("store_name")
+    made = open_store(url, name=name, clock=clock)
+    yield made
+    made.close()
+
+
+def test_those_that_wait_to_be_alone_take_nobodys_place(store: Store) -> None:
+    lost = [Message(new_id(), "t", b"P", queue=queue) for queue in QUEUES]
+    store.enqueue(lost)
+    for message in lost:
+        store.step("gone", want=1, queues=[message.queue])
+    store.release("gone", lost=[message.id for message in lost])
+    best = Message(new_id(), "t", b"P", priority=5)
+    last = Message(new_id(), "t", b"P", priority=-5)
+    store.enqueue([best, last])
+
+    given = store.step("a", want=2, queues=QUEUES)
+
+    assert [d.id for d in given.deliveries] == [best.id, last.id]
+    assert (given.ready, given.alone) == (2, True)
+
+
+def test_a_queued_task_that_is_moved_to_now_keeps_its_turn(store: Store) -> None:
+    first, second = (Message(new_id(), "t", b"P") for _ in range(2))
+    store.enqueue([first])
+    store.enqueue([second])
+
+    assert store.reschedule(first.id) == State.QUEUED
+
+    assert [d.id for d in store.step("a", want=2).deliveries] == [first.id, second.id]
+
+
+@pytest.mark.parametrize("how", ["done", "failed", "skipped"])
+def test_a_body_that_was_stopped_leaves_when_it_began(store: Store, how: str) -> None:
+    message = Message(new_id(), "t", b"P")
+    store.enqueue([message])
+    store.step("a", want=1)
+    store.cancel([message.id])
+    kinds: dict[str, type[Done | Failed | Skipped]] = {
+        "done": Done,
+        "failed": Failed,
+        "skipped": Skipped,
+    }
+    kind = kinds[how]
+
+    cell = pack_cell(kind.state, b"x", delivery=1, started_ms=77, ended_ms=99)
+    store.step("a", [kind(message.id, 1, cell)])
+
+    (look,) = store.look([message.id])
+    assert look is not None
+    assert look.cell is not None
+    assert read_cell(look.cell).state == State.CANCELLED
+    assert read_cell(look.cell).started_ms == 77
+
+
+# --- random histories ----------------------------------------------------------------------------
+
+
 @pytest.mark.timeout(300)
 def test_sqlite_in_a_file_does_what_the_model_does(tmp_path: Path) -> None:
-    run_histories(
-        lambda clock: open_store(f"sqlite:///{tmp_path}/{secrets.token_hex(6)}.db", clock=clock)
-    )
+    def make(clock: ManualClock) -> Store:
+        return open_store(f"sqlite:///{tmp_path}/{secrets.token_hex(6)}.db", clock=clock)
+
+    run_histories(make, least=25)  # a disk takes its time; in memory the same statements run
 
 
 @pytest.mark.timeout(300)
