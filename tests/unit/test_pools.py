@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""What a parent and its worker processes tell each other, and what it does without them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flowq import FlowQ
+from flowq.pools import process
+from flowq.pools.child import Notes
+from flowq.pools.process import Child, ProcessPool
+from flowq.storage import Store, open_store
+
+
+@pytest.fixture
+def store(store_name: str) -> Iterator[Store]:
+    made = open_store("memory://", name=store_name)
+    yield made
+    made.close()
+
+
+CONFIG: dict[str, Any] = {"lanes": 1, "lease": 30.0, "drain": False}
+
+
+def deaf(monkeypatch: pytest.MonkeyPatch) -> Child:
+    """A worker process that never reads what it is told, and has the usual answer to SIGTERM."""
+    monkeypatch.setattr(process, "BOOT", "import time; time.sleep(60)")
+    return Child(CONFIG)
+
+
+def test_notes_are_read_as_they_were_written() -> None:
+    with tempfile.TemporaryFile() as file:
+        file.truncate(Notes.size(2))
+        mine, parents = Notes(file.fileno(), 2), Notes(file.fileno(), 2)
+    assert parents.running() == []
+    assert not parents.begun
+
+    mine.begin()
+    mine.write(0, b"a" * 16)
+    mine.write(1, b"b" * 20)
+    assert [id for id, _ in parents.running()] == [b"a" * 16, b"b" * 20]
+    assert all(0 <= time.monotonic() - since < 10 for _, since in parents.running())
+    mine.write(0, b"")
+
+    assert [id for id, _ in parents.running()] == [b"b" * 20]
+    assert parents.begun
+
+
+def test_a_worker_that_does_not_listen_never_blocks_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    child = deaf(monkeypatch)
+    ids = [os.urandom(16) for _ in range(500)]
+
+    for _ in range(20):  # more than a pipe holds
+        child.cancel(ids)
+    deadline = time.monotonic() + 10
+    while child.process.poll() is None:  # once nothing fits any more, it is told by a signal
+        assert time.monotonic() < deadline
+        child.stop()
+
+    child.close()
+    child.cancel(ids)  # it may come late
+
+
+def test_a_parent_that_cannot_start_workers_tries_again_and_can_be_stopped(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[float] = []
+
+    def none_left(config: dict[str, Any]) -> Child:
+        tries.append(time.monotonic())
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(process, "Child", none_left)
+    pool = ProcessPool(store, processes=2, config=CONFIG)
+    pool.start()
+    deadline = time.monotonic() + 20
+    while len(tries) < 8:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+    pool.stop()
+
+    assert pool.join(5.0)
+    pool.close()
+
+
+def test_a_consumer_that_could_not_start_can_be_stopped_and_started(store_name: str) -> None:
+    q = FlowQ(store_name, "redis://127.0.0.1:1/0")
+
+    @q.task(name="fine")
+    def fine() -> str:
+        return "ran"
+
+    consumer = q.consumer()
+    with pytest.raises(Exception, match=r"127\.0\.0\.1"):
+        consumer.start()
+    consumer.stop()
+    q.use_url("memory://")
+
+    with consumer:
+        assert fine().get(timeout=10) == "ran"
+    q.store.close()
+
+
+def test_a_consumer_runs_in_any_thread(tmp_path: Any, store_name: str) -> None:
+    """Signals are for the main thread; in others, `stop` ends it."""
+    code = "from flowq import FlowQ\nq = FlowQ({!r}, {!r})\n@q.task\ndef fine(): return 'ran'\n"
+    url = f"sqlite:///{tmp_path}/q.db"
+    (tmp_path / f"{store_name}.py").write_text(code.format(store_name, url))
+    sys.path.insert(0, str(tmp_path))
+    try:
+        q = __import__(store_name).q
+    finally:
+        sys.path.remove(str(tmp_path))
+    sys.path.append(str(tmp_path))  # for its worker process
+    consumer = q.consumer(kind="process")
+    status: list[int] = []
+    thread = threading.Thread(target=lambda: status.append(consumer.run()))
+    thread.start()
+    try:
+        assert q.tasks[f"{store_name}.fine"]().get(timeout=20) == "ran"
+    finally:
+        sys.path.remove(str(tmp_path))
+        consumer.stop()
+        thread.join(10)
+        q.store.close()
+
+    assert status == [0]
