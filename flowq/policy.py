@@ -135,7 +135,10 @@ def _name(value: Any) -> str:
 def _rule(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text, such as 'all_done'")
-    trigger_rule(value, 1_000_000_000)  # only whether it is known; counts are checked with parents
+    try:  # only whether it is known; counts are checked with parents
+        trigger_rule(value, 1_000_000_000)
+    except ValueError as err:
+        raise ValueError(str(err).removeprefix(f"trigger_rule={value!r} ")) from None
     return value
 
 
@@ -249,6 +252,39 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(f) for f in found)}?" if found else ""
 
 
+ELSEWHERE: Final = {
+    # Celery
+    "countdown": "write delay=",
+    "max_retries": "write retries=",
+    "default_retry_delay": "write retry_delay=",
+    "autoretry_for": "write retry_on=",
+    "dont_autoretry_for": "name by retry_on= what is tried again",
+    "retry_backoff": "write backoff=",
+    "retry_backoff_max": "write max_delay=",
+    "retry_jitter": "write jitter=",
+    "bind": "write context=True; the body gets keyword `task`",
+    "ignore_result": "write result_ttl=0",
+    "acks_late": "nothing is lost without it: what a lost worker held runs again",
+    "time_limit": "timeouts are not supported yet",
+    "soft_time_limit": "timeouts are not supported yet",
+    "timeout": "timeouts are not supported yet",
+    "rate_limit": "rate limits are not supported yet",
+    "result_expires": "write result_ttl=",
+    # Airflow
+    "execution_timeout": "timeouts are not supported yet",
+    "retry_exponential_backoff": "write backoff=2",
+    "max_retry_delay": "write max_delay=",
+    "task_id": "write name=",
+    "priority_weight": "write priority=",
+    "pool": "write queue=, and serve it by workers of its own",
+    # flowq's, of later versions
+    "failure_policy": "it is not supported yet: a failed node blocks what depends on it",
+    "fallback": "it is not supported yet; read a Failure under trigger_rule='all_done'",
+    "default": "it is not supported yet; read a Failure under trigger_rule='all_done'",
+}
+"""Options of other libraries, and of later versions; what to say instead."""
+
+
 def check_options(given: Mapping[str, Any], place: Place, who: str) -> dict[str, Any]:
     """Check options said at a place, and give them in their normal form.
 
@@ -275,7 +311,9 @@ def check_options(given: Mapping[str, Any], place: Place, who: str) -> dict[str,
     for key, value in given.items():
         option = OPTIONS.get(key)
         if option is None:
-            raise error(f"{who}: there is no option {key!r}{nearest(key, OPTIONS)}")
+            said = ELSEWHERE.get(key)
+            hint = f"; {said}" if said else nearest(key, OPTIONS)
+            raise error(f"{who}: there is no option {key!r}{hint}")
         if place not in option.places:
             right = " or ".join(PLACES[p] for p in option.places)
             raise error(f"{who}: option {key!r} does not go here; say it in {right}")

@@ -107,7 +107,13 @@ def _guarded(run: Callable[[], int]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+    top = _parser()
+    first = argv[0].partition("=")[0] if argv else ""
+    if first.startswith("-") and first not in top._option_string_actions:
+        raise CliError(
+            f"flags go behind the command, so {first} cannot come first; flowq --help lists them"
+        )
+    args = top.parse_args(argv)
     command = getattr(args, "call", None)
     if command is None:
         args.parser.print_help(sys.stderr)

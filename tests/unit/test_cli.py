@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowq.cli import worker
+from flowq.cli import main, worker
 from flowq.cli.output import one_line
 
 
@@ -38,3 +38,15 @@ def test_a_quota_bounds_the_workers_and_leaves_one(monkeypatch: pytest.MonkeyPat
 def test_text_from_a_store_cannot_move_the_cursor() -> None:
     assert one_line("a\x1b[2Jb\nc") == "a [2Jb c"
     assert len(one_line("x" * 500)) == 100
+
+
+@pytest.mark.parametrize("flag", ["--url", "-A"])
+def test_a_flag_before_the_command_is_named_and_its_value_is_not(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main([flag, "redis://:secret@host/0", "worker", "shop:q"])
+
+    said = capsys.readouterr().err
+    assert status == 2
+    assert f"flags go behind the command, so {flag} cannot come first" in said
+    assert "secret" not in said

@@ -74,6 +74,31 @@ def test_a_wrong_option_is_refused_in_words_that_help(given_: dict[str, object],
         check_options(given_, "task", "task t")
 
 
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("countdown", "write delay="),
+        ("bind", "write context=True"),
+        ("ignore_result", "write result_ttl=0"),
+        ("autoretry_for", "write retry_on="),
+        ("task_id", "write name="),
+        ("fallback", "not supported yet"),
+    ],
+)
+def test_an_option_of_another_library_is_answered_with_the_word_for_it(
+    word: str, says: str
+) -> None:
+    with pytest.raises(GraphError, match=f"no option '{word}'; .*{says}"):
+        check_options({word: 1}, "call", "task t")
+
+
+def test_a_mistyped_rule_is_named_once() -> None:
+    with pytest.raises(GraphError, match="trigger_rule='al_done' is not known") as caught:
+        check_options({"trigger_rule": "al_done"}, "call", "task t")
+
+    assert str(caught.value).count("al_done") == 1
+
+
 def test_the_error_is_that_of_the_place() -> None:
     with pytest.raises(GraphError, match="priority"):
         check_options({"priority": 5_000}, "call", "task t")
