@@ -187,6 +187,9 @@ class Result(ValueHandle[R]):
         state = self._app.store.cancel((self._id,))[0]
         if state is None:
             self._missing()
+        if state is State.EXPANDED:
+            whole, index = split_node(self._id)
+            return Run[Any](self._app, whole).cancel_inside(index)
         return state is State.CANCELLED or not state.final
 
     def reschedule(self, *, delay: float | None = None, eta: datetime | None = None) -> bool:

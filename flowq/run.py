@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from flowq.errors import ConfigError, DecodeError, ResultMissing
 from flowq.handle import Home, ValueHandle, moment, nobody_for, one_value, put_together
 from flowq.message import Template, decode_message, decode_template, id_text, node_id
-from flowq.plan import Kind, indexes
+from flowq.plan import ROOT, Kind, indexes
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo
@@ -168,15 +168,27 @@ class Run(ValueHandle[T]):
         bool
             Whether there was anything to stop.
         """
+        return self.cancel_inside(ROOT)
+
+    def cancel_inside(self, expansion: int) -> bool:
+        """Stop all that stands in the body of one of its expansions, at any depth.
+
+        Parameters
+        ----------
+        expansion : int
+            Index of its node.
+        """
         stopped = False
         while True:
-            todo = [
-                node_id(self._id, info.index)
-                for info in self._infos()
-                if info.kind != Kind.EXPANSION
-                and not info.state.final
-                and not (stopped and info.state is State.RUNNING)
-            ]
+            bodies = {expansion}
+            todo = []
+            for info in self._infos():
+                if info.owner not in bodies:
+                    continue
+                if info.state is State.EXPANDED:
+                    bodies.add(info.index)  # before all that stands in it
+                elif not (info.state.final or (stopped and info.state is State.RUNNING)):
+                    todo.append(node_id(self._id, info.index))
             if not todo:
                 return stopped
             # What is downstream first, so that nothing starts because of what ends above it.

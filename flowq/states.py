@@ -119,7 +119,6 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.RUNNING, E.FAIL): S.FAILED,
     (S.RUNNING, E.SKIP): S.SKIPPED,
     (S.RUNNING, E.CANCEL): S.CANCELLED,
-    (S.EXPANDED, E.CANCEL): S.CANCELLED,
 }
 """(state, event) -> state. A pair that is missing changes nothing. END leaves EXPANDED only."""
 

@@ -436,7 +436,8 @@ class Store(Protocol):
 
         Unstarted ones end ``cancelled`` in this step (with what depends on them); a running one is
         marked, its session is told by `step` and `renew` and woken, and whatever it settles to
-        counts as ``cancelled``. Final ones stay.
+        counts as ``cancelled``. Final ones stay, and so does an expansion that has begun: its
+        outcome is that of what stands inside it, which is cancelled by its own ids.
 
         Returns
         -------

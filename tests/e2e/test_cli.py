@@ -364,10 +364,10 @@ def test_what_is_not_there_gives_3(shell: Shell, worked: dict[str, str], words: 
 
 
 def test_a_store_of_another_app_says_so(shell: Shell, worked: dict[str, str]) -> None:
-    status, _, err = shell.run("status")
+    status, _, err = shell.run("status", "--name", "bakery")
 
     assert status == 2
-    assert "shop" in err
+    assert "belongs to the app 'shop', not to 'bakery'" in err
     assert shell.run("status", "-A", "shop:q")[0] == 0
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from flowq import chain, group
 from flowq.errors import WorkerLost
+from flowq.leases import process_start
 from flowq.message import id_bytes
 from flowq.outcome import Done
 from flowq.states import State
@@ -185,7 +185,7 @@ def test_workers_end_with_their_parent_and_give_back_what_they_held(farm: Farm) 
     consumer.process.kill()
     consumer.process.wait()
 
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10.0)
+    until(lambda: not any(map(process_start, workers)), 10.0)
     until(lambda: held.state == "queued", 5.0)
     farm.let_go("a")
     farm.start("-q")

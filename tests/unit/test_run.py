@@ -273,6 +273,19 @@ def test_a_running_body_ends_cancelled_whatever_it_returns(add: Any, hand: Hand)
     assert run.state == "cancelled"
 
 
+def test_a_map_inside_a_run_is_cancelled_with_all_that_stands_in_it(add: Any, hand: Hand) -> None:
+    run = (add.s(0).map([1, 2]) | add.s(9)).start()
+    other = (add.s(1, 1) >> add.s(0).map([1, 2])).start()
+
+    assert run.result("add").cancel()  # under way
+    assert other.cancel()  # not begun
+
+    for cancelled in (run, other):
+        assert {n.state for n in cancelled.nodes()} == {"cancelled"}
+        assert cancelled.wait(timeout=5)
+    assert hand.work() == 0
+
+
 def test_a_run_that_the_store_does_not_know_is_an_error_at_once(q: FlowQ) -> None:
     run = q.run(id_text(new_id()))
 

@@ -109,7 +109,7 @@ def _best(
         return []
     if found[0][4] or found[0][5] & PREFETCH:
         return found[:1]
-    chosen = []
+    chosen: list[tuple[Any, ...]] = []
     for row in found:
         if row[5] & PREFETCH or len(chosen) == want:
             break

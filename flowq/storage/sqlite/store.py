@@ -220,7 +220,7 @@ class SqliteStore:
 
     def _cancel_one(self, change: Change, row: tuple[Any, ...]) -> None:
         id, run, state, flags, queue, owner, keep, failed_keep, _, _, _, uuid = row
-        if state >= State.SUCCESS:
+        if state >= State.SUCCESS or state == State.EXPANDED:
             return
         if state == _RUNNING:
             change.put("set_flags", flags | STOPPING, id)

@@ -42,7 +42,7 @@ for k, id in ipairs(ids) do
     local x = node(r, i)
     if not x then
       out[k] = 0
-    elseif x.state < SUCCESS then
+    elseif x.state < EXPANDED then
       if x.state == QUEUED and not call('ZSCORE', P .. 's', id) then
         leave_list(id, lane_of(r, x))
       end
