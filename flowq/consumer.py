@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 from flowq.app import FlowQ, app_path
 from flowq.errors import ConfigError, StoreError
 from flowq.leases import release_dead
-from flowq.policy import check_name
+from flowq.policy import check_name, nearest
 from flowq.pools.process import ProcessPool
 from flowq.pools.thread import ThreadPool
 from flowq.sweeper import Sweeper
@@ -313,5 +313,10 @@ class Consumer:
             os.getpid(),
         )
         log.info("store: %s", self.app.store.url)
+        named = self.app.queues()
+        for queue in queues:
+            if queue not in named:
+                hint = nearest(queue, named)
+                log.warning("no task names queue %r, only calls could%s", queue, hint)
         for name in sorted(self.app.tasks):
             log.info("+ %s", name)

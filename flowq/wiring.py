@@ -350,6 +350,24 @@ HABITS: dict[str, str] = {
     "wait_for": "write .after(other)",
     "with_options": "write .options(...)",
     "execution_timeout": "timeouts are not supported yet",
+    # of an app
+    "crontab": "schedules are not supported yet; let cron call the task",
+    "periodic_task": "schedules are not supported yet; let cron call the task",
+    "schedule_task": "schedules are not supported yet; let cron call the task",
+    "on_after_configure": "schedules are not supported yet; let cron call the task",
+    "send_task": "import the task and call it, or name it by q.tasks['shop.add'](1, 2)",
+    "autodiscover_tasks": "write FlowQ(imports=['shop.tasks'])",
+    "conf": "settings are arguments of FlowQ, FLOWQ_* and [tool.flowq]",
+    "AsyncResult": "write q.result(id)",
+    "GroupResult": "write q.run(id)",
+    "lock_task": "locks are not supported yet",
+    "flow": "flows are not supported yet; compose with chain, group, map and DAG",
+    "shared_task": "write @q.task",
+    # of what starting gives
+    "get": "that goes to what starting gives: .start().get(blocking=True), add(1, 2).get(...)",
+    "wait": "that goes to what starting gives: .start().wait(), add(1, 2).wait()",
+    "ready": "that goes to what starting gives: .start().ready, add(1, 2).ready",
+    "cancel": "that goes to what starting gives: .start().cancel(), add(1, 2).cancel()",
 }
 """Words of other libraries, and what flowq says instead. Shared by tasks and compositions."""
 

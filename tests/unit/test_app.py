@@ -343,3 +343,23 @@ def test_inline_runs_calls_at_once_and_leaves_the_store_alone(q: FlowQ) -> None:
 
     assert before.state == "queued"
     assert q.store.status().queues[0].ready == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "says"), [("crontab", "not supported yet"), ("AsyncResult", r"q\.result\(id\)")]
+)
+def test_an_app_answers_habits_from_elsewhere(word: str, says: str) -> None:
+    with pytest.raises(AttributeError, match=f"a FlowQ has no '{word}'; .*{says}"):
+        getattr(FlowQ("habits"), word)
+
+
+def test_a_consumer_warns_of_a_queue_that_no_task_names(caplog: pytest.LogCaptureFixture) -> None:
+    q = FlowQ("typo", "memory://")
+    q.task(queue="mails", name="send")(print)
+
+    with caplog.at_level("WARNING", "flowq.consumer"):
+        with q.consumer(queues=["mail", "mails"], drain=True):
+            pass
+
+    said = [r.getMessage() for r in caplog.records]
+    assert said == ["no task names queue 'mail', only calls could; did you mean 'mails'?"]
