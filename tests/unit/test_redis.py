@@ -573,3 +573,15 @@ def test_an_inner_node_that_is_cancelled_early_is_not_counted_as_a_parent(
         State.SUCCESS, State.SUCCESS, State.SUCCESS, State.CANCELLED, State.SUCCESS,
     ]  # fmt: skip
     assert store.check(run) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://h/0?tiemout=3", "cannot be used.*tiemout"),
+        ("redis://h/x", "database's number: /0"),
+    ],
+)
+def test_a_mistyped_redis_url_is_refused_before_anything_connects(url: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        open_store(url, name="app", clock=ManualClock())

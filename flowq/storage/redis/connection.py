@@ -69,6 +69,9 @@ def parse_url(url: str) -> tuple[str, str, dict[str, str]]:
         raise ConfigError(f"the store URL cannot be read: {err}") from None
     own = {k: v for k, v in query if k in ("eviction", "timeout")}
     rest = [(k, v) for k, v in query if k not in own]
+    number = parts.path.strip("/")
+    if parts.scheme != "unix" and number and not number.isdecimal():
+        raise ConfigError(f"the store URL ends in {number!r}; the path is a database's number: /0")
     if own.get("eviction", "refuse") not in ("refuse", "warn"):
         raise ConfigError(f"eviction={own['eviction']!r} in the store URL; use refuse or warn")
     try:
@@ -149,6 +152,7 @@ class Connections:
             options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
         try:
             pool = redis.ConnectionPool.from_url(url, **options)
+            pool.connection_class(**pool.connection_kwargs)  # connects to nothing yet
         except (ValueError, TypeError) as err:
             raise ConfigError(f"the store URL cannot be used: {err}") from None
         self._kind, self._kwargs = pool.connection_class, pool.connection_kwargs
