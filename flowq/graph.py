@@ -490,7 +490,10 @@ class Graph:
                     submitter = node.spec.submitter
                     found.setdefault(id(submitter), (submitter, node))
         if not found:
-            raise GraphError("a graph without a task belongs to no app, so it cannot start")
+            raise GraphError(
+                "a graph without a task belongs to no app, so it cannot start alone; an empty "
+                "group within a graph that has tasks gives []"
+            )
         if len(found) > 1:
             (_, one), (_, other), *_ = found.values()
             raise GraphError(f"{one.who} and {other.who} belong to different apps")
