@@ -361,7 +361,9 @@ class Store(Protocol):
         page of work that earlier steps left; take back what sessions past their deadline held
         (a bounded number; each message counts a loss; over its `max_losses` it ends ``failed`` as
         a dead letter); queue what is due; fail what is expired and would be handed out; hand out.
-        Moves the session's own deadline `lease_ms` ahead.
+        Moves the session's own deadline `lease_ms` ahead. First of all it closes a gap as `renew`
+        does, with a third of `lease_ms` as the period: who comes first after the store was out of
+        reach must not take back what the living hold.
 
         `want` > 1 is cut to this session's share of what is ready (ready / live sessions, rounded
         up, at least 1) unless `want` is so small anyway. A message with ``prefetch=1`` is

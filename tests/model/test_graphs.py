@@ -129,7 +129,7 @@ def test_a_dag_has_the_edges_that_networkx_sees(drawn: tuple[Edges, list[int]]) 
     assert entries == {n for n, d in expected.in_degree() if d == 0}
     place = {name: i for i, name in enumerate(names)}
     assert all(place[a] < place[b] for a, b in expected.edges)
-    assert nx.utils.graphs_equal(nx.DiGraph(dag.graph.edges), nx.DiGraph(expected.edges))
+    assert set(dag.graph.edges) == set(expected.edges)
     ends = {names[i] for i in nodes_of(decode_template(plan.rows[0].value))}
     assert ends == {n for n, d in expected.out_degree() if d == 0}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -34,7 +34,6 @@ from flowq.storage.sqlite.wake import FileWakes, MemoryWakes, Wakes
 
 __all__ = ["SqliteStore"]
 
-PERIOD_MS: Final = 10_000
 """Nobody renewed or stepped for longer: the store was out of reach, leases are moved on."""
 _encode = msgspec.msgpack.Encoder().encode
 _QUEUED, _SCHEDULED, _RUNNING, _EXPANDED = (
@@ -120,7 +119,7 @@ class SqliteStore:
         """Settle and hand out; see `Store.step`."""
         with self._change() as change:
             db = change.db
-            self._close_gap(change, PERIOD_MS)
+            self._close_gap(change, lease_ms // 3)
             me = db.execute(SQL["touch_session"], (session, change.now + lease_ms)).fetchall()[0][0]
             verdicts, held = settling.settle(change, me, outcomes)
             change.walk()
@@ -166,7 +165,7 @@ class SqliteStore:
             change.db.execute(SQL["open_session"], row)
 
     def renew(
-        self, sessions: Sequence[SessionId], *, lease_ms: int = 30_000, period_ms: int = PERIOD_MS
+        self, sessions: Sequence[SessionId], *, lease_ms: int = 30_000, period_ms: int = 10_000
     ) -> list[list[bytes] | None]:
         """Push back deadlines; see `Store.renew`."""
         with self._change() as change:

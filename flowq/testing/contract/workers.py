@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from flowq.errors import Failure
 from flowq.message import (
@@ -163,6 +164,19 @@ class TestRenew(StoreContract):
 
         assert (other.deliveries, other.next_ms) == ([], 20_000)
         assert store.step("a", done(step)).verdicts == ["settled"]
+
+    @pytest.mark.parametrize("lease_ms", [1_000, 30_000])
+    def test_whose_step_comes_first_after_an_outage_takes_nothing_from_the_living(
+        self, store: Store, clock: ManualClock, lease_ms: int
+    ) -> None:
+        store.enqueue([task()])
+        step = store.step("a", want=1, lease_ms=lease_ms)
+
+        clock.advance(3 * lease_ms / 1000)
+        other = store.step("b", want=1, lease_ms=lease_ms)
+
+        assert other.deliveries == []
+        assert store.step("a", done(step), lease_ms=lease_ms).verdicts == ["settled"]
 
     def test_a_session_reads_back_what_it_holds(self, store: Store) -> None:
         p = make_plan({"a": [], "b": ["a"]})

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
 
 import msgspec
 
@@ -28,7 +27,6 @@ from flowq.testing.model.reads import Run, Thing
 __all__ = ["ModelStore"]
 
 S = State
-PERIOD_MS: Final = 10_000
 """Nobody stepped for longer: the store was out of reach, deadlines move on."""
 
 
@@ -92,7 +90,7 @@ class ModelStore(Ends):
     ) -> Step:
         """Settle and hand out; see `Store.step`."""
         with self._change():
-            self._close_gap(PERIOD_MS)
+            self._close_gap(lease_ms // 3)
             self._touch(session, lease_ms)
             verdicts = [self._settle(session, outcome) for outcome in outcomes]
             self._drive()
@@ -234,7 +232,7 @@ class ModelStore(Ends):
             self._touch(info.id, lease_ms)
 
     def renew(
-        self, sessions: Sequence[SessionId], *, lease_ms: int = 30_000, period_ms: int = PERIOD_MS
+        self, sessions: Sequence[SessionId], *, lease_ms: int = 30_000, period_ms: int = 10_000
     ) -> list[list[bytes] | None]:
         """Push back deadlines; see `Store.renew`."""
         with self._change():

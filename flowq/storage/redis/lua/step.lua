@@ -22,7 +22,7 @@ local w, stops_key = P .. 'w:' .. me, P .. 'z:' .. me
 local at = 8 + nq -- where "b" stands, the ids behind it
 local held = call('HMGET', w, unpack(ARGV, at, at + n))
 local burden = held[1]
-close_gap(10000)
+close_gap(math.floor(lease_ms / 3))
 if call('ZADD', P .. 'L', now + lease_ms, me) == 1 then
   call('HSETNX', w, 'i', string.rep('\0', 80))
 end
