@@ -348,10 +348,12 @@ class Worker:
     def _recover(self, outcomes: list[Outcome]) -> None:
         """Take what was handed out in an answer that never came."""
         with self._lock:
-            known = {o.id for o in outcomes} | {o.id for o in self._done}
-            known |= {job.delivery.id for job in self._buffer}
-            known |= {job.delivery.id for ln in self.lanes if (job := ln.taken) is not None}
-        more = [Job(d) for d in self._store.held(self.session) if d.id not in known]
+            # With the delivery: what was lost and handed to us again is not what we know.
+            known = {(o.id, o.delivery) for o in (*outcomes, *self._done)}
+            jobs = (*self._buffer, *(job for ln in self.lanes if (job := ln.taken) is not None))
+            known |= {(job.delivery.id, job.delivery.delivery) for job in jobs}
+        held = self._store.held(self.session)
+        more = [Job(d) for d in held if (d.id, d.delivery) not in known]
         with self._lock:
             self._buffer.extend(more)
 

@@ -132,15 +132,22 @@ class Orders:
         threading.Thread(target=self._read, name="flowq-orders", daemon=True).start()
 
     def _read(self) -> None:
-        for line in self._source:
-            order = json.loads(line)
+        try:
+            for line in self._source:
+                self._obey(json.loads(line))
+        finally:
+            self._orphaned()
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        try:
             if order["do"] == "stop":
                 self._stop()
             elif order["do"] == "cancel":
                 self._cancel([bytes.fromhex(id) for id in order["ids"]])
             elif order["do"] == "open":
                 self._reopen()
-        self._orphaned()
+        except FlowqError as err:  # a worker that hears nothing more would outlive its parent
+            log.warning("the order %r was not carried out: %s", order["do"], err)
 
 
 def _cancelled(signum: int, frame: object) -> None:

@@ -29,7 +29,8 @@ from flowq.plan import Bits, Kind, NodeRow, Plan
 from flowq.states import Rule, State
 from flowq.storage import open_store
 from flowq.storage.base import PAGE, SUBMIT_PAGE, SessionInfo
-from flowq.storage.redis.connection import parse_url
+from flowq.storage.redis import scripts
+from flowq.storage.redis.connection import Connections, parse_url
 from flowq.storage.redis.store import RedisStore
 from flowq.testing.clock import ManualClock
 from tests.servers import RedisServer
@@ -585,3 +586,27 @@ def test_an_inner_node_that_is_cancelled_early_is_not_counted_as_a_parent(
 def test_a_mistyped_redis_url_is_refused_before_anything_connects(url: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         open_store(url, name="app", clock=ManualClock())
+
+
+def test_a_connection_that_breaks_while_a_script_is_loaded_is_a_store_away() -> None:
+    class Breaking:
+        answers = 0
+
+        def send_packed_command(self, *args: object, **options: object) -> None: ...
+        def disconnect(self) -> None: ...
+
+        def can_read(self, timeout: float) -> bool:
+            return False
+
+        def read_response(self) -> object:
+            Breaking.answers += 1
+            if Breaking.answers == 1:
+                raise redis.exceptions.NoScriptError("NOSCRIPT")
+            raise redis.exceptions.ConnectionError("closed")
+
+    connections = Connections("redis://127.0.0.1:1/0", 1.0, lambda ask: None)
+    connections._connect = Breaking  # type: ignore[method-assign, assignment]
+
+    with pytest.raises(StoreUnavailable):
+        connections.run(scripts.load("page"), [], 0)
+    assert Breaking.answers > 1

@@ -549,3 +549,17 @@ def test_a_body_that_does_not_end_goes_back_when_its_consumer_stops(q: FlowQ, ga
     gate.go.set()
     with q.consumer():
         assert held.get(timeout=10) == "through"
+
+
+def test_what_was_lost_and_handed_to_us_again_is_not_taken_for_known() -> None:
+    q = FlowQ("again", "memory://")
+    q.task(name="again.t")(int)()
+    first = q.store.step("w", want=1).deliveries[0]
+    q.store.release("w")  # its lease was taken away
+    second = q.store.step("w", want=1).deliveries[0]  # and this answer was lost
+    worker = Worker(q, "w", queues=["default"])
+
+    worker._recover([GiveBack(first.id, first.delivery)])
+
+    assert [job.delivery for job in worker._buffer] == [second]
+    q.store.close()

@@ -251,10 +251,14 @@ class Connections:
         packed = b"*%d\r\n%b%b" % (count + 3, script.head, b"".join(args))
         until = 0.0
         lost = 0
+        unknown = False  # the server does not have the script
         while True:
             sent = False
             try:
                 connection = self._ready(mine)
+                if unknown:
+                    self._load(connection, script)
+                    unknown = False
                 sent = True
                 connection.send_packed_command([packed], check_health=False)
                 answer = connection.read_response()
@@ -264,7 +268,7 @@ class Connections:
                 mine.used = time.monotonic()
                 text = str(err)
                 if isinstance(err, errors.NoScriptError) or text.startswith("NOSCRIPT"):
-                    self._load(mine, script)
+                    unknown = True  # loaded in the next turn, where a broken connection is met
                 elif not _transient(err):
                     raise _translated(err) from err
                 else:
@@ -290,12 +294,9 @@ class Connections:
                 self._drop(mine)  # an answer may still be under way
                 raise
 
-    def _load(self, mine: _Mine, script: Script) -> None:
-        try:
-            mine.work.send_packed_command([pack(b"SCRIPT", b"LOAD", script.source)])
-            mine.work.read_response()
-        except errors.ResponseError as err:
-            raise _translated(err) from err
+    def _load(self, connection: Any, script: Script) -> None:
+        connection.send_packed_command([pack(b"SCRIPT", b"LOAD", script.source)])
+        connection.read_response()
 
     def ask(self, *args: bytes) -> Any:
         """Send one command that only reads; once more if the connection was broken."""
