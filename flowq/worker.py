@@ -154,6 +154,18 @@ class Worker:
             self._state.notify_all()
         self._store.wake()
 
+    def halt(self, timeout: float) -> None:
+        """Stop, and wait for a step that is under way: none fetches anything after this.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait at most.
+        """
+        self.stop()
+        with self._lock:
+            self._state.wait_for(lambda: not self._stepping, timeout)
+
     def give_up(self) -> None:
         """Try no longer to settle what a store that is away has not taken."""
         self._given_up.set()

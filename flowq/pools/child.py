@@ -209,6 +209,8 @@ def main(argv: list[str]) -> int:
         # Nobody renews the lease any more. Whatever the store says, this process ends.
         threading.Timer(2.0, os._exit, (1,)).start()
         try:
+            # Another orphan gives back at this moment too: what it held must not come to us.
+            worker.halt(1.0)
             app.store.release(worker.session)
         finally:
             os._exit(1)
