@@ -33,8 +33,6 @@ log = logging.getLogger("flowq.worker")
 
 BATCH_SECONDS: Final = 0.020
 """Expected work that a worker holds at most."""
-MOST: Final = 128
-"""Messages that it holds at most."""
 FLUSH_SECONDS: Final = 0.005
 """An outcome waits so long at most while a body runs on."""
 RETURN_SECONDS: Final = 0.100
@@ -83,6 +81,7 @@ class Worker:
         self.lanes = [Lane(i) for i in range(lanes)]
         self.executor = Executor(app, note, interrupt)
         self._store = app.store
+        self._most = app.store.most
         self._lease_ms = round(lease * 1000)
         self._drain = drain
         self._lock = threading.Lock()
@@ -284,7 +283,7 @@ class Worker:
         if self._fetched:
             took = max(time.monotonic() - self._began, 1e-6)
             fits = int(self._fetched * BATCH_SECONDS / took)
-            self._want = max(1, min(self._want * 2, fits, MOST))
+            self._want = max(1, min(self._want * 2, fits, self._most))
             self._fetched = 0
         return max(self._want, idle)
 

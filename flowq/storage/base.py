@@ -316,6 +316,10 @@ class Store(Protocol):
     """Where it is, without the password."""
     shares_processes: bool
     """Whether other processes see it; ``memory://`` does not."""
+    most: int
+    """How many outcomes and messages one step should carry, at most 1,000. All others wait as long
+    as a step takes: the whole server of Redis (128), or those who write to a file of SQLite, where
+    a sync costs more than many rows (512)."""
 
     # --- what changes ---------------------------------------------------------------------------
 

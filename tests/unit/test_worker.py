@@ -234,6 +234,23 @@ def test_short_tasks_are_fetched_many_at_a_time_and_long_ones_singly(q: FlowQ) -
     assert max(n for _, _, n in slow_store.steps) <= 2
 
 
+def test_a_step_carries_no_more_than_its_store_wants(q: FlowQ) -> None:
+    @q.task(name="short")
+    def short() -> None:
+        return None
+
+    q.store.most = 8
+    with q.batch():
+        for _ in range(100):
+            short()
+    worker, store = worker_of(q, drain=True)
+
+    worker.run()
+
+    assert max(want for _, want, _ in store.steps) == 8
+    assert max(len(outcomes) for outcomes, _, _ in store.steps) == 8
+
+
 def test_what_is_fetched_behind_a_long_body_goes_back(q: FlowQ, gate: Gate) -> None:
     @q.task(name="short")
     def short() -> str:

@@ -64,6 +64,7 @@ class RedisStore(Reading):
     """
 
     shares_processes = True
+    most = 128
 
     def __init__(self, url: str, *, name: str = "flowq", clock: Clock = SYSTEM_CLOCK) -> None:
         check_name(name, "the app's name")

@@ -53,7 +53,11 @@ class SqliteStore:
         With the absolute path of the file.
     shares_processes : bool
         False in memory.
+    most : int
+        A sync costs more than many rows.
     """
+
+    most = 512
 
     def __init__(self, place: Place, name: str, clock: Clock) -> None:
         self.url = place.url

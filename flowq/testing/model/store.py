@@ -40,6 +40,7 @@ class ModelStore(Ends):
 
     url = "model://"
     shares_processes = False
+    most = 128
 
     # --- taking in -------------------------------------------------------------------------------
 
