@@ -25,9 +25,11 @@ __all__ = [
     "NO_NODE",
     "TEMPLATE",
     "Binding",
+    "Cap",
     "Cell",
     "Const",
     "Delivery",
+    "Elem",
     "Items",
     "Lit",
     "Mapping",
@@ -155,7 +157,25 @@ class Mapping(msgspec.Struct, frozen=True, array_like=True, tag="m"):
     items: tuple[tuple[Template, Template], ...]
 
 
-Template: TypeAlias = Ref | Items | Lit | Const | Seq | Mapping
+class Elem(msgspec.Struct, frozen=True, array_like=True, tag="e"):
+    """In the plan of a map's item: the element that the item is made for.
+
+    Of lists that are zipped, `part` says which one's. With `spread`, an element that is a tuple
+    fills as many arguments as it has items (a list too if `forced`); then nothing follows it.
+    """
+
+    part: int | None = None
+    spread: bool = False
+    forced: bool = False
+
+
+class Cap(msgspec.Struct, frozen=True, array_like=True, tag="k"):
+    """In a plan that a message carries: what its `captures` has at that place."""
+
+    place: int
+
+
+Template: TypeAlias = Ref | Items | Lit | Const | Seq | Mapping | Elem | Cap
 """How a value is put together from the values of nodes."""
 
 
@@ -205,6 +225,11 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         1: never handed out together with others; 0: as the worker likes.
     trace : str
         W3C traceparent, carried along.
+    plans : tuple of bytes
+        For a node that becomes one of these plans: encoded fragments (see
+        `flowq.plan.encode_rows`), such as that of a map's item or of a branch's arms.
+    captures : tuple of Template
+        What `plans` take from outside them; not read when the node runs.
     """
 
     id: bytes
@@ -225,6 +250,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     index: int | None = None
     prefetch: int = 0
     trace: str = ""
+    plans: tuple[bytes, ...] = ()
+    captures: tuple[Template, ...] = ()
 
 
 class Delivery(msgspec.Struct, frozen=True):

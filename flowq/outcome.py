@@ -7,11 +7,13 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from flowq.plan import NodeRow
 from flowq.states import State
 
 __all__ = [
     "Cancelled",
     "Done",
+    "Expand",
     "Failed",
     "GiveBack",
     "Outcome",
@@ -66,6 +68,25 @@ class Cancelled(msgspec.Struct, frozen=True):
     cell: bytes
 
 
+class Expand(msgspec.Struct, frozen=True):
+    """The node becomes a plan instead of a value: a map's items, an arm, a graph that was returned.
+
+    Attributes
+    ----------
+    id : bytes
+    delivery : int
+    rows : list of NodeRow
+        A fragment (see `flowq.plan.relocate`). Row 0 speaks of the node itself: `entries`,
+        `inner`, `body` and `value`; the others are its inner nodes, each expansion before what is
+        inside it.
+    """
+
+    state: ClassVar[State] = State.EXPANDED
+    id: bytes
+    delivery: int
+    rows: list[NodeRow]
+
+
 class GiveBack(msgspec.Struct, frozen=True):
     """Not started: back to the front of its queue; no attempt and no loss is counted."""
 
@@ -84,4 +105,4 @@ class Unknown(msgspec.Struct, frozen=True):
     cell: bytes
 
 
-Outcome: TypeAlias = Done | RetryAt | Failed | Skipped | Cancelled | GiveBack | Unknown
+Outcome: TypeAlias = Done | RetryAt | Failed | Skipped | Cancelled | Expand | GiveBack | Unknown

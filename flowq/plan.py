@@ -7,16 +7,42 @@ expansion whose inner nodes are the graph: a run is its root node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum, IntFlag
 from typing import Final, TypeAlias
 
 import msgspec
 
-from flowq.message import Message
+from flowq.errors import DecodeError
+from flowq.message import (
+    NO_NODE,
+    Binding,
+    Items,
+    Mapping,
+    Message,
+    Ref,
+    Seq,
+    Template,
+    decode_template,
+    encode_template,
+    node_id,
+)
 from flowq.states import Rule
 
-__all__ = ["ROOT", "Bits", "Kind", "NodeRow", "Plan", "Ranges", "indexes", "ranges_of"]
+__all__ = [
+    "INNER",
+    "ROOT",
+    "Bits",
+    "Kind",
+    "NodeRow",
+    "Plan",
+    "Ranges",
+    "decode_rows",
+    "encode_rows",
+    "indexes",
+    "ranges_of",
+    "relocate",
+]
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Node indexes as (first, count) pairs, ascending and without overlap; the order matters not."""
@@ -70,7 +96,7 @@ class Bits(IntFlag):
     SHIELDED = 32  # reserved: a cleanup that a cancel spares
 
 
-class NodeRow(msgspec.Struct, frozen=True):
+class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """One node of a plan; nothing here changes while the run lasts.
 
     Attributes
@@ -148,3 +174,120 @@ class Plan(msgspec.Struct, frozen=True):
 
 ROOT: Final = 0
 """The index of a run's root."""
+
+
+# --- fragments: plans whose place in a run is not known yet --------------------------------------
+
+INNER: Final = 1 << 31
+"""In a fragment, index ``INNER + k`` is its row `k`, and ``INNER`` the node that it is put into.
+
+Smaller indexes are nodes of the run around it, and stay.
+"""
+
+_VERSION: Final = b"\x01"
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[NodeRow]).decode
+
+
+def encode_rows(rows: list[NodeRow]) -> bytes:
+    """Give the bytes of a fragment: a version byte, then MessagePack."""
+    return _VERSION + _encode(rows)
+
+
+def decode_rows(raw: bytes) -> list[NodeRow]:
+    """Read a fragment.
+
+    Raises
+    ------
+    DecodeError
+        The bytes are none, or of a version that this flowq does not know.
+    """
+    if raw[:1] != _VERSION:
+        raise DecodeError("a plan of a version that this flowq does not know")
+    try:
+        return _decode(memoryview(raw)[1:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
+        raise DecodeError(f"bytes that are no plan: {err}") from None
+
+
+def relocate(
+    rows: Iterable[NodeRow], *, at: int, base: int, run: bytes = b"", prefix: str = ""
+) -> list[NodeRow]:
+    """Put a fragment into its place: into node `at`, its rows from 1 on at `base` and behind.
+
+    Parameters
+    ----------
+    rows : iterable of NodeRow
+    at, base : int
+        Indexes of a run, or of the fragment around (with `INNER`).
+    run : bytes
+        16 bytes, once it is known: messages get their ids.
+    prefix : str
+        Put before each name.
+
+    Examples
+    --------
+    >>> row = NodeRow("a", Kind.TASK, INNER, Rule(0, 0, 0, 0, 0), children=((INNER + 2, 1),))
+    >>> moved = relocate([row], at=3, base=10)[0]
+    >>> moved.owner, moved.children
+    (3, ((11, 1),))
+    """
+    shift = base - 1 - INNER
+
+    def place(index: int) -> int:
+        if index < INNER or index == NO_NODE:
+            return index
+        return at if index == INNER else index + shift
+
+    def moved(ranges: Ranges) -> Ranges:
+        if not ranges:
+            return ranges
+        return tuple([(place(first), count) for first, count in ranges])
+
+    made: list[NodeRow] = []
+    for k, row in enumerate(rows):
+        message = row.message
+        name = prefix + row.name
+        if message is not None:
+            # an id is filled in once the run is known; until then it is empty
+            id = node_id(run, at if k == 0 else base + k - 1) if run else b""
+            bindings = tuple([Binding(b.to, _shifted(b.value, place)) for b in message.bindings])
+            captures = tuple([_shifted(c, place) for c in message.captures])
+            message = msgspec.structs.replace(
+                message, id=id, name=name, bindings=bindings, captures=captures
+            )
+        made.append(
+            NodeRow(
+                name,
+                row.kind,
+                place(row.owner),
+                row.rule,
+                moved(row.parents),
+                moved(row.children),
+                moved(row.reads),
+                message,
+                moved(row.entries),
+                row.inner,
+                encode_template(_shifted(decode_template(row.value), place))
+                if row.value
+                else row.value,
+                row.bits,
+                row.phase,
+                moved(row.body),
+            )
+        )
+    return made
+
+
+def _shifted(template: Template, place: Callable[[int], int]) -> Template:
+    """Give a template with the indexes of its nodes moved."""
+    if isinstance(template, Ref):
+        return Ref(place(template.node), template.path)
+    if isinstance(template, Items):
+        return Items(place(template.first), template.count, template.drop)
+    if isinstance(template, Seq):
+        return Seq(tuple([_shifted(x, place) for x in template.items]), template.tuple_)
+    if isinstance(template, Mapping):
+        pairs = [(_shifted(k, place), _shifted(v, place)) for k, v in template.items]
+        return Mapping(tuple(pairs))
+    return template

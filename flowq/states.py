@@ -78,7 +78,7 @@ class Event(IntEnum):
 
     READY = 0  # its rule says run (or it was enqueued alone), and it may run now
     LATER = 1  # the same, but its delay or eta lies ahead
-    EXPAND = 2  # the same, for a node whose plan is known: its inner nodes start
+    EXPAND = 2  # its plan is known (READY, or its body gave one): its inner nodes start
     PASS = 3  # the same, for a join: nothing to run
     DUE = 4  # its time has come
     FETCH = 5  # handed to a worker's session
@@ -113,6 +113,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.QUEUED, E.CANCEL): S.CANCELLED,
     (S.RUNNING, E.RETURN): S.QUEUED,
     (S.RUNNING, E.LATER): S.SCHEDULED,
+    (S.RUNNING, E.EXPAND): S.EXPANDED,
     (S.RUNNING, E.LOSE): S.QUEUED,
     (S.RUNNING, E.DONE): S.SUCCESS,
     (S.RUNNING, E.RETRY): S.SCHEDULED,

@@ -23,6 +23,16 @@ The settling step, in words that all stores share::
         a task       -> queued, or scheduled if it has a delay or an eta ahead
         an expansion -> expanded, its entries start (none at all: it ends at once)
         a join       -> finish(node, success)
+    expand(node, fragment):                    what `Expand` comes to, of a node that runs
+        the fragment's rows get free indexes of the run, all behind those that there are, next to
+        each other and in their order (`flowq.plan.relocate`); the node takes over `entries`,
+        `inner`, `body` and `value` of row 0 and is an expansion from now on, its message kept
+        node -> expanded, its entries start (none at all: it ends at once)
+
+A task alone that expands becomes the root of a run that has its id and its times to live, and is
+named by its task; from then on it is no task alone. Until the step that expands a node, nobody
+sees anything of its fragment, however many round trips that takes; indexes that a lost delivery
+had taken are not used by others.
 
 A node that is BLOCKED names its culprit: the culprit of the parent if that is blocked, else the
 parent itself if it is a task; for a parent that is an expansion, the expansion's own culprit. A

@@ -13,6 +13,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 `flowq.testing.ManualClock`, which the store must believe (``clock.fixed_ms()``).
 """
 
+from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
 from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
 from flowq.testing.contract.tables import TestTransitions, TestVerdicts
@@ -22,6 +23,7 @@ from flowq.testing.contract.workers import TestRelease, TestRenew
 __all__ = [
     "TestCancel",
     "TestEnqueue",
+    "TestExpand",
     "TestReads",
     "TestRelease",
     "TestRenew",

@@ -3,14 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
-from flowq.message import NO_NODE, Delivery, Message, new_id, node_id, pack_cell
+from flowq.message import (
+    NO_NODE,
+    Delivery,
+    Message,
+    Ref,
+    encode_template,
+    new_id,
+    node_id,
+    pack_cell,
+    split_node,
+)
 from flowq.outcome import Cancelled, Done, Failed, Outcome, Skipped
-from flowq.plan import Bits, Kind, NodeRow, Plan, ranges_of
+from flowq.plan import INNER, Bits, Kind, NodeRow, Plan, Ranges, ranges_of
 from flowq.states import State, trigger_rule
 from flowq.storage.base import Look, Step, Store
 from flowq.testing.clock import ManualClock
@@ -20,6 +31,7 @@ __all__ = [
     "cell",
     "done",
     "end",
+    "fragment",
     "look_at",
     "make_plan",
     "node",
@@ -140,6 +152,44 @@ def make_plan(
     return Plan(new_id(), "p", rows, **(ttl or {}))
 
 
+def fragment(
+    shape: Mapping[str, Sequence[str]],
+    *,
+    value: str | None = None,
+    reads: Iterable[int] = (),
+    inside: Mapping[str, str] | None = None,
+    rules: Mapping[str, str] | None = None,
+) -> list[NodeRow]:
+    """Give a fragment of nodes; its value is that of the node `value`, else of the last one.
+
+    `reads` are nodes of the run around it, which its entries read.
+    """
+    plan = make_plan(shape, inside=inside, rules=rules)
+    names = [row.name for row in plan.rows]
+    named = names.index(value or names[-1]) if shape else 0
+    # a fragment differs from a plan by where its indexes begin
+    rows = []
+    for k, row in enumerate(plan.rows):
+        outer = tuple((i, 1) for i in reads) if k and not shape[row.name] else ()
+        rows.append(
+            msgspec.structs.replace(
+                row,
+                owner=row.owner if k == 0 else INNER + row.owner,
+                parents=_inner(row.parents),
+                children=_inner(row.children),
+                reads=(*outer, *_inner(row.reads)),
+                entries=_inner(row.entries),
+                body=_inner(row.body),
+                value=encode_template(Ref(INNER + named)) if row.value else b"",
+            )
+        )
+    return rows
+
+
+def _inner(ranges: Ranges) -> Ranges:
+    return tuple((INNER + first, count) for first, count in ranges)
+
+
 def node(plan: Plan, name: str) -> bytes:
     """Give the id of a node by its name."""
     return node_id(plan.id, [row.name for row in plan.rows].index(name))
@@ -159,9 +209,15 @@ def run_all(store: Store, plan: Plan, ends: Mapping[str, State] | None = None) -
         step = store.step("w", outcomes, want=100)
         outcomes = []
         for delivery in step.deliveries:
-            name = plan.rows[int.from_bytes(delivery.id[16:], "big")].name
+            name = _name(store, delivery.id)
             order.append(name)
             outcomes.append(end(delivery, (ends or {}).get(name, State.SUCCESS)))
         if not outcomes and not step.ready and not store.sweep().continued:
             assert store.check(plan.id) == []
             return order
+
+
+def _name(store: Store, id: bytes) -> str:
+    """The name of a node, one of an expansion too."""
+    run, index = split_node(id)
+    return store.nodes(run, after=index - 1, limit=1)[0].name

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from flowq.outcome import GiveBack, Outcome, RetryAt, Skipped, Unknown
+from flowq.outcome import Expand, GiveBack, Outcome, RetryAt, Skipped, Unknown
 from flowq.plan import Bits, Plan
 from flowq.states import (
     FINAL,
@@ -28,6 +28,7 @@ from flowq.testing.contract.base import (
     StoreContract,
     cell,
     end,
+    fragment,
     look_at,
     make_plan,
     node,
@@ -104,8 +105,11 @@ class Subject:
         """Let an event come to it in the way in which it comes in use."""
         store, id = self.store, self.id
         by_parent = self.state == S.WAITING and event == E.LATER
-        if by_parent or (event in PARENT and not (event == E.SKIP and self.state == S.RUNNING)):
+        by_body = self.state == S.RUNNING and event in (E.SKIP, E.EXPAND)
+        if by_parent or (event in PARENT and not by_body):
             store.step("up", [end(self.b, PARENT.get(event, S.SUCCESS))])
+        elif event == E.EXPAND:
+            store.step("w", [Expand(id, 1, fragment({"j": []}))])
         elif event == E.LATER and self.state != S.RUNNING:
             store.reschedule(id, delay_ms=9_000)
         elif event == E.DUE:

@@ -14,16 +14,17 @@ from flowq.message import (
     TEMPLATE,
     encode_message,
     id_text,
+    node_id,
     pack_cell,
 )
-from flowq.plan import ROOT, Bits, Kind, indexes
-from flowq.states import Counts, State, outcome_of, verdict
+from flowq.plan import ROOT, Bits, Kind, NodeRow, Plan, indexes, relocate
+from flowq.states import Counts, Rule, State, outcome_of, verdict
 from flowq.storage.base import (
     MEMORY_OF_ENDED_MS,
     PAGE,
     DeadLetter,
 )
-from flowq.testing.model.reads import FAILED, PLACE, Reads, Thing
+from flowq.testing.model.reads import FAILED, PLACE, Reads, Run, Thing
 
 __all__ = ["Ends"]
 
@@ -115,6 +116,33 @@ class Ends(Reads):
             run = t.run
             self._edges.extend((run, entry, S.EXPANDED, None) for entry in indexes(t.plan.entries))
             self._end_expansion(t)
+
+    def _expand(self, t: Thing, rows: list[NodeRow]) -> None:
+        """Let a node that ran become a fragment; see `flowq.storage.base`."""
+        run = t.run or self._as_run(t)
+        face, *inner = relocate(rows, at=t.index, base=len(run.nodes), run=run.plan.id)
+        t.row = msgspec.structs.replace(
+            t.plan, entries=face.entries, inner=face.inner, value=face.value, body=face.body
+        )
+        for index, row in enumerate(inner, len(run.nodes)):
+            made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
+            made.inner[0] = row.inner
+            run.nodes.append(made)
+        t.kind, t.state, t.holder = Kind.EXPANSION, S.EXPANDED, ""
+        t.inner = [face.inner, 0, 0, 0]
+        self._edges.extend((run, entry, S.EXPANDED, None) for entry in indexes(face.entries))
+        self._end_expansion(t)
+
+    def _as_run(self, t: Thing) -> Run:
+        """Make a task alone the root of a run."""
+        m = t.call
+        root = NodeRow(m.task, Kind.TASK, NO_NODE, Rule(0, 0, 0, 0, 0), message=m)
+        plan = Plan(t.id, m.task, [root], m.result_ttl_ms, m.failed_ttl_ms)
+        del self._tasks[t.id]
+        self._runs.pop(t.id, None)
+        t.run = self._runs[t.id] = Run(plan, [t], self._now)
+        t.id, t.row = node_id(t.id, ROOT), root
+        return t.run
 
     def _let_run(self, t: Thing, place: int = 0) -> None:
         """Queue a task, or schedule it if its delay or eta lies ahead."""

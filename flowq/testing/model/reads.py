@@ -305,7 +305,7 @@ class Reads:
     def message(self, id: bytes) -> bytes | None:
         """Give an encoded message; see `Store.message`."""
         with self._changed:
-            t = self._find(id)
+            t = self._find(id) or (self._find(node_id(id, ROOT)) if len(id) == 16 else None)
             return encode_message(t.message) if t and t.message else None
 
     def run(self, id: bytes) -> RunInfo | None:

@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from flowq.message import Message, node_id, read_cell
-from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
+from flowq.outcome import (
+    Cancelled,
+    Done,
+    Expand,
+    Failed,
+    GiveBack,
+    Outcome,
+    RetryAt,
+    Skipped,
+    Unknown,
+)
 from flowq.plan import ROOT, Kind, Plan
 from flowq.states import State
 from flowq.storage.base import (
@@ -50,7 +60,8 @@ class ModelStore(Ends):
             self._front = False
             fresh = []
             for place, message in enumerate(messages):
-                fresh.append(self._find(message.id) is None)
+                known = self._find(message.id) or self._run(message.id)
+                fresh.append(known is None)
                 if fresh[-1]:
                     t = self._tasks[message.id] = Thing(message.id, Kind.TASK, message)
                     t.ready_ms = self._now
@@ -114,6 +125,8 @@ class ModelStore(Ends):
 
     def _settle(self, session: SessionId, outcome: Outcome) -> Verdict:
         t = self._find(outcome.id)
+        if t is None and len(outcome.id) == 16:  # a task alone that has become a run
+            t = self._find(node_id(outcome.id, ROOT))
         if t is None or t.delivery != outcome.delivery:
             return "stale"
         if t.holder != session:
@@ -126,6 +139,8 @@ class ModelStore(Ends):
             self._at(t, self._now + outcome.delay_ms, front=True)
         elif isinstance(outcome, GiveBack):
             self._at(t, 0, front=True)
+        elif isinstance(outcome, Expand):
+            self._expand(t, outcome.rows)
         elif isinstance(outcome, Unknown):
             t.unknown_ms = t.unknown_ms or self._now
             waited = self._now - t.unknown_ms
