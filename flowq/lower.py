@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from flowq.binding import check_call
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue, PayloadError, UnknownTask
-from flowq.graph import Body, Element, Graph, Node, Take, check_call, is_plain_map, leaves
+from flowq.graph import Graph
 from flowq.message import (
     NO_NODE,
     Binding,
@@ -28,6 +29,7 @@ from flowq.message import (
     node_id,
 )
 from flowq.message import Mapping as MappingTemplate
+from flowq.node import Body, Element, Node, Take, is_plain_map, leaves
 from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges, ranges_of
 from flowq.policy import MAX_PRIORITY, OPTIONS, RetryPolicy
 from flowq.states import Rule, trigger_rule

@@ -20,8 +20,8 @@ from tests.servers import NoServer, RedisServer, find_server
 for _name in [n for n in os.environ if n.startswith("FLOWQ_") and not n.startswith("FLOWQ_TEST_")]:
     del os.environ[_name]
 
-# The shipped suite's asserts explain themselves as those of a test file do.
-pytest.register_assert_rewrite("flowq.testing")
+# Asserts of the shipped suite, and of what tests share, explain themselves as those of tests do.
+pytest.register_assert_rewrite("flowq.testing", "tests.model")
 
 # Read by mypy and pyright, not run.
 collect_ignore = ["typing"]

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 from flowq.errors import GraphError, NodeUsedAsValue
-from flowq.graph import Body, Graph, Take
+from flowq.graph import Graph
 from flowq.lower import lower
+from flowq.node import Body, Take
 from flowq.plan import Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part

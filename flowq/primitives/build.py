@@ -16,8 +16,10 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from copy import copy
 from typing import Any, Final, Literal, TypeAlias
 
+from flowq.binding import misfit, params_of
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue
-from flowq.graph import Body, Element, Graph, Node, leaves, misfit, params_of
+from flowq.graph import Graph
+from flowq.node import Body, Element, Node, leaves
 from flowq.plan import Kind
 from flowq.wiring import TaskSpec
 

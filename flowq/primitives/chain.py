@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from flowq.errors import GraphError
-from flowq.graph import Body, leaves
+from flowq.node import Body, leaves
 from flowq.primitives.base import Composition, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.wiring import RunHandle

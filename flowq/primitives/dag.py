@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, cast
 
 from flowq.errors import GraphError
-from flowq.graph import Body, Node
+from flowq.node import Body, Node
 from flowq.policy import check_options, nearest
 from flowq.primitives.base import Composition, Reference, as_part, mentions
 from flowq.primitives.build import Builder, Fragment, Part, Placing

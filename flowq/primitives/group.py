@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any, Generic, TypeVar, cast, overload
 
 from flowq.errors import GraphError
-from flowq.graph import Body, Graph, Node
+from flowq.graph import Graph
+from flowq.node import Body, Node
 from flowq.primitives.base import Composition, Reference, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import Chain, inside

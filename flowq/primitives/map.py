@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
 from flowq.errors import GraphError
-from flowq.graph import Body, Graph
+from flowq.graph import Graph
+from flowq.node import Body
 from flowq.policy import check_options
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, Placing

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowq.graph import Graph, Node, is_plain_map, leaves, parameter_name
+from flowq.graph import Graph
+from flowq.node import Node, is_plain_map, leaves, parameter_name
 from flowq.plan import Kind
 
 __all__ = ["draw"]

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from flowq.graph import Body
 from flowq.lower import build_message
+from flowq.node import Body
 from flowq.plan import Kind
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, has_parts

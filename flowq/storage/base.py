@@ -552,6 +552,14 @@ class Store(Protocol):
         """Count."""
         ...
 
+    def left(self, queues: Sequence[str]) -> bool:
+        """Say whether anything is ready, scheduled or running in these queues.
+
+        What still waits for others (a node whose upstream runs in another queue) is not looked at;
+        pages of work that a step left are, whatever they lead to.
+        """
+        ...
+
     def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
         """List dead letters, newest first; `after` is the last id of the page before."""
         ...

@@ -11,8 +11,8 @@ import networkx as nx
 import pytest
 
 from flowq import DAG, FlowQ, group
+from flowq.binding import check_call, params_of
 from flowq.errors import BindingError
-from flowq.graph import check_call, params_of
 
 q = FlowQ("looking", "memory://")
 

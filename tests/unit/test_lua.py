@@ -104,10 +104,10 @@ class Recorder:
 def test_the_store_sends_what_the_headers_say() -> None:
     store = RedisStore("redis://localhost", name="app")
     answers = {
-        "enqueue": b"1", "submit": b"0", "step": [b"s", 0, 0, -1, [], [], [], []], "renew": [[]],
+        "enqueue": b"1", "submit": b"0", "step": [b"s", 0, 0, -1, [], [], [], [], 0], "renew": [[]],
         "held": [[], [], []], "release": [0, 0], "cancel": [1, 0], "reschedule": 1, "page": 0,
         "sweep": [0, 0, 0], "look": [[3, 0, 0, 0, 0, 0]], "nodes": [b""], "wait": 1,
-        "status": [0, 0, 0, 0],
+        "status": [0, 0, 0, 0], "left": [0],
     }  # fmt: skip
     wire = Recorder(answers)
     store._wire = wire  # type: ignore[assignment]
@@ -131,6 +131,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store.nodes(run, after=4, limit=3)
     store.wait_ended([id], timeout=0.1)
     store.status()
+    store.left(["a", "b"])
     store._run("page")
 
     sent = wire.sent
@@ -154,3 +155,4 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["nodes"] == [run, b"5", b"3"]
     assert rest["wait"][1:] == [b"1", id] and len(rest["wait"][0]) == 16
     assert rest["page"] == rest["status"] == []
+    assert rest["left"] == [b"0", b"0", b"a", b"b"]

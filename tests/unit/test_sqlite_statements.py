@@ -18,8 +18,8 @@ SOURCE = "".join(
 )
 SMALL = {"store", "queue", "session", "s", "CONSTANT"}
 """Tables of a few rows, or none; and a query without a table."""
-PEOPLE = {"status"}
-"""What only people ask for may count."""
+PEOPLE = {"status", "left"}
+"""What only people ask for may count, and who ends when nothing is left."""
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,17 @@ class Reading:
             scheduled, running, dead, runs,
         )  # fmt: skip
 
+    def left(self, queues: Sequence[str]) -> bool:
+        """Say whether anything is to run; see `Store.left`."""
+        names = [queue.encode() for queue in queues]
+        at: tuple[bytes, ...] = b"0", b"0"
+        while at:
+            found, *more = self._run("left", *at, *names)
+            if found:
+                return True
+            at = tuple(x if isinstance(x, bytes) else b"%d" % x for x in more)
+        return False
+
     def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
         """List dead letters, newest first; see `Store.dead`."""
         ids = self._listed(b"deads", after, limit)

@@ -214,6 +214,11 @@ FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state
 SELECT name, ready FROM queue ORDER BY name
 -- name: status
 SELECT (SELECT count(*) FROM message WHERE state = 1), (SELECT count(*) FROM message WHERE session IS NOT NULL), (SELECT count(*) FROM dead), (SELECT count(*) FROM run WHERE live = 1 AND ended_ms = 0)
+-- name: left
+WITH mine(id) AS (SELECT q.id FROM queue q JOIN json_each(?1) j ON j.value = q.name)
+SELECT EXISTS(SELECT 1 FROM walk) OR EXISTS(SELECT 1 FROM queue WHERE ready > 0 AND id IN mine)
+OR EXISTS(SELECT 1 FROM message WHERE session IS NOT NULL AND queue IN mine)
+OR EXISTS(SELECT 1 FROM message WHERE state = 1 AND queue IN mine)
 -- name: dead
 SELECT uuid, reason, at_ms, body, losses FROM dead
 WHERE forget_ms > ?2 AND id < COALESCE((SELECT id FROM dead WHERE uuid = ?1), 9223372036854775807) ORDER BY id DESC LIMIT ?3

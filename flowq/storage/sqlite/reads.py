@@ -180,6 +180,11 @@ def status(db: sqlite3.Connection) -> Status:
     return Status(queues, scheduled, running, buried, unfinished)
 
 
+def left(db: sqlite3.Connection, queues: Sequence[str]) -> bool:
+    """Say whether anything is to run in these queues."""
+    return bool(db.execute(SQL["left"], (json.dumps(list(queues)),)).fetchone()[0])
+
+
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
     id, reason, at, body, losses = row
     return DeadLetter(id, reason, at, body, _read_losses(losses))

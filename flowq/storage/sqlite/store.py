@@ -342,6 +342,11 @@ class SqliteStore:
         with self._db.read() as db:
             return reads.status(db)
 
+    def left(self, queues: Sequence[str]) -> bool:
+        """Say whether anything is to run; see `Store.left`."""
+        with self._db.read() as db:
+            return reads.left(db, queues)
+
     def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
         """List dead letters, newest first; see `Store.dead`."""
         with self._db.read() as db:

@@ -14,6 +14,7 @@ from flowq.message import (
 from flowq.outcome import Failed, Outcome
 from flowq.states import State
 from flowq.storage.base import (
+    PAGE,
     Store,
 )
 from flowq.testing.clock import ManualClock
@@ -21,6 +22,7 @@ from flowq.testing.contract.base import (
     StoreContract,
     cell,
     done,
+    end,
     make_plan,
     run_all,
     task,
@@ -63,6 +65,49 @@ class TestReads(StoreContract):
         store.step("w", [Failed(d.id, d.delivery, cell(State.FAILED), "bad")])
         status = store.status()
         assert (status.running, status.dead) == (0, 1)
+
+    def test_what_is_left_is_asked_of_some_queues(self, store: Store, clock: ManualClock) -> None:
+        store.submit(make_plan({"a": [], "b": ["a"]}))
+        assert store.left(["default"])
+        assert not store.left(["other"])
+        step = store.step("w", want=1)
+        assert store.left(["other", "default"])
+        step = store.step("w", done(step), want=1)
+        store.step("w", done(step))
+        assert not store.left(["default"])
+
+        store.enqueue([task(delay_ms=1_000)])
+
+        assert store.left(["default"])
+        clock.advance(2)
+        step = store.step("w", want=1)
+        assert store.left(["default"])
+        store.step("w", done(step))
+        assert not store.left(["default"])
+
+    def test_pages_of_work_that_a_step_left_count_as_left(self, store: Store) -> None:
+        store.submit(make_plan({"a": [], **{f"b{i}": ["a"] for i in range(3 * PAGE)}}))
+        step = store.step("w", want=1)
+
+        store.step("w", [end(step.deliveries[0], State.FAILED)])  # all the others are blocked
+
+        assert store.left(["default"])
+        for _ in range(6):
+            store.step("w")
+        assert not store.left(["default"])
+
+    def test_what_is_left_is_found_behind_much_that_is_not(self, store: Store) -> None:
+        store.enqueue([task(queue="other", delay_ms=5_000) for _ in range(1_500)])
+        store.enqueue([task(queue="other", delay_ms=6_000) for _ in range(1_500)])
+
+        assert not store.left(["default"])
+
+        store.enqueue([last := task(delay_ms=6_000)])
+        assert store.left(["default"])
+        store.cancel([last.id])
+        assert not store.left(["default"])
+        store.enqueue([task(delay_ms=7_000)])
+        assert store.left(["default"])
 
     def test_dead_letters_come_newest_first_in_pages(
         self, store: Store, clock: ManualClock

@@ -356,6 +356,13 @@ class Reads:
                 runs=sum(not run.ended_ms for run in self._runs.values()),
             )
 
+    def left(self, queues: Sequence[str]) -> bool:
+        """Say whether anything is to run; see `Store.left`."""
+        with self._changed:
+            open_ = (S.SCHEDULED, S.QUEUED, S.RUNNING)
+            found = (t.state in open_ and t.call.queue in queues for t in self._things())
+            return bool(self._edges) or any(found)
+
     def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
         """List dead letters, newest first; see `Store.dead`."""
         with self._changed:

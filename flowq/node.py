@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+"""What a graph is made of: nodes, what their edges carry, and bodies in which they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from flowq.plan import Kind
+from flowq.states import Rule
+from flowq.wiring import TaskSpec
+
+__all__ = [
+    "Body",
+    "Element",
+    "Node",
+    "Take",
+    "is_plain_map",
+    "kind_text",
+    "leaves",
+    "parameter_name",
+]
+
+_ALWAYS: Final = Rule(0, 0, 0, 0, 0)
+_NO_OPTIONS: Final[Mapping[str, Any]] = {}
+
+
+class Node:
+    """One step: a task with bound arguments, a join, or an expansion with a body of its own.
+
+    Attributes
+    ----------
+    kind : Kind
+    body : Body
+        Where it stands.
+    label : str or None
+        Its name, where the user gave one.
+    base : str
+        What automatic names are made of.
+    spec : TaskSpec or None
+        For a task.
+    args, kwargs
+        Plain arguments; positions that edges fill hold None. Until references are resolved, they
+        may hold whatever users wrote.
+    edges : dict of int or str to object
+        What fills a parameter over edges: a `Node`, a `Take`, or lists, tuples and dicts of them.
+    order : list
+        What it comes after without data.
+    pipes : list
+        Values that are piped in and not bound yet.
+    options : dict
+        Checked options said on this node.
+    inner : Body or None
+        For an expansion.
+    items : list or None
+        For a map: its elements.
+    dynamic : bool
+        For a map: whether nodes stand among its elements.
+    unpack : bool or None
+        For a map: whether its elements become arguments; None if as fits the task.
+    item : tuple of int and object
+        For a map: the place and the element of the item that is being lowered.
+    elements : list of Element
+        For a task: the elements of maps that it takes, with their positions.
+    parents, children : list of Node
+        Counted neighbours in the same body, each once; filled by `Graph`.
+    reads : list of Node
+        Nodes whose values it is given, wherever they stand.
+    rule : Rule
+    name : str
+        Unique in its body; filled by `Graph`.
+    index : int
+        Filled when the graph is lowered.
+    """
+
+    __slots__ = (
+        "args",
+        "base",
+        "body",
+        "children",
+        "dynamic",
+        "edges",
+        "elements",
+        "index",
+        "inner",
+        "item",
+        "items",
+        "kind",
+        "kwargs",
+        "label",
+        "name",
+        "options",
+        "order",
+        "parents",
+        "pipes",
+        "reads",
+        "rule",
+        "spec",
+        "unpack",
+    )
+
+    def __init__(
+        self,
+        kind: Kind,
+        body: Body,
+        base: str,
+        *,
+        spec: TaskSpec | None = None,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.body = body
+        self.base = base
+        self.spec = spec
+        self.args = list(args)
+        self.kwargs = dict(kwargs) if kwargs else {}
+        self.options: Mapping[str, Any] = options or _NO_OPTIONS
+        self.label: str | None = self.options.get("name")
+        self.edges: dict[int | str, Any] = {}
+        self.order: list[Any] = []
+        self.pipes: list[Any] = []
+        self.inner: Body | None = None
+        self.items: list[Any] | None = None
+        self.dynamic = False
+        self.unpack: bool | None = None
+        self.elements: list[Element] = []
+        self.item: tuple[int, Any] = (-1, None)
+        self.parents: list[Node] = []
+        self.children: list[Node] = []
+        self.reads: list[Node] = []
+        self.rule = _ALWAYS
+        self.name = ""
+        self.index = -1
+        body.nodes.append(self)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name or self.label or self.base}>"
+
+    @property
+    def who(self) -> str:
+        """What errors call it."""
+        name = self.name or self.label or self.base
+        return f"node {name!r}" + (f" (task {self.spec.name})" if self.spec else "")
+
+    @property
+    def rule_text(self) -> str:
+        """Its trigger rule, as users write it."""
+        text: str = self.options.get("trigger_rule", "all_success")
+        return text
+
+
+class Take:
+    """One item of a node's value: the keys that are applied to it, in turn."""
+
+    __slots__ = ("node", "path")
+
+    def __init__(self, node: Node, path: tuple[int | str, ...]) -> None:
+        self.node = node
+        self.path = path
+
+
+class Element:
+    """Where a task takes an element of a map.
+
+    Attributes
+    ----------
+    source : Node
+        The map.
+    at : int
+        The position of the first argument that the element fills.
+    spread : bool
+        Whether elements that are tuples fill several parameters; lists too where that is forced.
+    widths : set of int
+        How many arguments the elements fill. If that is the same for all, the task's `args` have
+        their places; else they follow `args`.
+    """
+
+    __slots__ = ("at", "source", "spread", "widths")
+
+    def __init__(self, source: Node) -> None:
+        self.source = source
+        self.at = 0
+        self.spread = False
+        self.widths: set[int] = set()
+
+    def given(self, item: Any) -> Sequence[Any]:
+        """The arguments that one element fills."""
+        kind = type(item)
+        if self.spread and (kind is tuple or (kind is list and self.source.unpack is True)):
+            found: Sequence[Any] = item
+            return found
+        return (item,)
+
+
+def leaves(structure: Any) -> Iterator[Node]:
+    """Go through the nodes in a structure of nodes, lists, tuples and dicts."""
+    stack = [structure]
+    while stack:
+        x = stack.pop()
+        kind = type(x)
+        if kind is Node:
+            yield x
+        elif kind is Take:
+            yield x.node
+        elif kind is list or kind is tuple:
+            stack.extend(reversed(x))
+        elif kind is dict:
+            stack.extend(reversed([*x.keys(), *x.values()]))
+
+
+class Body:
+    """Nodes that stand together: a run's, or those inside an expansion.
+
+    Attributes
+    ----------
+    owner : Node or None
+        The expansion whose body it is; None while it floats: then its nodes are only referred to,
+        and find their place when it is known who reads them.
+    context : Body or None
+        While it floats: where it was referred to first.
+    nodes : list of Node
+        In the order of writing; in topological order once the graph is made.
+    value : object
+        Structure of nodes that is the value.
+    heads : list of Node
+        What a value piped into the expansion goes to.
+    closed : str
+        Why nothing can be piped in; empty if something can.
+    places : dict of int to object
+        Where what users wrote was placed first, by the object's identity.
+    names : dict of str to Node
+        Nodes of a DAG.
+    scope : object
+        The DAG whose body it is.
+    """
+
+    __slots__ = (
+        "closed",
+        "context",
+        "heads",
+        "names",
+        "nodes",
+        "owner",
+        "places",
+        "scope",
+        "value",
+    )
+
+    def __init__(self, owner: Node | None, context: Body | None = None) -> None:
+        self.owner = owner
+        self.context = context
+        self.nodes: list[Node] = []
+        self.value: Any = None
+        self.heads: list[Node] = []
+        self.closed = ""
+        self.places: dict[int, Any] = {}
+        self.names: dict[str, Node] = {}
+        self.scope: Any = None
+
+    @property
+    def around(self) -> Body | None:
+        """The body in which this one stands, or is referred to."""
+        return self.owner.body if self.owner else self.context
+
+
+def kind_text(node: Node) -> str:
+    """What kind of node it is, for people."""
+    if node.items is not None:
+        return "map"
+    return {Kind.TASK: "task", Kind.JOIN: "join", Kind.EXPANSION: "graph"}[node.kind]
+
+
+def parameter_name(node: Node, to: int | str) -> str:
+    """The name of the parameter that an edge fills."""
+    if isinstance(to, str) or node.spec is None:
+        return str(to)
+    names = list(node.spec.parameters.parameters)
+    if to < len(names) and not names[to].startswith("*"):
+        return names[to]
+    return f"{names[-1]}[{to - len(names) + 1}]" if names else str(to)
+
+
+def is_plain_map(node: Node) -> bool:
+    """Whether a node is a map each item of which is one task."""
+    if node.items is None or node.inner is None:
+        return False
+    inside = node.inner.nodes
+    return len(inside) == 1 and inside[0].kind is Kind.TASK and inside[0] is node.inner.value

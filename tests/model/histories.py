@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""What is looked at after each move of a random history: both show the same, and it makes sense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis.stateful import invariant
+
+from flowq.plan import Bits, Kind, Plan, indexes
+from flowq.states import State
+from flowq.storage import Store
+from flowq.storage.base import NodeInfo
+from tests.model.drawn import SESSIONS
+from tests.model.moves import Moves
+from tests.model.plain import plain_deliveries, plain_letter, plain_look, plain_node, same
+
+__all__ = ["Histories"]
+
+BAD = (State.FAILED, State.BLOCKED)
+
+
+class Histories(Moves):
+    """Moves, and what must hold after each."""
+
+    @invariant()
+    def looks_are_the_same(self) -> None:
+        known = self.known() + [p.id for p in self.plans]
+        real, model = self.real.look(known), self.model.look(known)
+        for id, x, y in zip(known, real, model, strict=True):
+            same((id, plain_look(x)), (id, plain_look(y)))
+
+    @invariant()
+    def messages_are_kept_while_they_may_run(self) -> None:
+        for id in self.known()[-5:]:
+            found = self.real.message(id)
+            look = self.model.look([id])[0]
+            if found is not None or (look and not look.state.final):
+                assert found == self.model.message(id)
+
+    @invariant()
+    def runs_and_their_nodes_are_the_same(self) -> None:
+        self.both(lambda store: store.runs(limit=1_000))
+        for plan in self.plans:
+            real, model = self.real.nodes(plan.id), self.model.nodes(plan.id)
+            same([plain_node(x) for x in real], [plain_node(x) for x in model])
+            if real:
+                same(self.real.check(plan.id), [])
+                same(self.model.check(plan.id), [])
+                self.who_is_blamed(plan, real)
+                body = [x for x in real if x.owner == 0]
+                assert real[0].state.final == all(x.state.final for x in body)
+
+    def who_is_blamed(self, plan: Plan, nodes: list[NodeInfo]) -> None:
+        """A culprit is that of a parent, or of an inner node, that failed."""
+        for info in nodes:
+            row = plan.rows[info.index]
+            around = nodes[row.owner] if info.index else info
+            if around.state.final and not around.ready_ms:
+                assert info.culprit == around.culprit or info.state != around.state
+                continue
+            if info.state == State.BLOCKED:
+                above = [nodes[i] for i in indexes(row.parents)]
+            elif info.state == State.FAILED and row.kind == Kind.EXPANSION:
+                inner = [x for x in nodes if x.owner == info.index]
+                above = [x for x in inner if not plan.rows[x.index].bits & Bits.FORGIVEN]
+            else:
+                assert info.culprit is None
+                continue
+            blamed = {
+                x.index if plan.rows[x.index].kind == Kind.TASK and x.state == State.FAILED
+                else x.culprit
+                for x in above if x.state in BAD
+            }  # fmt: skip
+            assert info.culprit in blamed, (info, blamed)
+
+    @invariant()
+    def counts_and_dead_letters_are_the_same(self) -> None:
+        def counts(store: Store) -> Any:
+            status = store.status()
+            queues = {q.name: q.ready for q in status.queues if q.ready}
+            return queues, status.scheduled, status.running, status.dead, status.runs
+
+        self.both(counts)
+        self.both(lambda store: sorted(map(plain_letter, store.dead(limit=1_000))))
+
+    @invariant()
+    def sessions_hold_the_same(self) -> None:
+        self.both(lambda store: {s.id: (s.deadline_ms, s.held) for s in store.sessions()})
+        for session in SESSIONS:
+            self.both(lambda store: plain_deliveries(store.held(session)))  # noqa: B023
