@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -46,6 +47,7 @@ __all__ = [
     "id_text",
     "new_id",
     "node_id",
+    "nodes_of",
     "pack_cell",
     "read_cell",
     "split_node",
@@ -184,6 +186,21 @@ class Binding(msgspec.Struct, frozen=True, array_like=True):
 
     to: int | str
     value: Template
+
+
+def nodes_of(template: Template) -> Iterator[int]:
+    """Go through the nodes that a template names, those below them left out."""
+    if isinstance(template, Ref):
+        yield template.node
+    elif isinstance(template, Items):
+        yield from range(template.first, template.first + template.count)
+    elif isinstance(template, Seq):
+        for item in template.items:
+            yield from nodes_of(item)
+    elif isinstance(template, Mapping):
+        for key, item in template.items:
+            yield from nodes_of(key)
+            yield from nodes_of(item)
 
 
 # --- the envelope --------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from flowq.message import (
     decode_message,
     id_text,
     node_id,
+    nodes_of,
     read_cell,
     split_node,
 )
@@ -39,7 +40,7 @@ from flowq.policy import check_options
 from flowq.run import Run
 from flowq.states import State
 from flowq.storage.base import Look
-from flowq.values import Values, nodes_of
+from flowq.values import Values
 from flowq.wiring import Progress
 
 __all__ = ["Call", "Result", "ResultGroup"]

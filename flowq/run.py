@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from flowq.errors import ConfigError, DecodeError, ResultMissing
 from flowq.handle import Home, ValueHandle, moment, nobody_for, one_value, put_together
-from flowq.message import Template, decode_message, decode_template, id_text, node_id
+from flowq.message import Template, decode_message, decode_template, id_text, node_id, nodes_of
 from flowq.plan import ROOT, Kind, indexes
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo
-from flowq.values import nodes_of
 from flowq.wiring import Progress, RunNode
 
 __all__ = ["Run"]

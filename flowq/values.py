@@ -7,7 +7,7 @@ A template says how a value is put together; cells hold the pieces. Where a piec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -42,15 +42,15 @@ from flowq.message import (
     decode_template,
     id_text,
     node_id,
+    nodes_of,
     read_cell,
 )
-from flowq.message import Mapping as MappingTemplate
 from flowq.plan import ranges_of
 from flowq.serializer import Serializer
 from flowq.states import State
 from flowq.storage.base import Store
 
-__all__ = ["MISSING", "Values", "failure_of", "load_args", "nodes_of", "raise_for", "value_of"]
+__all__ = ["MISSING", "Values", "failure_of", "load_args", "raise_for", "value_of"]
 
 _value = msgspec.msgpack.Decoder(Value).decode
 _failure = msgspec.msgpack.Decoder(Failure).decode
@@ -81,21 +81,6 @@ def failure_of(cell: Cell) -> Failure:
         return _failure(cell.body)
     except msgspec.MsgspecError as err:
         raise DecodeError(f"a failure that cannot be read: {err}") from None
-
-
-def nodes_of(template: Template) -> Iterator[int]:
-    """Go through the nodes that a template names, those below them left out."""
-    if isinstance(template, Ref):
-        yield template.node
-    elif isinstance(template, Items):
-        yield from range(template.first, template.first + template.count)
-    elif isinstance(template, Seq):
-        for item in template.items:
-            yield from nodes_of(item)
-    elif isinstance(template, MappingTemplate):
-        for key, item in template.items:
-            yield from nodes_of(key)
-            yield from nodes_of(item)
 
 
 class Values:
@@ -213,7 +198,9 @@ class Values:
         if isinstance(template, Seq):
             made = [self._build(item, pool) for item in template.items]
             return tuple(made) if template.tuple_ else made
-        return {self._build(k, pool): self._build(v, pool) for k, v in template.items}
+        if isinstance(template, MappingTemplate):
+            return {self._build(k, pool): self._build(v, pool) for k, v in template.items}
+        raise DecodeError(f"a value that was never filled in: {template!r}")
 
 
 def load_args(

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from flowq import DAG, FlowQ, chain, group
 from flowq.errors import CycleError
 from flowq.lower import lower
-from flowq.message import decode_template
+from flowq.message import decode_template, nodes_of
 from flowq.plan import Kind, Plan, indexes
-from flowq.values import nodes_of
 
 q = FlowQ("graphs", "memory://")
 

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: MIT
+"""Plans that a message carries, filled in when its node runs: a map's item, a branch's arm.
+
+Such a plan was lowered with the graph around it, when neither the list nor the index of the node
+was known. It names the element of its map by `Elem`, and what it takes from outside by `Cap`, a
+place among the captures of the message that carries it. Filling puts arguments in the place of
+elements, and references in the place of captures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from flowq.binding import check_call
+from flowq.errors import BindingError, GraphError
+from flowq.message import (
+    NO_NODE,
+    Binding,
+    Cap,
+    Const,
+    Elem,
+    Items,
+    Lit,
+    Message,
+    Seq,
+    Template,
+    decode_template,
+    encode_template,
+    nodes_of,
+)
+from flowq.message import Mapping as MappingTemplate
+from flowq.plan import INNER, Kind, NodeRow, decode_rows, ranges_of, relocate
+from flowq.serializer import Serializer
+from flowq.states import Rule
+from flowq.wiring import Submitter
+
+__all__ = ["expand_map", "fill_plan", "list_of", "plain", "prefix_of"]
+
+_ALONE: Final = Rule(0, 0, 0, 0, 0)
+_WORD: Final = 1 << 63  # MessagePack's integers
+_SHORT: Final = 100  # characters of a text that the envelope carries; the payload has a limit
+_NOTHING: Final = object()
+
+
+def plain(value: Any) -> bool:
+    """Whether a value can stand in a template as it is."""
+    kind = type(value)
+    return (
+        value is None
+        or kind in (bool, float)
+        or (kind is int and -_WORD <= value < _WORD)
+        or (kind is str and len(value) <= _SHORT)
+    )
+
+
+def list_of(name: str, given: Any) -> list[Any]:
+    """Give the elements that a map is over.
+
+    Raises
+    ------
+    GraphError
+        It is no list: one value, or nothing that can be gone through.
+    """
+    if isinstance(given, str | bytes | bytearray | Mapping):
+        raise GraphError(
+            f"map of {name}: a {type(given).__name__} is one value, not a list; give [value] "
+            "(for the keys or items of a dict: list(value), list(value.items()))"
+        )
+    if not isinstance(given, Iterable):
+        raise GraphError(f"map of {name}: a {type(given).__name__} is not a list")
+    return list(given)
+
+
+class _Filling:
+    """What one plan is filled with."""
+
+    def __init__(self, carrier: Message, pool: Sequence[Any], submitter: Submitter) -> None:
+        self._captures = carrier.captures
+        self._pool = pool
+        self._submitter = submitter
+        self._serializer: Serializer = submitter.serializer
+        self.element: Any = _NOTHING
+        self.place: int | None = None
+
+    def row(self, row: NodeRow, checked: bool) -> NodeRow:
+        """Fill in one row, which is in its place already."""
+        if row.value:
+            value = self._template(decode_template(row.value), None, row.name)
+            row = msgspec.structs.replace(row, value=encode_template(value))
+        m = row.message
+        if m is None or not _open(m):
+            return row
+        loaded = self._serializer.loads(m.payload)
+        args, kwargs = list(loaded[0]), dict(loaded[1])
+        pool = list(loaded[2]) if len(loaded) == 3 else []
+        bindings = []
+        for binding in m.bindings:
+            rest = self._bind(binding, args, kwargs, pool, row.name)
+            if rest is not None:
+                bindings.append(Binding(binding.to, rest))
+        captures = tuple([self._template(c, pool, row.name) for c in m.captures])
+        if checked:
+            spec = self._submitter.spec(m.task)
+            check_call(spec, args, {**kwargs, **{b.to: 0 for b in bindings if type(b.to) is str}})
+        payload = self._serializer.dumps(
+            (tuple(args), kwargs, pool) if pool else (tuple(args), kwargs),
+            f"arguments of node {row.name!r} (task {m.task})",
+        )
+        reads = ranges_of(n for b in bindings for n in nodes_of(b.value))
+        message = msgspec.structs.replace(
+            m, payload=payload, bindings=tuple(bindings), captures=captures
+        )
+        return msgspec.structs.replace(row, message=message, reads=reads)
+
+    def _bind(
+        self, binding: Binding, args: list[Any], kwargs: dict[str, Any], pool: list[Any], who: str
+    ) -> Template | None:
+        """Give what is left of a binding; a value that is known goes among the arguments."""
+        to, template = binding.to, binding.value
+        if type(template) is Elem and template.spread:
+            assert isinstance(to, int)
+            args[to:] = self._spread(template)
+            return None
+        value = self._known(template)
+        if value is _NOTHING:
+            return self._template(template, pool, who)
+        if isinstance(to, int):
+            args[to] = value
+        else:
+            kwargs[to] = value
+        return None
+
+    def _known(self, template: Template) -> Any:
+        """The value of an element, or of a capture that is a value; else nothing."""
+        if type(template) is Elem:
+            return self._elem(template)
+        if type(template) is Cap:
+            captured = self._captures[template.place]
+            if type(captured) is Lit:
+                return self._pool[captured.index]
+            if type(captured) is Const:
+                return captured.value
+        return _NOTHING
+
+    def _elem(self, template: Elem) -> Any:
+        return self.element if template.part is None else self.element[template.part]
+
+    def _spread(self, template: Elem) -> Sequence[Any]:
+        kind = type(self.element)
+        if kind is tuple or (kind is list and template.forced):
+            found: Sequence[Any] = self.element
+            return found
+        if template.forced:
+            raise BindingError(
+                f"item {self.place} is a {kind.__name__}, not a tuple; starmap takes tuples of "
+                "arguments"
+            )
+        return (self.element,)
+
+    def _template(self, template: Template, pool: list[Any] | None, who: str) -> Template:
+        """Fill in a template; values that are known go to the pool of the message around it."""
+        kind = type(template)
+        if kind is Elem or kind is Cap:
+            value = self._known(template)
+            if value is _NOTHING:
+                assert isinstance(template, Cap)
+                return self._captures[template.place]
+            if plain(value):
+                return Const(value)
+            if pool is None:
+                raise GraphError(
+                    f"the value of {who or 'the plan'} names a {type(value).__name__} that is "
+                    "no step; let a task return it"
+                )
+            pool.append(value)
+            return Lit(len(pool) - 1)
+        if isinstance(template, Seq):
+            items = tuple([self._template(x, pool, who) for x in template.items])
+            return Seq(items, template.tuple_)
+        if isinstance(template, MappingTemplate):
+            return MappingTemplate(
+                tuple(
+                    [
+                        (self._template(k, pool, who), self._template(v, pool, who))
+                        for k, v in template.items
+                    ]
+                )
+            )
+        return template
+
+
+def _open(message: Message) -> bool:
+    """Whether something of a message is to be filled in."""
+    return bool(message.captures) or any(_has_open(b.value) for b in message.bindings)
+
+
+def _has_open(template: Template) -> bool:
+    if isinstance(template, Elem | Cap):
+        return True
+    if isinstance(template, Seq):
+        return any(_has_open(x) for x in template.items)
+    if isinstance(template, MappingTemplate):
+        return any(_has_open(k) or _has_open(v) for k, v in template.items)
+    return False
+
+
+def fill_plan(
+    carrier: Message, plan: bytes, pool: Sequence[Any], submitter: Submitter
+) -> list[NodeRow]:
+    """Fill in a plan that its carrier becomes as a whole: an arm.
+
+    Parameters
+    ----------
+    carrier : Message
+        Gives the names a prefix and the captures.
+    plan : bytes
+        One of `carrier.plans`.
+    pool : sequence
+        The pool of the carrier's payload.
+    submitter : Submitter
+    """
+    filling = _Filling(carrier, pool, submitter)
+    rows = relocate(decode_rows(plan), at=INNER, base=INNER + 1, prefix=prefix_of(carrier))
+    return [filling.row(row, False) for row in rows]
+
+
+def prefix_of(message: Message) -> str:
+    """What the names of nodes inside begin with; a task alone is its run, and gives none."""
+    return f"{message.name}/" if message.name else ""
+
+
+def expand_map(
+    carrier: Message, lists: Sequence[Any], pool: Sequence[Any], submitter: Submitter, width: int
+) -> list[NodeRow]:
+    """Make the items of a map whose list is known by now.
+
+    Parameters
+    ----------
+    carrier : Message
+        Of the map; its first plan is that of one item, row 0 being the item itself.
+    lists : sequence
+        What it is over: one list, or several that are zipped.
+    pool : sequence
+        The pool of the carrier's payload.
+    submitter : Submitter
+    width : int
+        How many items it may have.
+
+    Returns
+    -------
+    list of NodeRow
+        A fragment: the items next to each other, what is inside them behind.
+
+    Raises
+    ------
+    GraphError
+        Something is no list; lengths differ; there are more items than `width`.
+    BindingError
+        An element does not fit the task.
+    PayloadError
+        An element cannot travel.
+    """
+    name = carrier.name or "map"
+    given = [list_of(name, x) for x in lists]
+    lengths = {len(x) for x in given}
+    if len(lengths) > 1:
+        raise GraphError(
+            f"map of {name}: lists of different lengths, {', '.join(str(len(x)) for x in given)}"
+        )
+    elements = given[0] if len(given) == 1 else list(zip(*given, strict=True))
+    count = len(elements)
+    if count > width:
+        raise GraphError(
+            f"map of {name}: {count:,} items are more than max_width={width:,}; say "
+            ".options(max_width=...), or give fewer, larger elements"
+        )
+    item, *inside = decode_rows(carrier.plans[0])
+    around = ((INNER + 1, count),) if count else ()
+    value: Template = Items(INNER + 1, count, True) if count else Seq(())
+    face = NodeRow("", Kind.EXPANSION, NO_NODE, _ALONE, entries=around, inner=count,
+                   value=encode_template(value), body=around)  # fmt: skip
+    out = [face]
+    behind: list[NodeRow] = []
+    filling = _Filling(carrier, pool, submitter)
+    for i, element in enumerate(elements):
+        filling.element, filling.place = element, i
+        path = f"{name}[{i}]"
+        base = INNER + 1 + count + len(behind)
+        try:
+            head, *rest = relocate((item, *inside), at=INNER + 1 + i, base=base, prefix=path)
+            out.append(_indexed(msgspec.structs.replace(filling.row(head, True), owner=INNER), i))
+            for row in rest:
+                own = row.owner == INNER + 1 + i
+                row = filling.row(row, True)
+                behind.append(_indexed(row, i) if own else row)
+        except BindingError as err:
+            raise BindingError(f"{path}: {err}") from None
+    return out + behind
+
+
+def _indexed(row: NodeRow, i: int) -> NodeRow:
+    """Say which element of its map a task stands for."""
+    if row.message is None:
+        return row
+    return msgspec.structs.replace(row, message=msgspec.structs.replace(row.message, index=i))
