@@ -45,6 +45,7 @@ from flowq.message import (
     nodes_of,
     read_cell,
 )
+from flowq.message import Mapping as MappingTemplate
 from flowq.plan import ranges_of
 from flowq.serializer import Serializer
 from flowq.states import State
