@@ -27,13 +27,14 @@ from flowq.coordinator import (
     unknown_task,
 )
 from flowq.current import CURRENT, CurrentTask
-from flowq.errors import DecodeError, StoreUnavailable, TaskCancelled
+from flowq.errors import DecodeError, PayloadError, StoreUnavailable, TaskCancelled
+from flowq.fragment import MAP, expand_map
 from flowq.message import Delivery, Message, decode_message, id_text
-from flowq.outcome import Done, Failed, GiveBack, Outcome, RetryAt, Unknown
+from flowq.outcome import Done, Expand, Failed, GiveBack, Outcome, RetryAt, Unknown
 from flowq.policy import RetryPolicy, nearest
-from flowq.serializer import Serializer
 from flowq.storage.base import Store
 from flowq.values import load_args
+from flowq.wiring import Submitter
 
 if TYPE_CHECKING:
     from flowq.task import Task
@@ -47,7 +48,7 @@ Note: TypeAlias = Callable[[int, bytes], None]
 _NEVER: Final = RetryPolicy()
 
 
-class App(Protocol):
+class App(Submitter, Protocol):
     """What a worker must know of the app; `flowq.app.FlowQ` has it."""
 
     @property
@@ -58,11 +59,6 @@ class App(Protocol):
     @property
     def clock(self) -> Clock:
         """The reader of time."""
-        ...
-
-    @property
-    def serializer(self) -> Serializer:
-        """Codec of arguments and results."""
         ...
 
     @property
@@ -151,6 +147,7 @@ class Executor:
         self._tasks: Mapping[str, Task[..., Any]] = app.tasks
         self._serializer = app.serializer
         self._store = app.store
+        self._submitter = app
         self._now_ms = app.clock.now_ms
         self._note = note
         self._interrupt = interrupt or raise_in_thread
@@ -185,9 +182,11 @@ class Executor:
             log.error("%s cannot be read: %s", id_text(delivery.id), job.error)
             return undecodable(delivery, job.error, None)
         task = self._tasks.get(message.task)
-        if task is None:
-            return self._unknown(delivery, message)
         began, started = time.monotonic(), self._now_ms()
+        if task is None:
+            if message.task == MAP:
+                return self._make_items(delivery, message, started)
+            return self._unknown(delivery, message)
         try:
             policy = task.policy
             if message.policy:
@@ -217,6 +216,8 @@ class Executor:
                 outcome = done(delivery, value, self._serializer, started, ended)
             except BaseException as err:  # again the value's own code
                 error = err
+                if isinstance(err, PayloadError):
+                    outcome, error = self._returned(delivery, message, value, err)
         if outcome is None:
             assert error is not None
             outcome = decide(message, delivery, error, policy, started_ms=started, ended_ms=ended)
@@ -267,6 +268,37 @@ class Executor:
                 error = err
         CURRENT.reset(token)
         return value, error
+
+    def _returned(
+        self, delivery: Delivery, message: Message, value: Any, error: BaseException
+    ) -> tuple[Outcome | None, BaseException | None]:
+        """Give what a body came to whose value cannot travel: it may be a graph."""
+        from flowq.primitives.build import has_parts  # few bodies return one
+        from flowq.primitives.returned import returned_rows
+
+        if not has_parts((value,)):
+            return None, error
+        try:
+            rows = returned_rows(value, self._submitter, message.name)
+        except BaseException as err:  # the values' own code is in it
+            return None, err
+        return Expand(delivery.id, delivery.delivery, rows), None
+
+    def _make_items(self, delivery: Delivery, message: Message, started: int) -> Outcome:
+        """Let a map become its items."""
+        try:
+            lists, options = load_args(message, delivery, self._store, self._serializer)
+            pool = self._serializer.loads(message.payload)[2:]
+            rows = expand_map(
+                message, lists, pool[0] if pool else (), self._submitter, options["max_width"]
+            )
+        except StoreUnavailable as err:
+            log.warning("%s goes back, its list is out of reach: %s", message.name, err)
+            return GiveBack(delivery.id, delivery.delivery)
+        except BaseException as err:  # the elements' own code, up to a SystemExit of an import
+            log.error("%s: its items cannot be made: %s", message.name, exception_text(err))
+            return self._unready(delivery, message, err, started)
+        return Expand(delivery.id, delivery.delivery, rows)
 
     def _unready(
         self, delivery: Delivery, message: Message, err: BaseException, started: int
@@ -338,6 +370,8 @@ def _report(
     who = (message.task, current.id)
     if isinstance(outcome, Done):
         log.info("%s %s done in %.3f s", *who, took)
+    elif isinstance(outcome, Expand):
+        log.info("%s %s became %d nodes in %.3f s", *who, len(outcome.rows) - 1, took)
     elif isinstance(outcome, RetryAt):
         log.warning(
             "%s %s failed in %.3f s with %s, again in %.1f s (retries left: %d)",

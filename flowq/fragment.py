@@ -25,6 +25,7 @@ from flowq.message import (
     Items,
     Lit,
     Message,
+    Ref,
     Seq,
     Template,
     decode_template,
@@ -37,8 +38,10 @@ from flowq.serializer import Serializer
 from flowq.states import Rule
 from flowq.wiring import Submitter
 
-__all__ = ["expand_map", "fill_plan", "list_of", "plain", "prefix_of"]
+__all__ = ["MAP", "expand_map", "fill_plan", "list_of", "plain", "prefix_of"]
 
+MAP: Final = "flowq.map"
+"""The task of a map whose list is not known when the graph is built; every worker knows it."""
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 _WORD: Final = 1 << 63  # MessagePack's integers
 _SHORT: Final = 100  # characters of a text that the envelope carries; the payload has a limit
@@ -102,7 +105,7 @@ class _Filling:
             if rest is not None:
                 bindings.append(Binding(binding.to, rest))
         captures = tuple([self._template(c, pool, row.name) for c in m.captures])
-        if checked:
+        if checked and m.task != MAP:
             spec = self._submitter.spec(m.task)
             check_call(spec, args, {**kwargs, **{b.to: 0 for b in bindings if type(b.to) is str}})
         payload = self._serializer.dumps(
@@ -140,9 +143,9 @@ class _Filling:
         if type(template) is Cap:
             captured = self._captures[template.place]
             if type(captured) is Lit:
-                return self._pool[captured.index]
+                return _item(self._pool[captured.index], template.path)
             if type(captured) is Const:
-                return captured.value
+                return _item(captured.value, template.path)
         return _NOTHING
 
     def _elem(self, template: Elem) -> Any:
@@ -167,7 +170,11 @@ class _Filling:
             value = self._known(template)
             if value is _NOTHING:
                 assert isinstance(template, Cap)
-                return self._captures[template.place]
+                captured = self._captures[template.place]
+                if not template.path:
+                    return captured
+                assert isinstance(captured, Ref)  # what is taken an item of is one node
+                return Ref(captured.node, (*captured.path, *template.path))
             if plain(value):
                 return Const(value)
             if pool is None:
@@ -190,6 +197,12 @@ class _Filling:
                 )
             )
         return template
+
+
+def _item(value: Any, path: tuple[int | str, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
 
 
 def _open(message: Message) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from flowq.errors import CycleError, GraphError
-from flowq.node import Body, Node, is_plain_map, kind_text, leaves, parameter_name
+from flowq.node import Body, Node, is_plain_map, kind_text, leaves, listed, parameter_name
 from flowq.plan import Kind
 from flowq.states import trigger_rule
 from flowq.wiring import Submitter
@@ -139,7 +139,7 @@ class Graph:
                 }
                 if node.inner is not None:
                     facts["graph"] = made[node.inner]
-                if node.items is not None:
+                if node.items is not None and node.lists is None:
                     facts["items"] = len(node.items)
                 if body is self.root.inner and is_plain_map(self.root):
                     for i in range(len(self.root.items or ())):
@@ -163,8 +163,7 @@ def _connect(node: Node) -> None:
     A node that stands outside is a parent of the expansion around the reader, not of the reader.
     """
     node.reads = list(dict.fromkeys(n for value in node.edges.values() for n in leaves(value)))
-    elements = leaves(node.items) if node.dynamic else ()
-    for parent in dict.fromkeys([*node.reads, *elements, *node.order]):
+    for parent in dict.fromkeys([*node.reads, *listed(node), *node.order]):
         at: Node | None = node
         while at is not None and at.body is not parent.body:
             at = at.body.owner

@@ -7,17 +7,20 @@ each other, and their insides behind them. Nothing past this module can tell a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from flowq.binding import check_call
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue, PayloadError, UnknownTask
+from flowq.fragment import MAP, plain
 from flowq.graph import Graph
 from flowq.message import (
     NO_NODE,
     Binding,
+    Cap,
     Const,
+    Elem,
     Items,
     Lit,
     Message,
@@ -27,22 +30,21 @@ from flowq.message import (
     encode_template,
     new_id,
     node_id,
+    nodes_of,
 )
 from flowq.message import Mapping as MappingTemplate
-from flowq.node import Body, Element, Node, Take, is_plain_map, leaves
-from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges, ranges_of
+from flowq.node import Body, Element, Node, Slot, Take, has_slots, is_plain_map, leaves, listed
+from flowq.plan import INNER, ROOT, Bits, Kind, NodeRow, Plan, Ranges, encode_rows, ranges_of
 from flowq.policy import MAX_PRIORITY, OPTIONS, RetryPolicy
 from flowq.states import Rule, trigger_rule
 from flowq.wiring import Submitter, TaskSpec
 
-__all__ = ["build_message", "lower"]
+__all__ = ["build_message", "lower", "lower_fragment"]
 
 _RETRY: Final = RetryPolicy.__struct_fields__
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 MAX_NAME: Final = 200
 _RUN_KEEPS_MS: Final = round(OPTIONS["result_ttl"].default * 1000)
-_WORD: Final = 1 << 63  # MessagePack's integers
-_SHORT: Final = 100  # characters of a text that the envelope carries; the payload has a limit
 
 
 class Settings:
@@ -176,6 +178,24 @@ def lower(graph: Graph, submitter: Submitter) -> Plan:
     return _Lowering(graph, submitter).plan()
 
 
+def lower_fragment(graph: Graph, submitter: Submitter, prefix: str) -> list[NodeRow]:
+    """Turn a checked graph into the fragment that a node becomes.
+
+    Parameters
+    ----------
+    graph : Graph
+    submitter : Submitter
+    prefix : str
+        What the names of its nodes begin with: the node's own name and ``/``.
+
+    Raises
+    ------
+    UnknownTask, PayloadError, PayloadTooLarge
+        As `lower` does.
+    """
+    return _Lowering(graph, submitter).fragment(prefix)
+
+
 class _Lowering:
     """One graph on its way to a plan."""
 
@@ -183,6 +203,7 @@ class _Lowering:
         self._graph = graph
         self._serializer = submitter.serializer
         self._run = new_id()
+        self._first = ROOT
         self._options = {**submitter.run_defaults, **graph.options}
         self._base_priority: int = graph.options.get("priority") or 0
         self._sizes: dict[Body, int] = {}
@@ -202,15 +223,26 @@ class _Lowering:
 
     def plan(self) -> Plan:
         """Make the rows."""
-        self._rows = [None] * self._size(self._graph.root)  # type: ignore[list-item]
-        self._graph.root.index = 0
         name = self._graph.name
-        self._emit(name)
+        self._made(name)
         ttl, failed = (
             round(self._options.get(k, OPTIONS[k].default) * 1000)
             for k in ("result_ttl", "failed_ttl")
         )
         return Plan(self._run, name, self._rows, ttl, failed)
+
+    def fragment(self, prefix: str) -> list[NodeRow]:
+        """Make the rows of a graph that a node becomes; their names begin with `prefix`."""
+        self._run, self._first = b"", INNER
+        self._made("", prefix)
+        return self._rows
+
+    def _made(self, name: str, prefix: str = "") -> None:
+        root = self._graph.root
+        self._rows = [None] * self._size(root)  # type: ignore[list-item]
+        root.index = self._first
+        item_path = prefix.removesuffix("/") or name
+        self._emit((self._expansion, root, NO_NODE, "", item_path, prefix))
 
     # --- facts about the whole graph -------------------------------------------------------------
 
@@ -227,7 +259,7 @@ class _Lowering:
 
     def _size(self, node: Node) -> int:
         """How many rows a node takes, what is inside it included."""
-        if node.inner is None:
+        if node.inner is None or node.lists is not None:
             return 1
         inside = self._sizes[node.inner]
         if node.items is None:
@@ -270,14 +302,13 @@ class _Lowering:
 
     # --- rows ------------------------------------------------------------------------------------
 
-    def _emit(self, name: str) -> None:
-        """Make the rows of the root and of all inside it.
+    def _emit(self, first: tuple[Any, ...]) -> None:
+        """Make the rows of an expansion and of all inside it.
 
         The nodes of a map's body stand for the item that is being made, so one item is finished,
         with all inside it, before the next begins: a stack, not a queue.
         """
-        root = self._graph.root
-        todo: list[tuple[Any, ...]] = [(self._expansion, root, NO_NODE, "", name, "")]
+        todo = [first]
         while todo:
             step, *args = todo.pop()
             todo.extend(reversed(step(*args)))
@@ -293,7 +324,7 @@ class _Lowering:
         assert body is not None
         if node.items is None:
             self._lay_out(body, at + 1)
-            self._put(node, owner, path, *_contents(body))
+            self._put(node, owner, path, *self._contents(body))
             return [(self._body, body, at, prefix)]
         count, first = len(node.items), at + 1
         value: Template = Items(first, count, True) if count else Seq(())
@@ -313,8 +344,8 @@ class _Lowering:
         assert body is not None and source.items is not None
         source.item = (i, source.items[i])
         self._lay_out(body, inside)
-        entries, within, value = _contents(body)
-        self._rows[at] = NodeRow(
+        entries, within, value = self._contents(body)
+        self._rows[at - self._first] = NodeRow(
             path,
             Kind.EXPANSION,
             source.index,
@@ -334,7 +365,7 @@ class _Lowering:
     def _put(
         self, node: Node, owner: int, path: str, entries: Ranges, body: Ranges, value: Template
     ) -> None:
-        self._rows[node.index] = NodeRow(
+        self._rows[node.index - self._first] = NodeRow(
             path,
             Kind.EXPANSION,
             owner,
@@ -354,12 +385,14 @@ class _Lowering:
         place = body.owner.item[0] if body.owner is not None and body.owner.items else None
         for node in body.nodes:
             path = _checked(prefix + node.name)
-            if node.inner is not None:
+            if node.lists is not None:
+                self._open_map(node, owner, path)
+            elif node.inner is not None:
                 todo.append((self._expansion, node, owner, path, path, f"{path}/"))
             elif node.kind is Kind.TASK:
                 self._task(node, owner, path, place, self._bits(node))
             else:
-                self._rows[node.index] = NodeRow(
+                self._rows[node.index - self._first] = NodeRow(
                     path,
                     node.kind,
                     owner,
@@ -379,22 +412,18 @@ class _Lowering:
         spec, args, edges = node.spec, node.args, node.edges
         assert spec is not None
         if node.elements:
-            args, edges = _with_elements(node)
+            args, edges = self._with_elements(node)
         settings = self._settings_of(node)
         pool: list[Any] = []
         bindings: tuple[Binding, ...] = ()
         reads: Ranges = ()
         if edges:
-            bindings = tuple([Binding(to, _template(v, pool)) for to, v in edges.items()])
-            reads = _ranges(
-                node.reads
-                if edges is node.edges
-                else [n for value in edges.values() for n in leaves(value)]
-            )
+            bindings = tuple([Binding(to, self._template(v, pool)) for to, v in edges.items()])
+            reads = _read(bindings)
         message = Message(
-            node_id(self._run, node.index),
+            self._id(node.index),
             spec.name,
-            self._payload(path, spec, args, node.kwargs, pool),
+            self._payload(path, spec.name, args, node.kwargs, pool),
             *settings.fields,
             path,
             bindings,
@@ -402,7 +431,7 @@ class _Lowering:
             place,
             settings.prefetch,
         )
-        self._rows[node.index] = NodeRow(
+        self._rows[node.index - self._first] = NodeRow(
             path,
             Kind.TASK,
             owner,
@@ -425,9 +454,9 @@ class _Lowering:
         return found
 
     def _payload(
-        self, path: str, spec: TaskSpec, args: list[Any], kwargs: Mapping[str, Any], pool: list[Any]
+        self, path: str, task: str, args: list[Any], kwargs: Mapping[str, Any], pool: list[Any]
     ) -> bytes:
-        what = f"arguments of node {path!r} (task {spec.name})"
+        what = f"arguments of node {path!r} (task {task})"
         if pool:
             return self._serializer.dumps((tuple(args), kwargs, pool), what)
         if not kwargs and all(a is None for a in args):  # what a chain's links have in common
@@ -450,10 +479,10 @@ class _Lowering:
                 self._task(node, at, f"{item_path}[{i}]", i, 0)
             return
         settings = self._settings_of(node)
-        run, name, dumps = self._run, spec.name, self._serializer.dumps
+        start, made_id, name, dumps = self._first, self._id, spec.name, self._serializer.dumps
         pool: list[Any] = []
-        bindings = tuple([Binding(to, _template(v, pool)) for to, v in node.edges.items()])
-        reads = _ranges(node.reads)
+        bindings = tuple([Binding(to, self._template(v, pool)) for to, v in node.edges.items()])
+        reads = _read(bindings)
         fields, policy, prefetch = settings.fields, settings.policy, settings.prefetch
         (element,) = node.elements
         given, kwargs, rule, kind = element.given, node.kwargs, node.rule, Kind.TASK
@@ -468,9 +497,205 @@ class _Lowering:
             )
             index = first + i
             message = Message(
-                node_id(run, index), name, payload, *fields, path, bindings, policy, i, prefetch
+                made_id(index), name, payload, *fields, path, bindings, policy, i, prefetch
             )
-            rows[index] = NodeRow(path, kind, at, rule, (), (), reads, message)
+            rows[index - start] = NodeRow(path, kind, at, rule, (), (), reads, message)
+
+    # --- values ----------------------------------------------------------------------------------
+
+    def _id(self, index: int) -> bytes:
+        return node_id(self._run, index) if self._run else b""
+
+    def _contents(self, body: Body) -> tuple[Ranges, Ranges, Template]:
+        """Where a body begins, all nodes in it, and its value."""
+        entries = _ranges([n for n in body.nodes if not n.parents])
+        pool: list[Any] = []
+        value = self._template(body.value, pool)
+        if pool:
+            where = f"of {body.owner.who} " if body.owner and body.owner.name else ""
+            raise GraphError(
+                f"the value {where}holds a {type(pool[0]).__name__} that is no step; only numbers, "
+                "short texts, True, False and None can stand beside steps: let a task return it"
+            )
+        return entries, _ranges(body.nodes), value
+
+    def _with_elements(self, node: Node) -> tuple[list[Any], dict[int | str, Any]]:
+        """Give the arguments and edges of a task in the item that is being made."""
+        args, edges = list(node.args), node.edges
+        for element in node.elements:
+            if element.source.lists is not None:
+                edges = {**edges, **_open_edges(element)}
+                continue
+            given = element.given(element.source.item[1])
+            args[element.at : element.at + _uniform(element)] = given
+            if element.source.dynamic:
+                edges = dict(edges)
+                for k, value in enumerate(given, element.at):
+                    if any(True for _ in leaves(value)):
+                        edges[k] = value
+                        args[k] = None
+        return args, edges
+
+    def _leaf(self, node: Node, path: tuple[int | str, ...]) -> Template:
+        """The template of a node's value, or of one item of it."""
+        return Ref(node.index, path)
+
+    def _slot(self, slot: Slot) -> Template:
+        """The template of the element of a map whose list is not known yet."""
+        raise AssertionError("only the plan of an item has elements")
+
+    def _is_here(self, node: Node) -> bool:
+        """Whether a node is in this plan, not around it."""
+        return True
+
+    def _template(self, value: Any, pool: list[Any]) -> Template:
+        """Give the template of a structure; what is no node goes to the payload's pool.
+
+        Equal shapes give equal templates: a list of nodes that lie next to each other is `Items`.
+        """
+        kind = type(value)
+        if kind is Node:
+            return self._leaf(value, ())
+        if kind is Take:
+            return self._leaf(value.node, value.path)
+        if kind is Slot:
+            return self._slot(value)
+        if kind is list or kind is tuple:
+            if kind is list and value and all(type(x) is Node and self._is_here(x) for x in value):
+                first = value[0].index
+                if all(x.index == first + k for k, x in enumerate(value)):
+                    return Items(first, len(value))
+            return Seq(tuple([self._template(x, pool) for x in value]), kind is tuple)
+        if kind is dict:
+            return MappingTemplate(
+                tuple(
+                    [(self._template(k, pool), self._template(v, pool)) for k, v in value.items()]
+                )
+            )
+        if plain(value):
+            return Const(value)
+        pool.append(value)
+        return Lit(len(pool) - 1)
+
+    # --- maps whose list is not known yet --------------------------------------------------------
+
+    def _open_map(self, node: Node, owner: int, path: str) -> None:
+        """Make the row of a map that becomes its items when its list is there."""
+        assert node.inner is not None and node.lists is not None
+        item = _Item(self, node)
+        plan = encode_rows(item.rows())
+        pool: list[Any] = []
+        args: list[Any] = []
+        edges: dict[int | str, Any] = {}
+        for k, given in enumerate(node.lists):
+            known = not any(True for _ in leaves(given)) and not has_slots(given)
+            args.append(given if known else None)
+            if not known:
+                edges[k] = given
+        bindings = tuple([Binding(to, self._template(v, pool)) for to, v in edges.items()])
+        captures = tuple([self._captured(c) for c in item.captured])
+        task = next(_tasks(node.inner))
+        message = Message(
+            self._id(node.index),
+            MAP,
+            self._payload(path, MAP, args, {"max_width": node.width}, pool),
+            self._settings_of(task).fields[0],  # whoever serves its items makes them
+            self._priorities[node],
+            name=path,
+            bindings=bindings,
+            plans=(plan,),
+            captures=captures,
+        )
+        self._rows[node.index - self._first] = NodeRow(
+            path,
+            Kind.TASK,
+            owner,
+            node.rule,
+            _ranges(node.parents),
+            _ranges(node.children),
+            _read(bindings),
+            message,
+            bits=self._bits(node),
+        )
+
+    def _captured(self, what: Node | Slot) -> Template:
+        return self._slot(what) if isinstance(what, Slot) else self._leaf(what, ())
+
+
+class _Item(_Lowering):
+    """The plan of one item of a map whose list is not known yet.
+
+    What stands around it is captured: named by its place among the captures of the map's message.
+    """
+
+    def __init__(self, around: _Lowering, source: Node) -> None:
+        # all facts about the whole graph are those of the lowering around it
+        self.__dict__.update(around.__dict__)
+        self._run, self._first = b"", INNER
+        self._source = source
+        self._inside: set[Body] = set()
+        self.captured: list[Node | Slot] = []
+
+    def rows(self) -> list[NodeRow]:
+        """Make its rows; row 0 is the item itself."""
+        body = self._source.inner
+        assert body is not None
+        todo = [body]
+        while todo:
+            at = todo.pop()
+            self._inside.add(at)
+            todo.extend(n.inner for n in at.nodes if n.inner is not None)
+        if is_plain_map(self._source):
+            self._rows = [None]  # type: ignore[list-item]
+            (node,) = body.nodes
+            node.index = INNER
+            self._task(node, NO_NODE, "", None, 0)
+            return self._rows
+        self._rows = [None] * (1 + self._sizes[body])  # type: ignore[list-item]
+        self._lay_out(body, INNER + 1)
+        entries, within, value = self._contents(body)
+        self._rows[0] = NodeRow(
+            "",
+            Kind.EXPANSION,
+            NO_NODE,
+            _ALONE,
+            entries=entries,
+            inner=len(body.nodes),
+            value=encode_template(value),
+            body=within,
+        )
+        self._emit((self._body, body, INNER, "/"))
+        return self._rows
+
+    def _is_here(self, node: Node) -> bool:
+        return node.body in self._inside
+
+    def _leaf(self, node: Node, path: tuple[int | str, ...]) -> Template:
+        if self._is_here(node):
+            return Ref(node.index, path)
+        return self._capture(node, path)
+
+    def _slot(self, slot: Slot) -> Template:
+        if slot.source is self._source:
+            return Elem(slot.part, slot.spread, slot.source.unpack is True)
+        if slot.spread and slot.source.unpack:
+            raise GraphError(
+                f"{self._source.who}: tuples that are mapped over around it cannot be unpacked "
+                "inside it; say unpack=False, or take them apart in a task"
+            )
+        return self._capture(Slot(slot.source, slot.part), ())
+
+    def _capture(self, what: Node | Slot, path: tuple[int | str, ...]) -> Template:
+        key = _key(what)
+        for k, known in enumerate(self.captured):
+            if key == _key(known):
+                return Cap(k, path)
+        self.captured.append(what)
+        return Cap(len(self.captured) - 1, path)
+
+
+def _key(what: Node | Slot) -> Any:
+    return (what.source, what.part) if isinstance(what, Slot) else what
 
 
 # --- pieces --------------------------------------------------------------------------------------
@@ -499,8 +724,7 @@ def _read_by_others(bodies: list[Body]) -> set[Node]:
     for body in bodies:
         for node in body.nodes:
             read.update(node.reads)
-            if node.dynamic:
-                read.update(leaves(node.items))
+            read.update(listed(node))
     for body in bodies:  # outer ones first
         if body.owner in read:
             read.update(leaves(body.value))
@@ -519,12 +743,6 @@ def _checked(path: str) -> str:
     return path
 
 
-def _contents(body: Body) -> tuple[Ranges, Ranges, Template]:
-    """Where a body begins, all nodes in it, and its value."""
-    entries = _ranges([n for n in body.nodes if not n.parents])
-    return entries, _ranges(body.nodes), _template(body.value, [])
-
-
 def _uniform(element: Element) -> int:
     """How many places an element has among its task's arguments."""
     if not element.widths:
@@ -532,47 +750,26 @@ def _uniform(element: Element) -> int:
     return next(iter(element.widths)) if len(element.widths) == 1 else 0
 
 
-def _with_elements(node: Node) -> tuple[list[Any], dict[int | str, Any]]:
-    """Give the arguments and edges of a task in the item that is being made."""
-    args, edges = list(node.args), node.edges
-    for element in node.elements:
-        given = element.given(element.source.item[1])
-        args[element.at : element.at + _uniform(element)] = given
-        if element.source.dynamic:
-            edges = dict(edges)
-            for k, value in enumerate(given, element.at):
-                if any(True for _ in leaves(value)):
-                    edges[k] = value
-                    args[k] = None
-    return args, edges
+def _read(bindings: Iterable[Binding]) -> Ranges:
+    """The nodes whose values fill these places."""
+    return ranges_of(n for b in bindings for n in nodes_of(b.value))
 
 
-def _template(value: Any, pool: list[Any]) -> Template:
-    """Give the template of a structure; what is no node goes to the payload's pool.
+def _open_edges(element: Element) -> dict[int | str, Any]:
+    """What fills the places of the element of a map whose list is not known yet."""
+    lists = element.source.lists
+    assert lists is not None
+    if len(lists) > 1:
+        return {element.at + k: Slot(element.source, k) for k in range(len(lists))}
+    return {element.at: Slot(element.source, spread=element.spread)}
 
-    Equal shapes give equal templates: a list of nodes that lie next to each other is `Items`.
-    """
-    kind = type(value)
-    if kind is Node:
-        return Ref(value.index)
-    if kind is Take:
-        return Ref(value.node.index, value.path)
-    if kind is list or kind is tuple:
-        if kind is list and value and all(type(x) is Node for x in value):
-            first = value[0].index
-            if all(x.index == first + k for k, x in enumerate(value)):
-                return Items(first, len(value))
-        return Seq(tuple([_template(x, pool) for x in value]), kind is tuple)
-    if kind is dict:
-        return MappingTemplate(
-            tuple([(_template(k, pool), _template(v, pool)) for k, v in value.items()])
-        )
-    if (
-        value is None
-        or kind in (bool, float)
-        or (kind is int and -_WORD <= value < _WORD)
-        or (kind is str and len(value) <= _SHORT)
-    ):
-        return Const(value)
-    pool.append(value)
-    return Lit(len(pool) - 1)
+
+def _tasks(body: Body) -> Iterator[Node]:
+    """Go through the tasks in a body, in what stands inside it too."""
+    todo = [body]
+    while todo:
+        for node in todo.pop().nodes:
+            if node.kind is Kind.TASK:
+                yield node
+            elif node.inner is not None:
+                todo.append(node.inner)

@@ -172,9 +172,10 @@ class Elem(msgspec.Struct, frozen=True, array_like=True, tag="e"):
 
 
 class Cap(msgspec.Struct, frozen=True, array_like=True, tag="k"):
-    """In a plan that a message carries: what its `captures` has at that place."""
+    """In a plan that a message carries: what its `captures` has at that place, or an item of it."""
 
     place: int
+    path: tuple[int | str, ...] = ()
 
 
 Template: TypeAlias = Ref | Items | Lit | Const | Seq | Mapping | Elem | Cap

@@ -14,10 +14,13 @@ __all__ = [
     "Body",
     "Element",
     "Node",
+    "Slot",
     "Take",
+    "has_slots",
     "is_plain_map",
     "kind_text",
     "leaves",
+    "listed",
     "parameter_name",
 ]
 
@@ -56,6 +59,11 @@ class Node:
         For a map: its elements.
     dynamic : bool
         For a map: whether nodes stand among its elements.
+    lists : list or None
+        For a map whose elements are not known yet (then `items` is empty): structures of nodes
+        that it is over, zipped if there are several; empty until one is piped in.
+    width : int
+        How many items such a map may have.
     unpack : bool or None
         For a map: whether its elements become arguments; None if as fits the task.
     item : tuple of int and object
@@ -88,6 +96,7 @@ class Node:
         "kind",
         "kwargs",
         "label",
+        "lists",
         "name",
         "options",
         "order",
@@ -97,6 +106,7 @@ class Node:
         "rule",
         "spec",
         "unpack",
+        "width",
     )
 
     def __init__(
@@ -124,6 +134,8 @@ class Node:
         self.inner: Body | None = None
         self.items: list[Any] | None = None
         self.dynamic = False
+        self.lists: list[Any] | None = None
+        self.width = 0
         self.unpack: bool | None = None
         self.elements: list[Element] = []
         self.item: tuple[int, Any] = (-1, None)
@@ -161,6 +173,17 @@ class Take:
         self.path = path
 
 
+class Slot:
+    """An element of a map whose list is not known yet; of zipped lists, that of list `part`."""
+
+    __slots__ = ("part", "source", "spread")
+
+    def __init__(self, source: Node, part: int | None = None, *, spread: bool = False) -> None:
+        self.source = source
+        self.part = part
+        self.spread = spread
+
+
 class Element:
     """Where a task takes an element of a map.
 
@@ -185,6 +208,11 @@ class Element:
         self.spread = False
         self.widths: set[int] = set()
 
+    @property
+    def open(self) -> bool:
+        """Whether it is not known how many arguments it fills, or that differs."""
+        return len(self.widths) > 1 or (self.spread and self.source.lists is not None)
+
     def given(self, item: Any) -> Sequence[Any]:
         """The arguments that one element fills."""
         kind = type(item)
@@ -192,6 +220,14 @@ class Element:
             found: Sequence[Any] = item
             return found
         return (item,)
+
+
+def listed(node: Node) -> Iterator[Node]:
+    """Go through the nodes that the elements of a map are made of."""
+    if node.dynamic:
+        yield from leaves(node.items)
+    if node.lists is not None:
+        yield from leaves(node.lists)
 
 
 def leaves(structure: Any) -> Iterator[Node]:
@@ -208,6 +244,16 @@ def leaves(structure: Any) -> Iterator[Node]:
             stack.extend(reversed(x))
         elif kind is dict:
             stack.extend(reversed([*x.keys(), *x.values()]))
+
+
+def has_slots(structure: Any) -> bool:
+    """Whether an element of a map is in a structure."""
+    kind = type(structure)
+    if kind is list or kind is tuple:
+        return any(has_slots(x) for x in structure)
+    if kind is dict:
+        return any(has_slots(x) for x in [*structure.keys(), *structure.values()])
+    return kind is Slot
 
 
 class Body:

@@ -234,6 +234,13 @@ OPTIONS: Final[dict[str, Option]] = {
     "trigger_rule": Option(
         _rule, "all_success", ("call", "map"), "", "Which ends of its parents let a node run."
     ),
+    "max_width": Option(
+        _whole(1, 10_000_000),
+        100_000,
+        ("map",),
+        "",
+        "How many items a map may have whose list comes with the run.",
+    ),
     "unpack": Option(
         _flag, None, ("map",), "", "Whether tuple items become arguments; else as fits the task."
     ),

@@ -222,6 +222,15 @@ class Task(Generic[P, R]):
                 raise self._composes(arg)
         return Signature(self._base, args, kwargs, self._call_options)
 
+    def each(self, /, **kwargs: Any) -> Map[R]:
+        """Make a map over the list that is piped in: ``extract.s() | clean.each() | total.s()``.
+
+        Keyword arguments are the same for each item.
+        """
+        options = {k: v for k, v in self._call_options.items() if k != "unpack"}
+        unpack = self._call_options.get("unpack")
+        return map_of(self._base, (), kwargs, options, unpack=unpack)
+
     def call_local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now; an ``async def`` is run to its end."""
         if self.context and "task" not in kwargs:

@@ -321,7 +321,7 @@ class Composition(Joinable, Generic[R]):
         return map_of(self, (rows,), kwargs, {}, unpack=True)
 
     def each(self, /, **kwargs: Any) -> Map[Any]:
-        """Not supported yet: a map over the list that is piped in."""
+        """Make it once for each element of the list that is piped in: ``a.s() | b.s().each()``."""
         return self.map(**kwargs)
 
     # --- the graph -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 from flowq.binding import misfit, params_of
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue
 from flowq.graph import Graph
-from flowq.node import Body, Element, Node, leaves
+from flowq.node import Body, Element, Node, leaves, listed
 from flowq.plan import Kind
 from flowq.wiring import TaskSpec
 
@@ -252,7 +252,8 @@ class Builder:
             self._check(node)
         if members == "items":
             only = body.nodes[0]
-            if len(body.nodes) == 1 and not (only.order or "trigger_rule" in only.options):
+            alone = len(body.nodes) == 1 and only.lists is None
+            if alone and not (only.order or "trigger_rule" in only.options):
                 only.body = root.body  # nothing is around the map: it is the run itself
                 root = only
             return Graph(root, options, items_of=made.tails[0])
@@ -269,8 +270,7 @@ class Builder:
             for x in node.order:
                 if isinstance(x, Node):
                     yield x
-            if node.dynamic:
-                yield from leaves(node.items)
+            yield from listed(node)
 
     # --- references ------------------------------------------------------------------------------
 
@@ -303,6 +303,8 @@ class Builder:
         if node.items is not None and has_parts(node.items):
             node.items = [self._resolve(value, body, node) for value in node.items]
             node.dynamic = True
+        if node.lists is not None and has_parts(node.lists):
+            node.lists = [self._resolve(value, body, node) for value in node.lists]
 
     def _ends(self, order: list[Any], body: Body) -> Iterator[Node]:
         for x in order:
@@ -361,6 +363,13 @@ class Builder:
                 self._bind_task(node)
             return
         given = list(node.pipes)
+        if node.lists is not None and not node.lists:
+            if not given:
+                raise BindingError(
+                    f"{node.who}: each() maps over a list that is piped in, but nothing is; write "
+                    "a.s() | b.each(), or b.map(xs)"
+                )
+            node.lists = [given.pop(0)]
         if node.items is not None:
             given.insert(0, Element(node))  # bound arguments, the element, then what is piped
         if not given:
@@ -385,10 +394,11 @@ class Builder:
         params = params_of(node.spec)
         names = [*node.kwargs, *(k for k in node.edges if isinstance(k, str))]
         for value in node.pipes:
-            if node.elements and len(node.elements[-1].widths) > 1:
+            if node.elements and node.elements[-1].open:
                 raise GraphError(
-                    f"{node.who}: the tuples that it is mapped over differ in length, so it is "
-                    "not known where the next value goes; use tuples of one length"
+                    f"{node.who}: the tuples that it is mapped over may differ in length, so it is "
+                    "not known where the next value goes; use tuples of one length, or say "
+                    "unpack=False"
                 )
             if type(value) is Element:
                 self._bind_element(node, value, params.room(len(node.args), names))
@@ -410,6 +420,9 @@ class Builder:
         source = element.source
         assert source.items is not None
         element.at = len(node.args)
+        if source.lists is not None:
+            self._bind_open(node, element, room)
+            return
         element.spread = room > 1 if source.unpack is None else source.unpack
         for i, item in enumerate(source.items):
             given = element.given(item)
@@ -423,13 +436,30 @@ class Builder:
             node.args.extend([None] * (next(iter(element.widths)) if source.items else 1))
         node.elements.append(element)
 
+    def _bind_open(self, node: Node, element: Element, room: float) -> None:
+        """Bind the element of a map whose list is not known yet."""
+        lists = element.source.lists
+        assert lists is not None
+        if len(lists) > 1:
+            node.args.extend([None] * len(lists))  # one place for an element of each
+        elif element.source.unpack or (element.source.unpack is None and room > 1):
+            element.spread = True
+        else:
+            node.args.append(None)
+        node.elements.append(element)
+
     def _check(self, node: Node) -> None:
         """Check that arguments fit the task."""
         if node.spec is None:
             return
         params = params_of(node.spec)
         names = [*node.kwargs, *(k for k in node.edges if isinstance(k, str))]
-        widths = node.elements[-1].widths if node.elements else ()
+        last = node.elements[-1] if node.elements else None
+        if last is not None and last.spread and last.source.lists is not None:
+            if params.room(len(node.args), names) < 1:
+                raise misfit(node.who, node.spec, params.problem(len(node.args) + 1, names))
+            return  # what an element has is checked when its item is made
+        widths = last.widths if last else ()
         for more in widths if len(widths) > 1 else (0,):
             count = len(node.args) + more
             if not params.fits(count, names):
@@ -444,8 +474,7 @@ class Builder:
             return
         for node in self._nodes:
             read = [n for value in node.edges.values() for n in leaves(value)]
-            if node.dynamic:
-                read.extend(leaves(node.items))
+            read.extend(listed(node))
             for parent in dict.fromkeys([*read, *node.order]):
                 if parent.body in readers and parent.body is not node.body:
                     readers[parent.body].append(node)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
 from flowq.errors import GraphError
+from flowq.fragment import list_of
 from flowq.graph import Graph
 from flowq.node import Body
-from flowq.policy import check_options
+from flowq.policy import OPTIONS, check_options
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.signature import Signature
@@ -19,14 +20,14 @@ __all__ = ["Map", "map_of"]
 
 R = TypeVar("R", covariant=True)
 
-_OF_THE_MAP: Final = ("name", "trigger_rule")
+_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width")
 """Options that speak of the map; all others speak of each item."""
 
 
 class Map(Composition[list[R]], Generic[R]):
     """What ``.map(...)`` gives: one node that is a list of items; the value is their list."""
 
-    __slots__ = ("_elements", "_item", "_unpack")
+    __slots__ = ("_elements", "_item", "_lists", "_unpack")
 
     has_members = True
 
@@ -38,15 +39,20 @@ class Map(Composition[list[R]], Generic[R]):
         elements: list[Any],
         unpack: bool | None,
         options: Mapping[str, Any],
+        lists: tuple[Any, ...] | None = None,
     ) -> None:
         super().__init__()
         self._item = item
         self._elements = elements
+        self._lists = lists  # where not all are known; none at all: one will be piped in
         self._unpack = unpack
         self._options = dict(options)
 
     def __repr__(self) -> str:
-        return f"<map {self._item!r} over {len(self._elements)}>"
+        if self._lists is None:
+            return f"<map {self._item!r} over {len(self._elements)}>"
+        over = ", ".join(map(repr, self._lists)) or "what is piped in"
+        return f"<map {self._item!r} over {over}>"
 
     def options(self, **options: Any) -> Map[R]:
         """Give a copy with options set: of the map (`name`, `trigger_rule`), or of each item."""
@@ -70,6 +76,9 @@ class Map(Composition[list[R]], Generic[R]):
         """Add one node, with the item's graph inside, once for all elements."""
         node, inner = build.expansion(body, self._base(), self._options)
         node.items = self._elements
+        if self._lists is not None:
+            node.lists = list(self._lists)
+            node.width = self._options.get("max_width", OPTIONS["max_width"].default)
         node.unpack = self._unpack
         node.order.extend(self._after)
         made = yield self._item, inner
@@ -108,7 +117,8 @@ def map_of(
         Called, or made, once for each element. Elements go after the bound arguments, those of a
         chain to its first step.
     lists : tuple of iterables
-        One, or several of one length, of which each call takes one element.
+        One, or several of one length, of which each call takes one element; a step whose value is
+        a list, where it is known when the graph runs; none for the list that is piped in.
     kwargs : mapping
         The same for each item.
     options : mapping
@@ -120,10 +130,11 @@ def map_of(
     Raises
     ------
     GraphError
-        A list is a str, bytes or mapping, or not known yet; lists differ in length.
+        A list is a str, bytes or mapping; lists differ in length.
     """
     name = what._base() if isinstance(what, Composition) else what.name
-    elements = _elements(name, lists)
+    known = bool(lists) and not any(isinstance(x, Part) for x in lists)
+    elements = _elements(name, lists) if known else []
     if len(lists) > 1:
         if unpack is not None or options.get("unpack") is not None:
             raise GraphError(f"map of {name}: unpack= and starmap are for one list of tuples")
@@ -137,18 +148,14 @@ def map_of(
         item = item._with(kwargs=kwargs)
     # said on what is mapped, these speak of the map
     own = {name: item._options[name] for name in _OF_THE_MAP if name in item._options}
-    made: Map[Any] = Map(item._without(own) if own else item, elements, unpack, own)
+    bare = item._without(own) if own else item
+    made: Map[Any] = Map(bare, elements, unpack, own, None if known else lists)
     _assign(made, options)
     return made
 
 
 def _elements(name: str, lists: tuple[Any, ...]) -> list[Any]:
-    if not lists:
-        raise GraphError(
-            f"map of {name}: a list that comes with the run (each(), .map() in a pipe) is not "
-            "supported yet; give the list: .map(xs)"
-        )
-    made = [_as_list(name, x) for x in lists]
+    made = [list_of(name, x) for x in lists]
     if len(made) == 1:
         return made[0]
     lengths = [len(x) for x in made]
@@ -157,19 +164,3 @@ def _elements(name: str, lists: tuple[Any, ...]) -> list[Any]:
             f"map of {name}: lists of different lengths, {', '.join(map(str, lengths))}"
         )
     return list(zip(*made, strict=True))
-
-
-def _as_list(name: str, given: Any) -> list[Any]:
-    if isinstance(given, Part):
-        raise GraphError(
-            f"map of {name} over {given!r}: its list is not known yet, which is not supported "
-            "yet; map over a list that is known now, or loop in a task"
-        )
-    if isinstance(given, str | bytes | bytearray | Mapping):
-        raise GraphError(
-            f"map of {name}: a {type(given).__name__} is one value, not a list; write [value] "
-            "(for the keys or items of a dict: list(value), list(value.items()))"
-        )
-    if not isinstance(given, Iterable):
-        raise GraphError(f"map of {name}: a {type(given).__name__} is not a list")
-    return list(given)
