@@ -28,7 +28,7 @@ from tests.model.histories import Histories
 
 MAKING_SHORTER_S = 60
 """For how long a history that fails is made shorter before it is shown. Hypothesis would take five
-minutes, which is this test's own limit, and then nothing would be shown."""
+minutes (as its warning goes on to say), which is the limit of the test: nothing would be shown."""
 
 EXAMPLES = settings().max_examples
 
