@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
 from flowq.app import FlowQ, app_path
-from flowq.errors import ConfigError, StoreError
+from flowq.errors import ConfigError, StoreError, StoreUnavailable
 from flowq.leases import release_dead
 from flowq.policy import check_name, nearest
 from flowq.pools.process import ProcessPool
@@ -188,8 +188,9 @@ class Consumer:
         try:
             return self._run(asked)
         except StoreError as err:
-            log.error("the store cannot be used: %s", err)
-            return UNREACHABLE
+            log.error("the store cannot be used: %s; --url or FLOWQ_URL says which one", err)
+            # What no waiting mends, such as another app's file or a wrong password, is usage.
+            return UNREACHABLE if isinstance(err, StoreUnavailable) else USAGE
         except ConfigError as err:
             log.error("%s", err)
             return USAGE
@@ -253,7 +254,9 @@ class Consumer:
                 "memory:// lives in one process: worker processes cannot see it. Use "
                 "sqlite:///flowq.db, or q.consumer(kind='thread') inside your process"
             )
-        store.status()  # an unreachable store is said now, and not by each worker
+        # A store that is away, or that we may not write to, is said now and not by each worker.
+        store.status()
+        store.sweep(limit=1)
         release_dead(store)
         pool: ThreadPool | ProcessPool
         if processes:
@@ -316,7 +319,7 @@ class Consumer:
         named = self.app.queues()
         for queue in queues:
             if queue not in named:
-                hint = nearest(queue, named)
+                hint = nearest(queue, named) or f"; tasks name {', '.join(named)}"
                 log.warning("no task names queue %r, only calls could%s", queue, hint)
         for name in sorted(self.app.tasks):
             log.info("+ %s", name)
