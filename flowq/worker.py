@@ -19,13 +19,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from flowq.errors import StoreError, StoreUnavailable
 from flowq.executor import App, Executor, Job, Lane, Note
 from flowq.message import id_text
 from flowq.outcome import GiveBack, Outcome
-from flowq.storage.base import SessionId, Step
+from flowq.storage.base import SessionId, SessionInfo, Step
 
 __all__ = ["Worker", "drain_inline"]
 
@@ -80,6 +81,8 @@ class Worker:
         self.queues = list(queues)
         self.lanes = [Lane(i) for i in range(lanes)]
         self.executor = Executor(app, note, interrupt)
+        self.info: SessionInfo | None = None
+        """Said to the store again where the session began anew after it was lost."""
         self._store = app.store
         self._most = app.store.most
         self._lease_ms = round(lease * 1000)
@@ -93,6 +96,7 @@ class Worker:
         self._running = 0
         self._stepping = False
         self._waiting = False
+        self._hinted = False  # a hint was taken from the store, and no step followed
         self._alone = False
         self._want = 1
         self._began = 0.0
@@ -234,14 +238,14 @@ class Worker:
                     if self._buffer:
                         self._running += 1
                         job = lane.taken = self._buffer.popleft()
-                        if not self._minded and (self._buffer or self._done):
+                        if not self._minded and (self._buffer or self._done or self._hinted):
                             self._mind_it()
                         return job
                     dry = not self._done and (self._waiting or (self._alone and self._running))
                     if not self._stepping and not dry:
                         break
                     self._state.wait()
-                self._stepping = True
+                self._stepping, self._hinted = True, False
                 want = 0 if self._alone and self._running else self._size()
                 outcomes, self._done = self._done, []
             if not self._step(outcomes, want) and want:
@@ -254,18 +258,19 @@ class Worker:
                 return
             self._waiting = True
             timeout = self._next_wait
-        drained = False
+        drained = hinted = False
         try:
             if self._drain:
                 drained = self._is_drained()
                 timeout = min(timeout, DRAIN_SECONDS)  # another worker's end wakes nobody here
             if not drained:
-                self._store.wait_ready(self.queues, timeout=timeout)
+                hinted = self._store.wait_ready(self.queues, timeout=timeout)
         except StoreError:
             self._ended.wait(0.2)  # the next step says that it is away, and waits longer
         finally:
             with self._lock:
                 self._waiting = False
+                self._hinted = self._hinted or hinted
                 self._drained = drained
                 self._state.notify_all()
 
@@ -303,7 +308,7 @@ class Worker:
                 self._give_back(returned)
                 self._mind_it()
             if step is not None:
-                self._alone = step.alone
+                self._alone = step.alone or self._burdened()
                 soon = LOOK_SECONDS * random.uniform(0.8, 1.0)
                 self._next_wait = soon if step.next_ms is None else min(soon, step.next_ms / 1000)
             # A lane that waits at the store has work here now, if this one leaves any.
@@ -316,6 +321,11 @@ class Worker:
         if step is not None and step.stops:
             self.cancel(step.stops)
         return bool(jobs)
+
+    def _burdened(self) -> bool:
+        """Whether it holds a message that lost a worker, and so gets no other; under `_lock`."""
+        jobs = [*islice(self._buffer, 1), *(lane.taken for lane in self.lanes)]
+        return any(job.delivery.losses for job in jobs if job is not None)
 
     def _reach(self, outcomes: list[Outcome], want: int) -> Step | None:
         """Do one step, trying again while the store is away; None if the end came meanwhile."""
@@ -337,6 +347,8 @@ class Worker:
             if self._away:
                 self._away = False
                 log.warning("the store is back: %s", self._store.url)
+            if step.unopened and self.info is not None:
+                self._open(self.info)
             if len(self.queues) > 1:
                 self.queues.append(self.queues.pop(0))
             for outcome, verdict in zip(outcomes, step.verdicts, strict=True):
@@ -345,6 +357,12 @@ class Worker:
                         "%s: the lease was lost, so its outcome is dropped", id_text(outcome.id)
                     )
             return step
+
+    def _open(self, info: SessionInfo) -> None:
+        try:
+            self._store.open_session(info, lease_ms=self._lease_ms)
+        except StoreError as err:
+            log.debug("the next step says again that the session is not open: %s", err)
 
     def _worth_waiting(self, outcomes: list[Outcome], tries: int) -> bool:
         """Wait before a further try; False once it is time to end.
@@ -405,7 +423,7 @@ class Worker:
             while self._stepping:  # the thread beside the lanes may settle something
                 self._state.wait()
             outcomes, self._done = self._done, []
-        if outcomes:
+        if outcomes or self._hinted:
             self._reach(outcomes, 0)
         try:
             self._store.release(self.session)
@@ -431,16 +449,20 @@ class Worker:
                     self._return_all()
                 # A wake-up is lost on who has said that he waits, and does not yet.
                 sleeper = self._waiting and (self._stopping or bool(self._buffer))
-                if not (self._done or self._buffer or sleeper):
+                if not (self._done or self._buffer or sleeper or self._hinted):
                     self._minded = False
                     self._busy.clear()
                 outcomes: list[Outcome] = []
+                step = False
                 if not self._stepping and now - self._oldest >= FLUSH_SECONDS:
                     outcomes, self._done = self._done, outcomes
-                    self._stepping = bool(outcomes)
+                    # Also where all lanes went to work after one had taken a hint, which
+                    # another worker may need: the store puts it back.
+                    step = self._stepping = bool(outcomes) or self._hinted
+                    self._hinted = False
             if sleeper:
                 self._store.wake()
-            if outcomes:
+            if step:
                 self._step(outcomes, 0)
 
 

@@ -196,6 +196,7 @@ def main(argv: list[str]) -> int:
         queues=config["queues"],
         parent=config["parent"],
     )
+    worker.info = info
 
     def reopen() -> bool:
         try:

@@ -86,14 +86,14 @@ class ThreadPool:
 
     def _open(self) -> None:
         worker = self._worker
-        info = session_info(
+        worker.info = session_info(
             self._app,
             worker.session,
             kind="thread",
             lanes=self._lanes,
             queues=self._queues,
         )
-        self._app.store.open_session(info, lease_ms=round(self._lease * 1000))
+        self._app.store.open_session(worker.info, lease_ms=round(self._lease * 1000))
         self._leases.add(worker.session, worker.cancel, self._open)
 
     def stop(self) -> None:

@@ -163,6 +163,9 @@ class Step(msgspec.Struct, frozen=True):
         passes, whichever is first (0 or more); None if there is neither.
     stops : list of bytes
         Ids that this session holds and that were cancelled.
+    unopened : bool
+        Whether nobody has said whose the session is: it began by a step, or anew after it was
+        lost. `Store.open_session` says so.
     """
 
     verdicts: list[Verdict]
@@ -171,6 +174,7 @@ class Step(msgspec.Struct, frozen=True):
     alone: bool = False
     next_ms: int | None = None
     stops: list[bytes] = []
+    unopened: bool = False
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -380,7 +384,8 @@ class Store(Protocol):
         Parameters
         ----------
         session : SessionId
-            As given to `open_session`; a session that was released or lost begins anew by this.
+            As given to `open_session`; a session that was released or lost begins anew by this,
+            and the answer says that it is to be opened again.
         outcomes : sequence of Outcome, at most 1,000
         want : int, 0 to 1,000
         queues : sequence of str

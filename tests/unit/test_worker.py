@@ -580,3 +580,37 @@ def test_what_was_lost_and_handed_to_us_again_is_not_taken_for_known() -> None:
 
     assert [job.delivery for job in worker._buffer] == [second]
     q.store.close()
+
+
+def test_a_worker_whose_session_was_dropped_says_again_whose_it_is() -> None:
+    q = FlowQ("anew", "memory://")
+    t = q.task(name="anew.t")(int)
+    with q.consumer():
+        t().get(timeout=10)
+        (before,) = q.store.sessions()
+        q.store.release(before.id)  # as who takes it for dead does
+        t().get(timeout=10)
+
+        until(lambda: [s.pid for s in q.store.sessions()] == [before.pid])
+    q.store.close()
+
+
+def test_a_hint_taken_by_a_lane_that_then_gets_work_from_another_is_put_back(q: FlowQ) -> None:
+    # One lane waits; the other fetches for both, so the first has work when it returns with a hint.
+    q.task(name="hint.t")(int)
+    messages = q.tasks["hint.t"]
+    worker, watched = worker_of(q, lanes=2)
+    worker._hinted = True
+    messages()
+    step = q.store.step(worker.session, want=1, queues=worker.queues)
+    worker._buffer.extend(Job(d) for d in step.deliveries)
+
+    lane = worker.lanes[0]
+    minder = threading.Thread(target=worker._mind, daemon=True)
+    minder.start()
+    assert worker._next(lane, None) is not None  # and is at it for long
+
+    until(lambda: [want for _, want, _ in watched.steps] == [0])
+    worker._ended.set()
+    worker._busy.set()
+    minder.join(10)

@@ -105,7 +105,7 @@ DELETE FROM walk WHERE id = ?
 
 -- name: touch_session
 INSERT INTO session(name, deadline_ms) VALUES (?, ?)
-ON CONFLICT(name) DO UPDATE SET deadline_ms = excluded.deadline_ms RETURNING id
+ON CONFLICT(name) DO UPDATE SET deadline_ms = excluded.deadline_ms RETURNING id, info IS NULL
 -- name: open_session
 INSERT INTO session(name, deadline_ms, info) VALUES (?, ?, ?)
 ON CONFLICT(name) DO UPDATE SET deadline_ms = excluded.deadline_ms, info = excluded.info
