@@ -46,7 +46,8 @@ class Consumer:
     shutdown_timeout : float
         Seconds that running bodies are given at the end; then they go back to their queues.
     drain : bool
-        End when nothing is queued, scheduled or running any more.
+        End when nothing is ready, scheduled or running any more in the queues that it serves. What
+        waits there for an upstream that runs in other queues is not waited for.
     path : str, optional
         ``module:name``, where a worker process finds the app; found by itself unless given.
     imports : sequence of str
@@ -165,7 +166,9 @@ class Consumer:
     # --- as a process ----------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Work in worker processes until a signal comes (or all is drained).
+        """Work until a signal comes (or all is drained), in worker processes.
+
+        With a store in memory, which other processes cannot see, in threads of this process.
 
         The first SIGINT or SIGTERM lets running bodies finish within `shutdown_timeout`, the second
         ends them at once. Only in the main thread are signals heard; elsewhere `stop` ends it.
@@ -200,9 +203,9 @@ class Consumer:
                     signal.signal(number, handler)
 
     def _run(self, asked: SimpleQueue[int]) -> int:
-        self._begin(True)
+        self._begin(self.kind == "process" or self.app.store.shares_processes)
         pool = self._pool
-        assert isinstance(pool, ProcessPool)
+        assert pool is not None
 
         def ended() -> None:
             pool.join()
@@ -252,7 +255,7 @@ class Consumer:
         if processes and not store.shares_processes:
             raise ConfigError(
                 "memory:// lives in one process: worker processes cannot see it. Use "
-                "sqlite:///flowq.db, or q.consumer(kind='thread') inside your process"
+                "sqlite:///flowq.db, or q.consumer(kind='thread') in the process that calls tasks"
             )
         # A store that is away, or that we may not write to, is said now and not by each worker.
         store.status()

@@ -41,7 +41,9 @@ RETURN_SECONDS: Final = 0.100
 LOOK_SECONDS: Final = 3.0
 """An idle worker looks at least so often: what a lost wake-up costs."""
 DRAIN_SECONDS: Final = 0.1
-"""A worker that ends when nothing is left looks so often while others still run something."""
+"""A worker that ends when nothing is left looks again so soon while others have something."""
+DRAIN_LONGEST: Final = 1.0
+"""Each further look takes twice as long to come, up to this."""
 
 
 class Worker:
@@ -57,7 +59,7 @@ class Worker:
     lease : float
         Seconds for which the store keeps what the session holds, from its last step or renewal.
     drain : bool
-        End when nothing is left to do.
+        End when nothing is ready, scheduled or running in `queues`, here or elsewhere.
     note : callable, optional
         Called with a lane's number and the id that it begins to run, or b"" at its end: where a
         parent looks if this process dies.
@@ -104,6 +106,8 @@ class Worker:
         self._next_wait = LOOK_SECONDS
         self._stopping = False
         self._drained = False
+        self._beside = False  # a body ran here when a lane began to wait
+        self._patience = DRAIN_SECONDS
         self._broken: BaseException | None = None
         self._minded = False
         self._busy = threading.Event()
@@ -177,6 +181,11 @@ class Worker:
     def stopping(self) -> bool:
         """Whether it was told to end."""
         return self._stopping
+
+    @property
+    def drained(self) -> bool:
+        """Whether it ended because nothing was left."""
+        return self._drained
 
     def cancel(self, ids: Sequence[bytes]) -> None:
         """Interrupt bodies that were cancelled."""
@@ -257,12 +266,14 @@ class Worker:
             if self._waiting or self._stopping or self._done or self._buffer:
                 return
             self._waiting = True
+            self._beside = self._running > 0
             timeout = self._next_wait
         drained = hinted = False
         try:
-            if self._drain:
-                drained = self._is_drained()
-                timeout = min(timeout, DRAIN_SECONDS)  # another worker's end wakes nobody here
+            if self._drain and not self._beside:
+                drained = not self._store.left(self.queues)
+                timeout = min(timeout, self._patience)  # another worker's end wakes nobody here
+                self._patience = min(DRAIN_LONGEST, 2 * self._patience)
             if not drained:
                 hinted = self._store.wait_ready(self.queues, timeout=timeout)
         except StoreError:
@@ -274,13 +285,10 @@ class Worker:
                 self._drained = drained
                 self._state.notify_all()
 
-    def _is_drained(self) -> bool:
-        with self._lock:
-            if self._running or self._buffer or self._done:
-                return False
-        status = self._store.status()
-        ready = sum(q.ready for q in status.queues if q.name in self.queues)
-        return not (ready or status.scheduled or status.running)
+    def _ran_out(self) -> bool:
+        """Whether a lane that waits should see if all is drained; under `_lock`."""
+        idle = not (self._running or self._done or self._buffer)
+        return self._drain and self._beside and idle
 
     def _size(self) -> int:
         """Say how many messages to ask for: about 20 ms of work, learned from one upwards."""
@@ -304,6 +312,7 @@ class Worker:
             if jobs:
                 self._buffer.extend(jobs)
                 self._began, self._fetched = time.monotonic(), len(jobs)
+                self._patience = DRAIN_SECONDS
             if returned:
                 self._give_back(returned)
                 self._mind_it()
@@ -312,7 +321,8 @@ class Worker:
                 soon = LOOK_SECONDS * random.uniform(0.8, 1.0)
                 self._next_wait = soon if step.next_ms is None else min(soon, step.next_ms / 1000)
             # A lane that waits at the store has work here now, if this one leaves any.
-            sleeper = self._waiting and len(self._buffer) > (1 if want else 0)
+            more = len(self._buffer) > (1 if want else 0)
+            sleeper = self._waiting and (more or self._ran_out())
             if sleeper:
                 self._mind_it()
             self._state.notify_all()
@@ -448,7 +458,8 @@ class Worker:
                 if self._buffer and now - self._began > RETURN_SECONDS:
                     self._return_all()
                 # A wake-up is lost on who has said that he waits, and does not yet.
-                sleeper = self._waiting and (self._stopping or bool(self._buffer))
+                due = self._stopping or bool(self._buffer) or self._ran_out()
+                sleeper = self._waiting and due
                 if not (self._done or self._buffer or sleeper or self._hinted):
                     self._minded = False
                     self._busy.clear()

@@ -63,6 +63,7 @@ class ThreadPool:
         self._lease = lease
         self._lanes = workers
         self._drain = drain
+        self.status = 0
         self._stopping = threading.Event()
         self._worker = self._make()
         self._leases = Leases(app.store, lease, self._is_busy)

@@ -386,6 +386,62 @@ def test_a_drain_waits_for_what_is_due_later(q: FlowQ) -> None:
     assert result.get() == "at last"
 
 
+def test_a_drain_of_one_queue_waits_for_no_other(q: FlowQ, gate: Gate) -> None:
+    @q.task(name="short")
+    def short() -> str:
+        return "done"
+
+    with q.consumer(queues=["other"]) as elsewhere:
+        held = q.tasks["gate"].options(queue="other")()
+        later = short.options(queue="other", delay=3_600)()
+        until(lambda: gate.now == 1)
+        done = short()
+
+        drain = q.consumer(queues=["default"], drain=True).start()
+
+        assert drain.join(10)
+        assert done.get() == "done"
+        assert (held.state, later.state) == ("running", "scheduled")
+        gate.go.set()
+        drain.stop()
+        elsewhere.stop()
+
+
+def test_a_drain_waits_for_what_another_runs_of_its_queues(q: FlowQ, gate: Gate) -> None:
+    with q.consumer():
+        q.tasks["gate"]()
+        until(lambda: gate.now == 1)
+
+        drain = q.consumer(drain=True).start()
+        assert not drain.join(0.5)
+
+        gate.go.set()
+        assert drain.join(10)
+        drain.stop()
+
+
+def test_a_lane_that_waits_for_the_last_body_of_a_drain_ends_with_it(
+    q: FlowQ, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.worker.LOOK_SECONDS", 60.0)
+    q.tasks["gate"]()
+    worker, store = worker_of(q, lanes=3, drain=True)
+    asked: list[Sequence[str]] = []
+    store.left = lambda queues: asked.append(queues) or q.store.left(queues)  # type: ignore[attr-defined]
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: gate.now == 1 and worker._waiting)
+    steps = len(store.steps)
+    time.sleep(0.3)
+
+    assert len(store.steps) == steps and not asked  # nobody looks meanwhile
+    gate.go.set()
+
+    thread.join(10)
+    assert not thread.is_alive()
+    assert worker.drained
+
+
 # --- a store that fails
 
 
@@ -547,7 +603,20 @@ def test_memory_is_refused_to_worker_processes(q: FlowQ, gate: Gate) -> None:
     with pytest.raises(ConfigError, match="lives in one process"):
         q.consumer(kind="process").start()
 
-    assert q.consumer().run() == 2
+    assert q.consumer(kind="process", drain=True).run() == 2
+
+
+def test_a_consumer_runs_a_store_in_memory_in_this_process(q: FlowQ) -> None:
+    @q.task(name="short")
+    def short() -> int:
+        return threading.get_ident()
+
+    results = [short() for _ in range(5)]
+
+    assert q.consumer(workers=2, drain=True).run() == 0
+
+    assert all(isinstance(r.get(), int) for r in results)
+    assert q.store.sessions() == []
 
 
 def test_an_app_without_tasks_is_refused(q: FlowQ) -> None:
