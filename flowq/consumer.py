@@ -191,7 +191,8 @@ class Consumer:
         try:
             return self._run(asked)
         except StoreError as err:
-            log.error("the store cannot be used: %s; --url or FLOWQ_URL says which one", err)
+            said = str(err).rstrip(".")
+            log.error("the store cannot be used: %s; --url or FLOWQ_URL says which one", said)
             # What no waiting mends, such as another app's file or a wrong password, is usage.
             return UNREACHABLE if isinstance(err, StoreUnavailable) else USAGE
         except ConfigError as err:
