@@ -14,14 +14,17 @@ The settling step, in words that all stores share::
         state of the node := state; its cell is stored
         for each child (in pages of PAGE edges, under a stored cursor):
             the child's count for that state goes up by one
-            if the child is waiting: verdict(rule, parents, counts) -> start it, or finish it
+            if the child is waiting and what it stands in has begun: weigh it
         if the node is an expansion that was waiting: each node in its body that is waiting ends
             as it did, and likewise what is inside that (pages as above); no rule in it is looked at
         in its owner: unfinished -1; failures, cancels, skips as Bits and state say
         if the owner has no unfinished node left: finish(owner, outcome_of(its counts))
+    weigh(node):
+        verdict(rule, parents, counts) -> start it, or finish it, or it waits on
     start(node):
         a task       -> queued, or scheduled if it has a delay or an eta ahead
-        an expansion -> expanded, its entries start (none at all: it ends at once)
+        an expansion -> expanded, its entries start (none at all: it ends at once); where a cancel
+                        has ended some of its body before, all in it that is waiting is weighed
         a join       -> finish(node, success)
 
 A node that is BLOCKED names its culprit: the culprit of the parent if that is blocked, else the
