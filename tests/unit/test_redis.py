@@ -692,7 +692,7 @@ def test_an_inner_node_that_is_cancelled_early_is_not_counted_as_a_parent(
                 value=encode_template(Ref(2))),
         NodeRow("a", Kind.TASK, 0, all_of(0), children=((2, 1),), message=message(1)),
         NodeRow("sub", Kind.EXPANSION, 0, all_of(1), ((1, 1),), entries=((3, 2),), inner=2,
-                value=encode_template(Ref(4)), bits=Bits.NAMED),
+                body=((3, 2),), value=encode_template(Ref(4)), bits=Bits.NAMED),
         NodeRow("x", Kind.TASK, 2, all_of(0), message=message(3), bits=Bits.FORGIVEN),
         NodeRow("y", Kind.TASK, 2, all_of(0), message=message(4)),
     ]  # fmt: skip
