@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowq.current import CurrentTask as CurrentTask
     from flowq.current import current_task as current_task
     from flowq.errors import BindingError as BindingError
+    from flowq.errors import BindingWarning as BindingWarning
     from flowq.errors import BlockingInTask as BlockingInTask
     from flowq.errors import Cancelled as Cancelled
     from flowq.errors import ConfigError as ConfigError
@@ -63,11 +64,11 @@ _HOMES = {
     "constructors": "MemoryFlowQ RedisFlowQ SqliteFlowQ",
     "current": "CurrentTask current_task",
     "errors": (
-        "BindingError BlockingInTask Cancelled ConfigError CycleError DecodeError Failure "
-        "FlowqError GraphError GroupError Interrupted NodeUsedAsValue NotProduced PayloadError "
-        "PayloadTooLarge Pending ResultMissing ResultTimeout Retry RunCancelled Skip Skipped "
-        "StoreError StoreUnavailable StoreVersionError TaskCancelled TaskDefinitionError TaskError "
-        "UnknownTask WorkerLost"
+        "BindingError BindingWarning BlockingInTask Cancelled ConfigError CycleError DecodeError "
+        "Failure FlowqError GraphError GroupError Interrupted NodeUsedAsValue NotProduced "
+        "PayloadError PayloadTooLarge Pending ResultMissing ResultTimeout Retry RunCancelled Skip "
+        "Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled TaskDefinitionError "
+        "TaskError UnknownTask WorkerLost"
     ),
     "primitives": "DAG Signature chain chord group",
     "result": "Result ResultGroup",

@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
 from flowq.app import FlowQ, app_path
-from flowq.errors import ConfigError, StoreError
+from flowq.errors import ConfigError, StoreError, StoreUnavailable
 from flowq.leases import release_dead
 from flowq.policy import check_name, nearest
 from flowq.pools.process import ProcessPool
@@ -46,7 +46,8 @@ class Consumer:
     shutdown_timeout : float
         Seconds that running bodies are given at the end; then they go back to their queues.
     drain : bool
-        End when nothing is queued, scheduled or running any more.
+        End when nothing is ready, scheduled or running any more in the queues that it serves. What
+        waits there for an upstream that runs in other queues is not waited for.
     path : str, optional
         ``module:name``, where a worker process finds the app; found by itself unless given.
     imports : sequence of str
@@ -165,7 +166,9 @@ class Consumer:
     # --- as a process ----------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Work in worker processes until a signal comes (or all is drained).
+        """Work until a signal comes (or all is drained), in worker processes.
+
+        With a store in memory, which other processes cannot see, in threads of this process.
 
         The first SIGINT or SIGTERM lets running bodies finish within `shutdown_timeout`, the second
         ends them at once. Only in the main thread are signals heard; elsewhere `stop` ends it.
@@ -188,8 +191,10 @@ class Consumer:
         try:
             return self._run(asked)
         except StoreError as err:
-            log.error("the store cannot be used: %s", err)
-            return UNREACHABLE
+            said = str(err).rstrip(".")
+            log.error("the store cannot be used: %s; --url or FLOWQ_URL says which one", said)
+            # What no waiting mends, such as another app's file or a wrong password, is usage.
+            return UNREACHABLE if isinstance(err, StoreUnavailable) else USAGE
         except ConfigError as err:
             log.error("%s", err)
             return USAGE
@@ -199,9 +204,9 @@ class Consumer:
                     signal.signal(number, handler)
 
     def _run(self, asked: SimpleQueue[int]) -> int:
-        self._begin(True)
+        self._begin(self.kind == "process" or self.app.store.shares_processes)
         pool = self._pool
-        assert isinstance(pool, ProcessPool)
+        assert pool is not None
 
         def ended() -> None:
             pool.join()
@@ -251,9 +256,11 @@ class Consumer:
         if processes and not store.shares_processes:
             raise ConfigError(
                 "memory:// lives in one process: worker processes cannot see it. Use "
-                "sqlite:///flowq.db, or q.consumer(kind='thread') inside your process"
+                "sqlite:///flowq.db, or q.consumer(kind='thread') in the process that calls tasks"
             )
-        store.status()  # an unreachable store is said now, and not by each worker
+        # A store that is away, or that we may not write to, is said now and not by each worker.
+        store.status()
+        store.sweep(limit=1)
         release_dead(store)
         pool: ThreadPool | ProcessPool
         if processes:
@@ -316,7 +323,7 @@ class Consumer:
         named = self.app.queues()
         for queue in queues:
             if queue not in named:
-                hint = nearest(queue, named)
+                hint = nearest(queue, named) or f"; tasks name {', '.join(named)}"
                 log.warning("no task names queue %r, only calls could%s", queue, hint)
         for name in sorted(self.app.tasks):
             log.info("+ %s", name)

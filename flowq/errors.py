@@ -28,6 +28,7 @@
     Retry, Skip            what a task raises; not errors
     Interrupted            what a stopped body sees; a BaseException
     └ TaskCancelled
+    BindingWarning         at build: a value that may not fit its parameter    (UserWarning)
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ import msgspec
 
 __all__ = [
     "BindingError",
+    "BindingWarning",
     "BlockingInTask",
     "Cancelled",
     "ConfigError",
@@ -94,7 +96,11 @@ class CycleError(GraphError):
 
 
 class BindingError(GraphError, TypeError):
-    """An argument that does not fit its task: missing, unexpected, or bound twice."""
+    """An argument that does not fit its task: missing, unexpected, bound twice, of a wrong type."""
+
+
+class BindingWarning(UserWarning):
+    """An edge whose value may not fit its parameter, by what their annotations say."""
 
 
 class UnknownTask(GraphError, LookupError):

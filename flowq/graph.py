@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from flowq.binding import check_edges, parameter_name
 from flowq.errors import CycleError, GraphError
-from flowq.node import Body, Node, is_plain_map, kind_text, leaves, listed, parameter_name
+from flowq.node import Body, Node, is_plain_map, kind_text, leaves, listed
 from flowq.plan import Kind
 from flowq.states import trigger_rule
 from flowq.wiring import Submitter
@@ -76,6 +77,8 @@ class Graph:
             _name(body)
             for node in body.nodes:
                 _rule(node)
+        for body in bodies:
+            check_edges(body.nodes)
 
     def bodies(self) -> Iterator[Body]:
         """Go through all bodies, outer ones first."""

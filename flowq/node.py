@@ -21,7 +21,6 @@ __all__ = [
     "kind_text",
     "leaves",
     "listed",
-    "parameter_name",
 ]
 
 _ALWAYS: Final = Rule(0, 0, 0, 0, 0)
@@ -316,16 +315,6 @@ def kind_text(node: Node) -> str:
     if node.items is not None:
         return "map"
     return {Kind.TASK: "task", Kind.JOIN: "join", Kind.EXPANSION: "graph"}[node.kind]
-
-
-def parameter_name(node: Node, to: int | str) -> str:
-    """The name of the parameter that an edge fills."""
-    if isinstance(to, str) or node.spec is None:
-        return str(to)
-    names = list(node.spec.parameters.parameters)
-    if to < len(names) and not names[to].startswith("*"):
-        return names[to]
-    return f"{names[-1]}[{to - len(names) + 1}]" if names else str(to)
 
 
 def is_plain_map(node: Node) -> bool:

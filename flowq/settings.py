@@ -23,7 +23,7 @@ import msgspec
 from flowq.errors import ConfigError
 from flowq.policy import nearest
 
-__all__ = ["DEFAULT_URL", "SETTINGS", "Setting", "load_settings"]
+__all__ = ["DEFAULT_URL", "SETTINGS", "Setting", "check_seconds", "load_settings"]
 
 # In the standard library from 3.11 on; loaded where a file is read, as it costs 10 ms.
 _TOML: Final = "tomllib" if sys.version_info >= (3, 11) else "tomli"
@@ -53,7 +53,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be text")
+        raise ValueError("must be text, and not empty")
     return value.strip()
 
 
@@ -75,7 +75,8 @@ def _count(value: Any) -> int:
     return number
 
 
-def _seconds(value: Any) -> float:
+def check_seconds(value: Any) -> float:
+    """Give seconds, 0 or more, from a number or text; ValueError says what is wrong."""
     try:
         number = float(value) if isinstance(value, str) else value
     except ValueError:
@@ -122,8 +123,10 @@ SETTINGS: Final[dict[str, Setting]] = {
     "workers": Setting(_count, None, "How many workers; as many as CPUs unless set."),
     "kind": Setting(_one_of("process", "thread"), None, "What a worker is: a process or a thread."),
     "queue": Setting(_words, (), "Queues to serve; every queue that a task names unless set."),
-    "lease": Setting(_seconds, 30.0, "Seconds after which a silent machine's tasks run elsewhere."),
-    "shutdown-timeout": Setting(_seconds, 30.0, "Seconds that running tasks get to finish."),
+    "lease": Setting(
+        check_seconds, 30.0, "Seconds after which a silent machine's tasks run elsewhere."
+    ),
+    "shutdown-timeout": Setting(check_seconds, 30.0, "Seconds that running tasks get to finish."),
     "drain": Setting(_flag, False, "Return when nothing is left to do."),
     "log-format": Setting(_one_of("text", "json"), "text", "How log lines look."),
     "verbosity": Setting(_level, 0, "2: everything; 0: what matters; -2: errors only."),

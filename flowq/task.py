@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -25,6 +25,7 @@ from typing import (
 from flowq.current import CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
 from flowq.handle import Handle
+from flowq.hints import hints_of
 from flowq.lower import build_message
 from flowq.message import Message, id_text, new_id
 from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, nearest
@@ -135,6 +136,14 @@ class Task(Generic[P, R]):
         self._base: Task[P, R] = self
         self._call_options: Mapping[str, Any] = {}
         self._of_maps: tuple[str, ...] = ()
+
+    @cached_property
+    def hints(self) -> Mapping[str, Any]:
+        """Annotations by parameter, and ``return``: those that can be resolved, when first asked.
+
+        A class has those of its attributes, which are no parameters.
+        """
+        return {} if isinstance(self.func, type) else hints_of(self.func)
 
     @property
     def submitter(self) -> Submitter:

@@ -258,6 +258,11 @@ class TaskSpec(Protocol):
         ...
 
     @property
+    def hints(self) -> Mapping[str, Any]:
+        """Annotations by parameter, and ``return``: those that can be resolved."""
+        ...
+
+    @property
     def submitter(self) -> Submitter:
         """The app that it belongs to."""
         ...

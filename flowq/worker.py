@@ -19,13 +19,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from flowq.errors import StoreError, StoreUnavailable
 from flowq.executor import App, Executor, Job, Lane, Note
 from flowq.message import id_text
 from flowq.outcome import GiveBack, Outcome
-from flowq.storage.base import SessionId, Step
+from flowq.storage.base import SessionId, SessionInfo, Step
 
 __all__ = ["Worker", "drain_inline"]
 
@@ -40,7 +41,9 @@ RETURN_SECONDS: Final = 0.100
 LOOK_SECONDS: Final = 3.0
 """An idle worker looks at least so often: what a lost wake-up costs."""
 DRAIN_SECONDS: Final = 0.1
-"""A worker that ends when nothing is left looks so often while others still run something."""
+"""A worker that ends when nothing is left looks again so soon while others have something."""
+DRAIN_LONGEST: Final = 1.0
+"""Each further look takes twice as long to come, up to this."""
 
 
 class Worker:
@@ -56,7 +59,7 @@ class Worker:
     lease : float
         Seconds for which the store keeps what the session holds, from its last step or renewal.
     drain : bool
-        End when nothing is left to do.
+        End when nothing is ready, scheduled or running in `queues`, here or elsewhere.
     note : callable, optional
         Called with a lane's number and the id that it begins to run, or b"" at its end: where a
         parent looks if this process dies.
@@ -80,6 +83,8 @@ class Worker:
         self.queues = list(queues)
         self.lanes = [Lane(i) for i in range(lanes)]
         self.executor = Executor(app, note, interrupt)
+        self.info: SessionInfo | None = None
+        """Said to the store again where the session began anew after it was lost."""
         self._store = app.store
         self._most = app.store.most
         self._lease_ms = round(lease * 1000)
@@ -93,6 +98,7 @@ class Worker:
         self._running = 0
         self._stepping = False
         self._waiting = False
+        self._hinted = False  # a hint was taken from the store, and no step followed
         self._alone = False
         self._want = 1
         self._began = 0.0
@@ -100,6 +106,8 @@ class Worker:
         self._next_wait = LOOK_SECONDS
         self._stopping = False
         self._drained = False
+        self._beside = False  # a body ran here when a lane began to wait
+        self._patience = DRAIN_SECONDS
         self._broken: BaseException | None = None
         self._minded = False
         self._busy = threading.Event()
@@ -174,6 +182,11 @@ class Worker:
         """Whether it was told to end."""
         return self._stopping
 
+    @property
+    def drained(self) -> bool:
+        """Whether it ended because nothing was left."""
+        return self._drained
+
     def cancel(self, ids: Sequence[bytes]) -> None:
         """Interrupt bodies that were cancelled."""
         wanted = set(ids)
@@ -234,14 +247,14 @@ class Worker:
                     if self._buffer:
                         self._running += 1
                         job = lane.taken = self._buffer.popleft()
-                        if not self._minded and (self._buffer or self._done):
+                        if not self._minded and (self._buffer or self._done or self._hinted):
                             self._mind_it()
                         return job
                     dry = not self._done and (self._waiting or (self._alone and self._running))
                     if not self._stepping and not dry:
                         break
                     self._state.wait()
-                self._stepping = True
+                self._stepping, self._hinted = True, False
                 want = 0 if self._alone and self._running else self._size()
                 outcomes, self._done = self._done, []
             if not self._step(outcomes, want) and want:
@@ -253,29 +266,29 @@ class Worker:
             if self._waiting or self._stopping or self._done or self._buffer:
                 return
             self._waiting = True
+            self._beside = self._running > 0
             timeout = self._next_wait
-        drained = False
+        drained = hinted = False
         try:
-            if self._drain:
-                drained = self._is_drained()
-                timeout = min(timeout, DRAIN_SECONDS)  # another worker's end wakes nobody here
+            if self._drain and not self._beside:
+                drained = not self._store.left(self.queues)
+                timeout = min(timeout, self._patience)  # another worker's end wakes nobody here
+                self._patience = min(DRAIN_LONGEST, 2 * self._patience)
             if not drained:
-                self._store.wait_ready(self.queues, timeout=timeout)
+                hinted = self._store.wait_ready(self.queues, timeout=timeout)
         except StoreError:
             self._ended.wait(0.2)  # the next step says that it is away, and waits longer
         finally:
             with self._lock:
                 self._waiting = False
+                self._hinted = self._hinted or hinted
                 self._drained = drained
                 self._state.notify_all()
 
-    def _is_drained(self) -> bool:
-        with self._lock:
-            if self._running or self._buffer or self._done:
-                return False
-        status = self._store.status()
-        ready = sum(q.ready for q in status.queues if q.name in self.queues)
-        return not (ready or status.scheduled or status.running)
+    def _ran_out(self) -> bool:
+        """Whether a lane that waits should see if all is drained; under `_lock`."""
+        idle = not (self._running or self._done or self._buffer)
+        return self._drain and self._beside and idle
 
     def _size(self) -> int:
         """Say how many messages to ask for: about 20 ms of work, learned from one upwards."""
@@ -299,15 +312,17 @@ class Worker:
             if jobs:
                 self._buffer.extend(jobs)
                 self._began, self._fetched = time.monotonic(), len(jobs)
+                self._patience = DRAIN_SECONDS
             if returned:
                 self._give_back(returned)
                 self._mind_it()
             if step is not None:
-                self._alone = step.alone
+                self._alone = step.alone or self._burdened()
                 soon = LOOK_SECONDS * random.uniform(0.8, 1.0)
                 self._next_wait = soon if step.next_ms is None else min(soon, step.next_ms / 1000)
             # A lane that waits at the store has work here now, if this one leaves any.
-            sleeper = self._waiting and len(self._buffer) > (1 if want else 0)
+            more = len(self._buffer) > (1 if want else 0)
+            sleeper = self._waiting and (more or self._ran_out())
             if sleeper:
                 self._mind_it()
             self._state.notify_all()
@@ -316,6 +331,11 @@ class Worker:
         if step is not None and step.stops:
             self.cancel(step.stops)
         return bool(jobs)
+
+    def _burdened(self) -> bool:
+        """Whether it holds a message that lost a worker, and so gets no other; under `_lock`."""
+        jobs = [*islice(self._buffer, 1), *(lane.taken for lane in self.lanes)]
+        return any(job.delivery.losses for job in jobs if job is not None)
 
     def _reach(self, outcomes: list[Outcome], want: int) -> Step | None:
         """Do one step, trying again while the store is away; None if the end came meanwhile."""
@@ -337,6 +357,8 @@ class Worker:
             if self._away:
                 self._away = False
                 log.warning("the store is back: %s", self._store.url)
+            if step.unopened and self.info is not None:
+                self._open(self.info)
             if len(self.queues) > 1:
                 self.queues.append(self.queues.pop(0))
             for outcome, verdict in zip(outcomes, step.verdicts, strict=True):
@@ -345,6 +367,12 @@ class Worker:
                         "%s: the lease was lost, so its outcome is dropped", id_text(outcome.id)
                     )
             return step
+
+    def _open(self, info: SessionInfo) -> None:
+        try:
+            self._store.open_session(info, lease_ms=self._lease_ms)
+        except StoreError as err:
+            log.debug("the next step says again that the session is not open: %s", err)
 
     def _worth_waiting(self, outcomes: list[Outcome], tries: int) -> bool:
         """Wait before a further try; False once it is time to end.
@@ -405,7 +433,7 @@ class Worker:
             while self._stepping:  # the thread beside the lanes may settle something
                 self._state.wait()
             outcomes, self._done = self._done, []
-        if outcomes:
+        if outcomes or self._hinted:
             self._reach(outcomes, 0)
         try:
             self._store.release(self.session)
@@ -430,17 +458,22 @@ class Worker:
                 if self._buffer and now - self._began > RETURN_SECONDS:
                     self._return_all()
                 # A wake-up is lost on who has said that he waits, and does not yet.
-                sleeper = self._waiting and (self._stopping or bool(self._buffer))
-                if not (self._done or self._buffer or sleeper):
+                due = self._stopping or bool(self._buffer) or self._ran_out()
+                sleeper = self._waiting and due
+                if not (self._done or self._buffer or sleeper or self._hinted):
                     self._minded = False
                     self._busy.clear()
                 outcomes: list[Outcome] = []
+                step = False
                 if not self._stepping and now - self._oldest >= FLUSH_SECONDS:
                     outcomes, self._done = self._done, outcomes
-                    self._stepping = bool(outcomes)
+                    # Also where all lanes went to work after one had taken a hint, which
+                    # another worker may need: the store puts it back.
+                    step = self._stepping = bool(outcomes) or self._hinted
+                    self._hinted = False
             if sleeper:
                 self._store.wake()
-            if outcomes:
+            if step:
                 self._step(outcomes, 0)
 
 

@@ -85,7 +85,8 @@ def _guarded(run: Callable[[], int]) -> int:
     """Turn what goes wrong into one line and an exit status; a user's mistake has no traceback."""
     try:
         status = run()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: started with it closed
+            sys.stdout.flush()
         return status
     except CliError as err:
         note(f"flowq: {err}")
@@ -102,8 +103,10 @@ def _guarded(run: Callable[[], int]) -> int:
 
         if not isinstance(err, FlowqError):
             raise
-        note(f"flowq: {err}")
-        return UNREACHABLE if isinstance(err, StoreUnavailable) else USAGE
+        away = isinstance(err, StoreUnavailable)
+        hint = "; --url or FLOWQ_URL says where the store is" if away else ""
+        note(f"flowq: {str(err).rstrip('.')}{hint}")
+        return UNREACHABLE if away else USAGE
 
 
 def _run(argv: list[str]) -> int:
@@ -155,7 +158,7 @@ def _parser() -> Parser:
         nouns, "result", "Print a result's repr; exit 1 if failed.", "task:result", "ID"
     )
     result.add_argument("--wait", action="store_true", help="wait until it has ended")
-    result.add_argument("--timeout", type=float, help="seconds to wait at most, then exit 5")
+    result.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
     return top
 
 
@@ -203,6 +206,15 @@ def _worker(nouns: Any) -> None:
     add("--log-format", choices=("text", "json"), help="text unless set")
     add("-v", "--verbose", action="count", default=0, help="more; -vv everything")
     add("-q", "--quiet", action="count", default=0, help="warnings only; -qq errors only")
+
+
+def _seconds(text: str) -> float:
+    from flowq.settings import check_seconds
+
+    try:
+        return check_seconds(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from None
 
 
 def _number(text: str) -> int:

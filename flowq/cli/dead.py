@@ -17,7 +17,7 @@ from flowq.cli.output import (
     pairs,
     table,
 )
-from flowq.cli.reading import LOOKED_AT, dead_letters, find_id, store_of, wants_json
+from flowq.cli.reading import LOOKED_AT, cut, dead_letters, find_id, store_of, wants_json
 from flowq.errors import DecodeError
 from flowq.message import decode_message, id_text
 
@@ -30,11 +30,11 @@ __all__ = ["list_dead", "show"]
 def list_dead(args: Any) -> int:
     """Run ``flowq dead list``."""
     store = store_of(args)
-    found = dead_letters(store, args.limit)
     if wants_json(args):
-        for letter in found:
+        for letter in dead_letters(store, args.limit):
             line(_described(letter))
         return OK
+    found, more = cut(dead_letters(store, args.limit + 1), args.limit)
     rows = [
         (d["id"], moment(letter.at_ms), d["task"] or "?", len(letter.losses), letter.reason)
         for letter in found
@@ -43,7 +43,9 @@ def list_dead(args: Any) -> int:
     if rows:
         table(["id", "at", "task", "losses", "reason"], rows)
     else:
-        note("no dead letters")
+        note(f"no dead letters of the app {args.name!r}")
+    if more:
+        note("there are more; --limit shows more")
     return OK
 
 
@@ -54,7 +56,7 @@ def show(args: Any) -> int:
     id = find_id(args.id, known, "dead letter")
     letter = store.dead_letter(id)
     if letter is None:
-        raise CliError(f"there is no dead letter {id_text(id)}", NOT_FOUND)
+        raise CliError(f"the app {args.name!r} has no dead letter {id_text(id)}", NOT_FOUND)
     what = _described(letter)
     if wants_json(args):
         document(what)

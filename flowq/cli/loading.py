@@ -76,10 +76,15 @@ def import_module(name: str) -> ModuleType:
     return found
 
 
-def open_reading(url: str, name: str | None) -> Store:
+def open_reading(url: str, name: str | None) -> tuple[Store, str]:
     """Open a store to look at it; a SQLite file that is not there is not made.
 
     Without `name` a SQLite file says whose it is; another store is asked for the app ``flowq``.
+
+    Returns
+    -------
+    tuple
+        The store, and the name of the app.
 
     Raises
     ------
@@ -88,7 +93,8 @@ def open_reading(url: str, name: str | None) -> Store:
     """
     from flowq.storage import open_store, owner_of
 
-    store = open_store(url, name=name or owner_of(url) or "flowq")
+    name = name or owner_of(url) or "flowq"
+    store = open_store(url, name=name)
     if not store.shares_processes:
         raise CliError("memory:// lives in one process; there is nothing to read from another")
     path = getattr(store, "path", None)
@@ -98,7 +104,7 @@ def open_reading(url: str, name: str | None) -> Store:
             "say where it is by --url, FLOWQ_URL or -A module:app",
             UNREACHABLE,
         )
-    return store
+    return store, name
 
 
 def _prepend(folder: str) -> None:

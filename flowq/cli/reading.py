@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""What the commands that read have in common: the store, ids, and cells as text.
+"""What the commands that read have in common: the store, pages, ids, and cells as text.
 
 Nothing here unpickles: a worker stores a short ``repr`` beside each value.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOOKED_AT",
     "culprit_of",
+    "cut",
     "dead_letters",
     "failure_in",
     "find_id",
@@ -51,17 +53,23 @@ __all__ = [
     "shown_state",
     "shown_value",
     "store_of",
+    "tries_of",
     "wants_json",
 ]
 
+K = TypeVar("K")
+T = TypeVar("T")
+
 LOOKED_AT = 10_000
 """So many of the newest ids are looked at to complete the beginning of one."""
+PAGE = 200
+"""So many rows are asked for at once."""
 SHOWN = 10
 """So many items of a list are shown."""
 
 
 def store_of(args: Any) -> Store:
-    """Open the store that a command is asked about.
+    """Open the store that a command is asked about; ``args.name`` then says of which app.
 
     Raises
     ------
@@ -70,12 +78,12 @@ def store_of(args: Any) -> Store:
     """
     from flowq.settings import DEFAULT_URL, load_settings
 
-    name = args.name
+    url = load_settings({"url": args.url}, ["url"])["url"]
     if args.app is not None:
         app, _ = find_app(args.app)
-        return open_reading(args.url or app.url, name or app.name)
-    url = load_settings({"url": args.url}, ["url"])["url"]
-    return open_reading(url or DEFAULT_URL, name)
+        url, args.name = args.url or app.url, args.name or app.name
+    store, args.name = open_reading(url or DEFAULT_URL, args.name)
+    return store
 
 
 def wants_json(args: Any) -> bool:
@@ -89,44 +97,52 @@ def wants_json(args: Any) -> bool:
 
 
 def runs(store: Store, limit: int) -> Iterator[RunInfo]:
-    """Go through runs, newest first, in pages."""
-    after = b""
-    while limit > 0:
-        page = store.runs(after=after, limit=min(limit, 100))
-        yield from page
-        if len(page) < min(limit, 100):
-            return
-        limit -= len(page)
-        after = page[-1].id
+    """Go through runs, newest first."""
+    return _paged(
+        lambda after, most: store.runs(after=after, limit=most), lambda run: run.id, b"", limit
+    )
 
 
 def dead_letters(store: Store, limit: int) -> Iterator[DeadLetter]:
-    """Go through dead letters, newest first, in pages."""
-    after = b""
-    while limit > 0:
-        page = store.dead(after=after, limit=min(limit, 100))
-        yield from page
-        if len(page) < min(limit, 100):
-            return
-        limit -= len(page)
-        after = page[-1].id
+    """Go through dead letters, newest first."""
+    return _paged(
+        lambda after, most: store.dead(after=after, limit=most), lambda dead: dead.id, b"", limit
+    )
 
 
 def nodes(store: Store, run: bytes, state: State | None = None) -> Iterator[NodeInfo]:
-    """Go through the nodes of a run by index, in pages; the root is left out."""
-    after = 0
-    while True:
-        page = store.nodes(run, after=after, limit=500, state=state)
+    """Go through the nodes of a run by index; the root is left out."""
+    return _paged(
+        lambda after, most: store.nodes(run, after=after, limit=most, state=state),
+        lambda node: node.index,
+        0,
+    )
+
+
+def _paged(
+    read: Callable[[K, int], Sequence[T]], key: Callable[[T], K], after: K, limit: int | None = None
+) -> Iterator[T]:
+    """Go through what `read` gives behind a place, a page at a time; `key` is a row's place."""
+    while limit is None or limit > 0:
+        most = PAGE if limit is None else min(PAGE, limit)
+        page = read(after, most)
         yield from page
-        if len(page) < 500:
+        if len(page) < most:
             return
-        after = page[-1].index
+        limit = None if limit is None else limit - most
+        after = key(page[-1])
+
+
+def cut(found: Iterator[T], limit: int) -> tuple[list[T], bool]:
+    """Take so many; says as well whether there are more."""
+    rows = list(itertools.islice(found, limit + 1))
+    return rows[:limit], len(rows) > limit
 
 
 # --- ids -----------------------------------------------------------------------------------------
 
 
-def find_id(text: str, known: Iterator[bytes], what: str) -> bytes:
+def find_id(text: str, known: Iterator[bytes], what: str, hint: str = "") -> bytes:
     """Read an id, or complete the beginning of one.
 
     Parameters
@@ -137,6 +153,8 @@ def find_id(text: str, known: Iterator[bytes], what: str) -> bytes:
         Ids to choose from; read only if `text` is no whole id.
     what : str
         What it is an id of, for the error.
+    hint : str
+        What to do if there is none.
 
     Raises
     ------
@@ -151,14 +169,15 @@ def find_id(text: str, known: Iterator[bytes], what: str) -> bytes:
     if not re.fullmatch(r"[0-9a-f-]{1,36}", head) or (colon and not index.isdigit()):
         raise CliError(f"{text!r} is not an id, nor the beginning of one")
     wanted = head.replace("-", "")
-    found = {id for _, id in zip(range(LOOKED_AT), known, strict=False)}
-    fitting = sorted(id for id in found if id.hex().startswith(wanted))
+    fitting = sorted({id for id in known if id.hex().startswith(wanted)})
     heads = sorted({id[:16] for id in fitting})
     if len(heads) > 1:
         some = ", ".join(id_text(id) for id in heads[-3:])
         raise CliError(f"{len(heads)} {what}s begin with {text!r}: {some}, ...", NOT_FOUND)
     if not heads:
-        raise CliError(f"there is no {what} whose id begins with {text!r}", NOT_FOUND)
+        raise CliError(
+            f"no id of a {what} begins with {text!r}, of the newest {LOOKED_AT:,}{hint}", NOT_FOUND
+        )
     if colon:
         return node_id(heads[0], int(index))
     return fitting[0] if len(fitting) == 1 else heads[0]
@@ -170,6 +189,16 @@ def find_id(text: str, known: Iterator[bytes], what: str) -> bytes:
 def shown_state(state: State, handle: bool = False) -> str:
     """Give a state's name; a run that is under way is ``running`` to people."""
     return "running" if handle and state == State.EXPANDED else state.label
+
+
+def tries_of(state: State, failed: int, began: bool) -> int | None:
+    """Give how many attempts have begun, by those that failed; None for none, or if unknown.
+
+    Redis forgets the failed attempts of what has ended, so of a success 0 says nothing.
+    """
+    if state == State.SUCCESS and not failed:
+        return None
+    return failed + began or None
 
 
 def failure_in(cell: Cell) -> Failure | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flowq.cli.output import (
@@ -29,12 +29,14 @@ from flowq.cli.output import (
 from flowq.cli.reading import (
     LOOKED_AT,
     culprit_of,
+    cut,
     failure_in,
     find_id,
     nodes,
     runs,
     shown_state,
     store_of,
+    tries_of,
     wants_json,
 )
 from flowq.message import id_text, read_cell
@@ -55,11 +57,11 @@ COLUMNS = ("node", "task", "state", "tries", "started", "took", "why")
 def list_runs(args: Any) -> int:
     """Run ``flowq run list``."""
     store = store_of(args)
-    found = runs(store, args.limit)
     if wants_json(args):
-        for run in found:
+        for run in runs(store, args.limit):
             line(_run(run))
         return OK
+    found, more = cut(runs(store, args.limit + 1), args.limit)
     rows = [
         (
             id_text(run.id),
@@ -74,7 +76,9 @@ def list_runs(args: Any) -> int:
     if rows:
         table(["id", "name", "state", "nodes", "created", "took"], rows)
     else:
-        note("no runs")
+        note(f"no runs of the app {args.name!r} (tasks that were called by themselves are none)")
+    if more:
+        note("there are more; --limit shows more")
     return OK
 
 
@@ -83,17 +87,19 @@ def show(args: Any) -> int:
     wanted = _state(args.state)
     store = store_of(args)
     id = find_id(args.id, (run.id for run in runs(store, LOOKED_AT)), "run")[:16]
-    run = _found(store, id)
+    if (look := store.look([id])[0]) is not None and not look.run:
+        raise CliError(f"{id_text(id)} is a task, not a run: flowq task show {id_text(id)}")
+    run = _found(store, id, args.name)
     json = wants_json(args)
     if args.watch:
-        return _watch(store, run, json)
+        return _watch(store, run, args.name, json)
     shown: list[NodeInfo] = []
     states: Counter[str] = Counter()
     for info in nodes(store, id, wanted):
         states[info.state.label] += 1
         if len(shown) < args.limit:
             shown.append(info)
-    rows = [_node(info, why) for info, why in _reasons(store, id, shown)]
+    rows = [_node(*told) for told in _explained(store, id, shown)]
     if json:
         document({**_run(run), "states": dict(states), "nodes": rows})
         return OK
@@ -120,13 +126,13 @@ def show(args: Any) -> int:
 # --- following a run -----------------------------------------------------------------------------
 
 
-def _watch(store: Store, run: RunInfo, json: bool) -> int:
+def _watch(store: Store, run: RunInfo, app: str, json: bool) -> int:
     """Follow a run to its end: live on a terminal, else a line for each change."""
     live = None if json or not sys.stdout.isatty() else _live_view()
     seen: dict[int, State] = {}
     try:
         while True:
-            run = _found(store, run.id)  # before its nodes, so that its end is seen last
+            run = _found(store, run.id, app)  # before its nodes, so that its end is seen last
             all_nodes = list(nodes(store, run.id))
             changed = [n for n in all_nodes if seen.get(n.index) != n.state]
             seen.update((n.index, n.state) for n in changed)
@@ -146,7 +152,7 @@ def _watch(store: Store, run: RunInfo, json: bool) -> int:
     else:
         if live is not None:  # the view has no room for reasons
             lost = (n for n in all_nodes if n.state in (State.FAILED, State.BLOCKED))
-            for info, why in _reasons(store, run.id, lost):
+            for info, why, _ in _explained(store, run.id, lost):
                 print(f"{info.name}  {paint(info.state.label)}  {one_line(why)}")
         took = duration(what["seconds"])
         print(f"{moment(run.ended_ms)}  run {what['id']}  {paint(what['state'])}  {took}".rstrip())
@@ -154,8 +160,8 @@ def _watch(store: Store, run: RunInfo, json: bool) -> int:
 
 
 def _say(store: Store, run: bytes, changed: list[NodeInfo], json: bool) -> None:
-    for info, why in _reasons(store, run, changed):
-        row = _node(info, why)
+    for info, why, tries in _explained(store, run, changed):
+        row = _node(info, why, tries)
         if json:
             line({"run": id_text(run), **row})
             continue
@@ -188,7 +194,8 @@ class _Live:
         kept = {n.index for n in recent[-room:]}
         for info in all_nodes:
             if info.index in kept:
-                cells = _cells(_node(info, ""), info)[:-1]
+                tries = tries_of(info.state, info.attempt, info.started_ms > 0)
+                cells = _cells(_node(info, "", tries), info)[:-1]
                 style = colours.get(info.state.label, "dim")
                 view.add_row(*(Text(str(c), style if i == 2 else "") for i, c in enumerate(cells)))
         self._live.update(view, refresh=True)
@@ -207,10 +214,12 @@ def _live_view() -> _Live | None:
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def _found(store: Store, id: bytes) -> RunInfo:
+def _found(store: Store, id: bytes, app: str) -> RunInfo:
     run = store.run(id)
     if run is None:
-        raise CliError(f"there is no run {id_text(id)}: never started here, or expired", NOT_FOUND)
+        raise CliError(
+            f"the app {app!r} has no run {id_text(id)}: never started here, or expired", NOT_FOUND
+        )
     return run
 
 
@@ -224,21 +233,23 @@ def _state(word: str | None) -> State | None:
         raise CliError(f"--state {word!r} is none of {known}", USAGE) from None
 
 
-def _reasons(store: Store, run: bytes, infos: Iterable[NodeInfo]) -> Iterable[tuple[NodeInfo, str]]:
-    """Say why each of these nodes has no value; empty for those that have, or have not ended."""
+def _explained(
+    store: Store, run: bytes, infos: Iterable[NodeInfo]
+) -> Iterator[tuple[NodeInfo, str, int | None]]:
+    """Say of each node why it has no value (empty if it has, or may have), and its attempts."""
     infos = list(infos)
     lost = [n.index for n in infos if n.state.final and n.state != State.SUCCESS]
     cells = store.cells(run, ranges_of(lost)) if lost else {}
     names = {n.index: n.name for n in infos}
     for info in infos:
         raw = cells.get(info.index)
-        why = ""
+        why, tries = "", tries_of(info.state, info.attempt, info.started_ms > 0)
         if raw is not None:
             cell = read_cell(raw)
             failure = failure_in(cell)
             blamed = info.culprit if info.culprit is not None else culprit_of(cell)
             if failure is not None:
-                why = failure.message
+                why, tries = failure.message, failure.attempts
             elif blamed is not None:
                 if blamed not in names:
                     near = store.nodes(run, after=blamed - 1, limit=1)
@@ -246,7 +257,7 @@ def _reasons(store: Store, run: bytes, infos: Iterable[NodeInfo]) -> Iterable[tu
                 why = f"because of {names[blamed]}"
             elif not cell.flags:
                 why = cell.body.decode("utf-8", "replace")
-        yield info, why
+        yield info, why, tries
 
 
 def _run(run: RunInfo) -> dict[str, Any]:
@@ -261,7 +272,7 @@ def _run(run: RunInfo) -> dict[str, Any]:
     }
 
 
-def _node(info: NodeInfo, why: str) -> dict[str, Any]:
+def _node(info: NodeInfo, why: str, tries: int | None) -> dict[str, Any]:
     body = info.started_ms and info.ended_ms
     return {
         "index": info.index,
@@ -270,7 +281,7 @@ def _node(info: NodeInfo, why: str) -> dict[str, Any]:
         "kind": Kind(info.kind).name.lower(),
         "state": info.state.label,
         "generation": info.generation,
-        "attempt": info.attempt,
+        "attempts": tries,
         "losses": info.losses,
         "ready": iso(info.ready_ms),
         "started": iso(info.started_ms),
@@ -282,14 +293,12 @@ def _node(info: NodeInfo, why: str) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any], info: NodeInfo) -> tuple[Any, ...]:
     started = moment(info.started_ms)[11:]
-    # A node that began has been tried once more than its failed attempts say.
-    tries = info.attempt + (info.started_ms > 0)
     took = duration(row["seconds"])
     return (
         info.name,
         info.task or "-",
         info.state.label,
-        tries or "",
+        row["attempts"] or "",
         started,
         took,
         row["why"] or "",

@@ -22,6 +22,7 @@ def status(args: Any) -> int:
         document(
             {
                 "store": store.url,
+                "app": args.name,
                 "queues": [{"name": q.name, "ready": q.ready} for q in queues],
                 "scheduled": counts.scheduled,
                 "running": counts.running,
@@ -48,6 +49,7 @@ def status(args: Any) -> int:
     pairs(
         [
             ("store", store.url),
+            ("app", args.name),
             ("running", counts.running),
             ("scheduled", counts.scheduled),
             ("unfinished runs", counts.runs),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flowq.cli.output import (
@@ -15,6 +16,7 @@ from flowq.cli.output import (
     document,
     duration,
     iso,
+    moment,
     note,
     pairs,
 )
@@ -27,6 +29,7 @@ from flowq.cli.reading import (
     shown_state,
     shown_value,
     store_of,
+    tries_of,
     wants_json,
 )
 from flowq.errors import DecodeError, Failure
@@ -44,13 +47,14 @@ def show(args: Any) -> int:
     """Run ``flowq task show``."""
     store = store_of(args)
     id = _find(store, args.id)
-    what = _described(store, id, _look(store, id))
+    look = _look(store, id, args.name)
     if wants_json(args):
-        document(what)
+        document(_described(store, id, look, iso))
         return OK
+    what = _described(store, id, look, moment)
     traceback = what.pop("traceback")
-    took = duration(what.pop("seconds"))
-    pairs([*what.items(), ("took", took)])
+    what["took"] = duration(what.pop("seconds"))
+    pairs(what.items())
     if traceback:
         print(f"\n{traceback.rstrip()}")
     return OK
@@ -60,17 +64,17 @@ def result(args: Any) -> int:
     """Run ``flowq result``."""
     store = store_of(args)
     id = _find(store, args.id)
-    look = _look(store, id)
+    look = _look(store, id, args.name)
     until = None if args.timeout is None else time.monotonic() + args.timeout
     while (args.wait or args.timeout is not None) and not look.state.final:
         left = 3.0 if until is None else min(3.0, until - time.monotonic())
         if left <= 0:
             raise CliError(f"{id_text(id)} is still {look.state.label}", TIMED_OUT)
         store.wait_ended([id], timeout=left)
-        look = _look(store, id)
-    what = _described(store, id, look)
+        look = _look(store, id, args.name)
+    what = _described(store, id, look, iso)
     if wants_json(args):
-        document({k: what[k] for k in ("id", "state", "value", "error", "traceback")})
+        document({key: what[key] for key in ("id", "state", "value", "error", "traceback")})
     elif look.state == State.SUCCESS:
         print(what["value"])
     else:
@@ -79,19 +83,22 @@ def result(args: Any) -> int:
 
 
 def _find(store: Store, text: str) -> bytes:
-    return find_id(text, (run.id for run in runs(store, LOOKED_AT)), "run")
+    hint = "; a task that was called by itself is found by its whole id only"
+    return find_id(text, (run.id for run in runs(store, LOOKED_AT)), "run", hint)
 
 
-def _look(store: Store, id: bytes) -> Look:
+def _look(store: Store, id: bytes, app: str) -> Look:
     found = store.look([id])[0]
     if found is None:
         raise CliError(
-            f"the store does not know {id_text(id)}: never enqueued here, or expired", NOT_FOUND
+            f"the app {app!r} knows no {id_text(id)}: never enqueued here, or expired", NOT_FOUND
         )
     return found
 
 
-def _described(store: Store, id: bytes, look: Look) -> dict[str, Any]:
+def _described(
+    store: Store, id: bytes, look: Look, when: Callable[[int], str | None]
+) -> dict[str, Any]:
     message = _message(store, id)
     cell = read_cell(look.cell) if look.cell is not None else None
     failure: Failure | None = None
@@ -109,6 +116,8 @@ def _described(store: Store, id: bytes, look: Look) -> dict[str, Any]:
             error = cell.body.decode("utf-8", "replace")
     own = failure if cell is not None and not cell.flags else None
     started, ended = (cell.started_ms, cell.ended_ms) if cell else (0, 0)
+    begun = look.state == State.RUNNING or started > 0
+    tries = own.attempts if own is not None else tries_of(look.state, look.attempt, begun)
     what: dict[str, Any] = {
         "id": id_text(id),
         "task": message.task if message else own.task if own is not None else None,
@@ -117,11 +126,11 @@ def _described(store: Store, id: bytes, look: Look) -> dict[str, Any]:
         "state": shown_state(look.state, look.run),
         "queue": message.queue if message else None,
         "priority": message.priority if message else None,
-        "attempts": own.attempts if own is not None else look.attempt,
-        "losses": look.losses,
-        "due": iso(look.due_ms),
-        "started": iso(started),
-        "ended": iso(ended),
+        "attempts": tries,
+        "losses": None if look.run else look.losses,
+        "due": when(look.due_ms),
+        "started": when(started),
+        "ended": when(ended),
         "seconds": (ended - started) / 1000 if started and ended else None,
         "value": value,
         "error": error,

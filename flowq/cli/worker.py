@@ -54,6 +54,11 @@ def start(place: str, *, url: str | None, imports: tuple[str, ...], **more: Any)
             f"{path} knows no task; name the modules that define them by --import, "
             "or FlowQ(imports=[...])"
         )
+    if not app.store.shares_processes:
+        raise CliError(
+            "memory:// lives in one process: calls from others would not be heard; use "
+            "--url sqlite:///flowq.db, or q.consumer() in the process that calls tasks"
+        )
     from flowq.consumer import Consumer
 
     status = Consumer(app, path=path, imports=imports, **more).run()

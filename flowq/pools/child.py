@@ -42,6 +42,7 @@ log = logging.getLogger("flowq.consumer")
 
 _RECORD: Final = struct.Struct("=d20sB")
 """A lane's note: when it began (monotonic), the id, and last of all its length; 0: nothing runs."""
+_BEGUN, _DRAINED = 1, 2
 BROKEN, USAGE, UNREACHABLE = 1, 2, 4
 INTERRUPT: Final = signal.SIGUSR2
 """What a cancelled body in the main thread is interrupted by."""
@@ -81,12 +82,21 @@ class Notes:
 
     def begin(self) -> None:
         """Note that the app is loaded, and work begins."""
-        self._memory[0] = 1
+        self._memory[0] = _BEGUN
+
+    def end(self) -> None:
+        """Note that the worker ends because nothing is left."""
+        self._memory[0] = _DRAINED
 
     @property
     def begun(self) -> bool:
-        """Whether the worker has come that far."""
-        return self._memory[0] == 1
+        """Whether the worker has loaded the app."""
+        return self._memory[0] >= _BEGUN
+
+    @property
+    def drained(self) -> bool:
+        """Whether the worker found that nothing is left."""
+        return self._memory[0] == _DRAINED
 
     def close(self) -> None:
         """Let the memory go."""
@@ -196,6 +206,7 @@ def main(argv: list[str]) -> int:
         queues=config["queues"],
         parent=config["parent"],
     )
+    worker.info = info
 
     def reopen() -> bool:
         try:
@@ -228,6 +239,8 @@ def main(argv: list[str]) -> int:
         time.sleep(random.uniform(0.2, 1.0))
     notes.begin()
     worker.run()
+    if worker.drained:
+        notes.end()
     app.store.close()
     return 0
 

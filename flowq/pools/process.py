@@ -84,8 +84,9 @@ class Child:
 
     def stop(self) -> None:
         """Let it finish what it runs, and end."""
-        if not self._send({"do": "stop"}):
-            self.process.terminate()  # it hears that as the same
+        told = self._send({"do": "stop"})
+        if not told or not self.begun:
+            self.process.terminate()  # heard as the same, or the end of one that has not begun
 
     def cancel(self, ids: Sequence[bytes]) -> None:
         """Let it interrupt bodies; what it cannot be told now, the next renewal says again."""
@@ -100,6 +101,11 @@ class Child:
     def begun(self) -> bool:
         """Whether it has loaded the app."""
         return self._notes.begun
+
+    @property
+    def drained(self) -> bool:
+        """Whether it found that nothing is left."""
+        return self._notes.drained
 
     def running(self) -> list[bytes]:
         """Give the ids that it runs, or ran when it died."""
@@ -220,14 +226,17 @@ class ProcessPool:
         with self._lock:
             killed = self._stopping and code == -signal.SIGKILL  # by us
             lost = [] if killed else child.running()  # a body may end its process with any status
-            begun = child.begun
+            begun, drained = child.begun, child.drained
             del self._children[slot]
             child.close()
             stopping = self._stopping
         why = _ending(code)
         self._leases.release(child.session, lost=lost, reason=why)
         self._begun = self._begun or begun
-        if stopping or (code == 0 and not lost and self._config["drain"]):
+        if stopping:
+            return True
+        if drained and code == 0 and not lost:
+            self.stop()  # what one has found holds for all: they serve the same queues
             return True
         # Later on that may be a deploy that is under way; and bodies, too, end processes.
         if code in (USAGE, UNREACHABLE) and not self._begun:

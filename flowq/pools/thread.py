@@ -63,6 +63,7 @@ class ThreadPool:
         self._lease = lease
         self._lanes = workers
         self._drain = drain
+        self.status = 0
         self._stopping = threading.Event()
         self._worker = self._make()
         self._leases = Leases(app.store, lease, self._is_busy)
@@ -86,14 +87,14 @@ class ThreadPool:
 
     def _open(self) -> None:
         worker = self._worker
-        info = session_info(
+        worker.info = session_info(
             self._app,
             worker.session,
             kind="thread",
             lanes=self._lanes,
             queues=self._queues,
         )
-        self._app.store.open_session(info, lease_ms=round(self._lease * 1000))
+        self._app.store.open_session(worker.info, lease_ms=round(self._lease * 1000))
         self._leases.add(worker.session, worker.cancel, self._open)
 
     def stop(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flowq.binding import parameter_name
 from flowq.graph import Graph
-from flowq.node import Node, is_plain_map, leaves, parameter_name
+from flowq.node import Node, is_plain_map, leaves
 from flowq.plan import Kind
 
 __all__ = ["draw"]

@@ -14,14 +14,17 @@ The settling step, in words that all stores share::
         state of the node := state; its cell is stored
         for each child (in pages of PAGE edges, under a stored cursor):
             the child's count for that state goes up by one
-            if the child is waiting: verdict(rule, parents, counts) -> start it, or finish it
+            if the child is waiting and what it stands in has begun: weigh it
         if the node is an expansion that was waiting: each node in its body that is waiting ends
             as it did, and likewise what is inside that (pages as above); no rule in it is looked at
         in its owner: unfinished -1; failures, cancels, skips as Bits and state say
         if the owner has no unfinished node left: finish(owner, outcome_of(its counts))
+    weigh(node):
+        verdict(rule, parents, counts) -> start it, or finish it, or it waits on
     start(node):
         a task       -> queued, or scheduled if it has a delay or an eta ahead
-        an expansion -> expanded, its entries start (none at all: it ends at once)
+        an expansion -> expanded, its entries start (none at all: it ends at once); where a cancel
+                        has ended some of its body before, all in it that is waiting is weighed
         a join       -> finish(node, success)
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
         the fragment's rows get free indexes of the run, all behind those that there are, next to
@@ -173,6 +176,9 @@ class Step(msgspec.Struct, frozen=True):
         passes, whichever is first (0 or more); None if there is neither.
     stops : list of bytes
         Ids that this session holds and that were cancelled.
+    unopened : bool
+        Whether nobody has said whose the session is: it began by a step, or anew after it was
+        lost. `Store.open_session` says so.
     """
 
     verdicts: list[Verdict]
@@ -181,6 +187,7 @@ class Step(msgspec.Struct, frozen=True):
     alone: bool = False
     next_ms: int | None = None
     stops: list[bytes] = []
+    unopened: bool = False
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -390,7 +397,8 @@ class Store(Protocol):
         Parameters
         ----------
         session : SessionId
-            As given to `open_session`; a session that was released or lost begins anew by this.
+            As given to `open_session`; a session that was released or lost begins anew by this,
+            and the answer says that it is to be opened again.
         outcomes : sequence of Outcome, at most 1,000
         want : int, 0 to 1,000
         queues : sequence of str

@@ -232,6 +232,19 @@ def test_sigterm_finishes_what_runs_and_gives_back_the_rest(farm: Farm, kind: st
     assert [(x.state, x.losses, x.attempt) for x in looks if x] == [(State.QUEUED, 0, 0)] * 5
 
 
+@ONLY_SQLITE
+def test_a_worker_that_somebody_ends_is_not_taken_for_drained(farm: Farm) -> None:
+    held, rest = farm.hold("a"), farm.call("mark", farm.journal, "rest")
+    consumer = farm.start("-k", "process", "-w", "1", "--drain")
+    [[_, pid, _]] = farm.until_noted("a:begin")
+
+    os.kill(int(pid), signal.SIGTERM)
+    farm.let_go("a")
+
+    assert consumer.wait() == 0
+    assert (held.get(), rest.get()) == ("a", "rest")
+
+
 @pytest.mark.parametrize("how", ["second signal", "timeout"])
 def test_what_does_not_end_goes_back_uncounted(farm: Farm, how: str) -> None:
     limit = "60" if how == "second signal" else "0.3"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -28,14 +29,20 @@ from tests.model.histories import Histories
 
 MAKING_SHORTER_S = 60
 """For how long a history that fails is made shorter before it is shown. Hypothesis would take five
-minutes, which is this test's own limit, and then nothing would be shown."""
+minutes (as its warning goes on to say), which is the limit of the test: nothing would be shown."""
 
 EXAMPLES = settings().max_examples
 
 pytestmark = pytest.mark.timeout(max(300, 3 * EXAMPLES))
 
 
-def run_histories(name: str, make: Callable[[ManualClock], Store], least: int = 60) -> None:
+def run_histories(
+    name: str,
+    make: Callable[[ManualClock], Store],
+    least: int = 60,
+    seconds: float = MAKING_SHORTER_S,
+    **more: Any,
+) -> None:
     """Run random histories on stores that are made for one each.
 
     The name is that of the machine, by which Hypothesis knows the histories that have failed: they
@@ -49,9 +56,10 @@ def run_histories(name: str, make: Callable[[ManualClock], Store], least: int = 
         # Not `explain`: it tries hundreds of variations more, to say which arguments don't matter.
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
         report_multiple_bugs=False,
+        **more,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "MAX_SHRINKING_SECONDS", MAKING_SHORTER_S)
+        patch.setattr(engine, "MAX_SHRINKING_SECONDS", seconds)
         run_state_machine_as_test(machine, settings=how)
 
 
@@ -140,3 +148,22 @@ def test_redis_does_what_the_model_does(redis_url: str, store_name: str) -> None
         return open_store(redis_url, name=f"{store_name}-{secrets.token_hex(6)}", clock=clock)
 
     run_histories("OnRedis", make)
+
+
+def test_a_store_that_breaks_the_contract_is_shown_with_its_history_in_time() -> None:
+    played = 0
+
+    def make(clock: ManualClock) -> Store:
+        nonlocal played
+        played += 1
+        store = open_store("memory://", clock=clock)
+        release = store.release
+        store.release = lambda session, **_: release(session)  # counts no losses
+        return store
+
+    with pytest.raises(AssertionError) as caught:
+        run_histories("Broken", make, seconds=1, database=None)
+
+    assert played < 150  # 250 to 450 where nothing ends it
+    story = "\n".join(caught.value.__notes__)
+    assert story.index("state.begin(") < story.index("state.lose(")

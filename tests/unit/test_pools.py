@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,39 @@ def test_a_parent_that_cannot_start_workers_tries_again_and_can_be_stopped(
     pool.stop()
 
     assert pool.join(5.0)
+    pool.close()
+
+
+def test_workers_that_have_not_begun_end_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "BOOT", "import time; time.sleep(60)")
+    pool = ProcessPool(store, processes=2, config=CONFIG)
+    pool.start()
+
+    pool.stop()
+
+    assert pool.join(10.0)
+    pool.close()
+
+
+def test_what_one_worker_finds_drained_ends_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first to come finds nothing left, the others are still on their way."""
+    code = (
+        "import mmap, os, sys, time\n"
+        f"try: os.mkdir({str(tmp_path / 'first')!r})\n"
+        "except FileExistsError: time.sleep(60)\n"
+        "mmap.mmap(int(sys.argv[3]), 1)[0] = 2"
+    )
+    monkeypatch.setattr(process, "BOOT", code)
+    pool = ProcessPool(store, processes=3, config={**CONFIG, "drain": True})
+
+    pool.start()
+
+    assert pool.join(20.0)
+    assert pool.status == 0
     pool.close()
 
 

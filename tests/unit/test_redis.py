@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +103,13 @@ def work(store: RedisStore, *, session: str = "s", want: int = 100) -> int:
             return n
         n += len(got)
         outcomes = [done(d) for d in got]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.001)
 
 
 def keys_of(raw: redis.Redis, name: str) -> dict[str, int]:
@@ -461,6 +470,128 @@ def test_wake_ends_every_wait_of_this_object(store: RedisStore) -> None:
     assert [out[0][0] for _, out in waits] == [False] * 3
 
 
+def test_a_hint_that_comes_while_a_waiting_thread_is_woken_is_not_lost(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, raw: redis.Redis, store_name: str
+) -> None:
+    wire, let_go = store._wire, store._wire._let_go
+
+    def late(mine: Any) -> bool:
+        raw.zadd(f"{{{store_name}}}:k:default", {"1": 0})  # as a producer does at this moment
+        return let_go(mine)
+
+    monkeypatch.setattr(wire, "_let_go", late)
+    store.status()
+    thread, out = wait_in_thread(lambda: store.wait_ready(["default"], timeout=20))
+    wait_until(lambda: any(c["cmd"] == "bzpopmin" for c in raw.client_list()))
+
+    store.wake()
+    thread.join(10)
+
+    assert out[0][0] is True and not raw.exists(f"{{{store_name}}}:k:default")
+
+
+def test_a_waiting_thread_keeps_its_connection_when_it_is_woken(
+    store: RedisStore, raw: redis.Redis
+) -> None:
+    store.status()
+    kept = []
+
+    def twice() -> bool:
+        for _ in range(2):
+            store.wait_ready(["none"], timeout=20)
+            kept.append(store._wire._mine.wait)
+        return kept[0] is kept[1] is not None
+
+    thread, out = wait_in_thread(twice)
+    for n in (1, 2):
+        wait_until(lambda n=n: len(store._wakers) == 1 and len(kept) == n - 1)
+        store.wake()
+        wait_until(lambda n=n: len(kept) == n)
+    thread.join(10)
+
+    assert out[0][0] is True
+
+
+class Hinted:
+    """A worker as the store sees it: waits for a hint, and takes a step after each."""
+
+    def __init__(self, store: RedisStore, raw: redis.Redis, queues: list[str], want: int) -> None:
+        self.store, self.raw, self.queues, self.want = store, raw, queues, want
+        self.begin()
+
+    def begin(self) -> None:
+        self.session = secrets.token_hex(4)
+        self.store.open_session(SessionInfo(self.session))
+        self.held: list[Delivery] = []
+        self.hinted = False
+
+    def wait(self) -> None:
+        """What BZPOPMIN does where it need not block, in a lane that has nothing to do."""
+        for queue in self.queues:
+            key = b"%bk:%b" % (self.store._key, queue.encode())
+            self.hinted = self.hinted or bool(self.raw.zpopmin(key))
+
+    def step(self) -> None:
+        """After a hint fetch, or only look if another lane has brought work; else settle."""
+        if not (self.hinted or self.held):
+            return
+        outcomes = [] if self.hinted else [done(d) for d in self.held]
+        want = 0 if self.hinted and self.held else self.want
+        step = self.store.step(self.session, outcomes, want=want, queues=self.queues)
+        self.held = step.deliveries + (self.held if self.hinted else [])
+        self.hinted = False
+
+    def die(self) -> None:
+        self.store.release(self.session, lost=[d.id for d in self.held[:1]])
+        self.begin()
+
+
+@pytest.mark.parametrize("queues", [("a",), ("a", "b")])
+def test_work_that_is_ready_has_a_hint_unless_someone_is_about_to_fetch(
+    store: RedisStore, raw: redis.Redis, queues: tuple[str, ...]
+) -> None:
+    # Every order of five moves of a producer and two workers, one of which may be lost.
+    for moves in itertools.product("e", *["ewslb"] * 4):
+        one = Hinted(store, raw, list(queues), 2)
+        two = Hinted(store, raw, list(reversed(queues)), 1)
+        for k, move in enumerate(moves):
+            if move == "e":
+                store.enqueue([task(queue=queues[k % len(queues)], max_losses=9) for _ in "123"])
+            elif move == "w":
+                one.wait()
+            elif move == "s":
+                one.step()
+            elif move == "l":
+                one.die()
+            else:
+                two.wait()
+                two.step()
+
+            served = one.hinted or two.hinted
+            for queue in [q.name for q in store.status().queues if q.ready]:
+                hint = raw.exists(b"%bk:%b" % (store._key, queue.encode()))
+                assert hint or served, (moves, k, queue)
+        store.release(one.session)
+        store.release(two.session)
+        for key in raw.keys(b"%b*" % store._key):
+            raw.delete(key)
+
+
+def test_who_goes_to_work_leaves_it_to_another_to_mind_the_time(
+    store: RedisStore, raw: redis.Redis
+) -> None:
+    hint = store._key + b"k:default"
+    store.enqueue([task(delay_ms=2_000)])
+    assert raw.zpopmin(hint)  # by a worker, which waits until then
+    assert 1_000 < (store.step("s", want=1).next_ms or 0) <= 2_000
+    store.enqueue([task()])
+    raw.zpopmin(hint)
+
+    assert len(store.step("s", want=1).deliveries) == 1  # and is at work for long
+
+    assert raw.exists(hint)  # so another worker is woken, and waits until then
+
+
 def test_a_cancel_wakes_who_watches_the_session(redis_url: str, store_name: str) -> None:
     watcher = RedisStore(redis_url, name=store_name)
     other = RedisStore(redis_url, name=store_name)
@@ -561,7 +692,7 @@ def test_an_inner_node_that_is_cancelled_early_is_not_counted_as_a_parent(
                 value=encode_template(Ref(2))),
         NodeRow("a", Kind.TASK, 0, all_of(0), children=((2, 1),), message=message(1)),
         NodeRow("sub", Kind.EXPANSION, 0, all_of(1), ((1, 1),), entries=((3, 2),), inner=2,
-                value=encode_template(Ref(4)), bits=Bits.NAMED),
+                body=((3, 2),), value=encode_template(Ref(4)), bits=Bits.NAMED),
         NodeRow("x", Kind.TASK, 2, all_of(0), message=message(3), bits=Bits.FORGIVEN),
         NodeRow("y", Kind.TASK, 2, all_of(0), message=message(4)),
     ]  # fmt: skip

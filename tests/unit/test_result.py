@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,20 +35,6 @@ from flowq.current import CURRENT, CurrentTask
 from flowq.message import id_text, new_id
 from flowq.storage.base import SessionInfo
 from tests.unit.hand import Hand
-
-
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def q(request: pytest.FixtureRequest, store_name: str, tmp_path: Path) -> Iterator[FlowQ]:
-    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/q.db?synchronous=normal"}
-    url = urls.get(request.param) or request.getfixturevalue("redis_url")
-    app = FlowQ(store_name, url)
-    yield app
-    app.store.close()
-
-
-@pytest.fixture
-def hand(q: FlowQ) -> Hand:
-    return Hand(q)
 
 
 @pytest.fixture

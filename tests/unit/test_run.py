@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,20 +25,6 @@ from flowq import (
 )
 from flowq.message import id_text, new_id
 from tests.unit.hand import Hand
-
-
-@pytest.fixture(params=["memory", "sqlite", "redis"])
-def q(request: pytest.FixtureRequest, store_name: str, tmp_path: Path) -> Iterator[FlowQ]:
-    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/q.db?synchronous=normal"}
-    url = urls.get(request.param) or request.getfixturevalue("redis_url")
-    app = FlowQ(store_name, url)
-    yield app
-    app.store.close()
-
-
-@pytest.fixture
-def hand(q: FlowQ) -> Hand:
-    return Hand(q)
 
 
 @pytest.fixture

@@ -386,6 +386,62 @@ def test_a_drain_waits_for_what_is_due_later(q: FlowQ) -> None:
     assert result.get() == "at last"
 
 
+def test_a_drain_of_one_queue_waits_for_no_other(q: FlowQ, gate: Gate) -> None:
+    @q.task(name="short")
+    def short() -> str:
+        return "done"
+
+    with q.consumer(queues=["other"]) as elsewhere:
+        held = q.tasks["gate"].options(queue="other")()
+        later = short.options(queue="other", delay=3_600)()
+        until(lambda: gate.now == 1)
+        done = short()
+
+        drain = q.consumer(queues=["default"], drain=True).start()
+
+        assert drain.join(10)
+        assert done.get() == "done"
+        assert (held.state, later.state) == ("running", "scheduled")
+        gate.go.set()
+        drain.stop()
+        elsewhere.stop()
+
+
+def test_a_drain_waits_for_what_another_runs_of_its_queues(q: FlowQ, gate: Gate) -> None:
+    with q.consumer():
+        q.tasks["gate"]()
+        until(lambda: gate.now == 1)
+
+        drain = q.consumer(drain=True).start()
+        assert not drain.join(0.5)
+
+        gate.go.set()
+        assert drain.join(10)
+        drain.stop()
+
+
+def test_a_lane_that_waits_for_the_last_body_of_a_drain_ends_with_it(
+    q: FlowQ, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.worker.LOOK_SECONDS", 60.0)
+    q.tasks["gate"]()
+    worker, store = worker_of(q, lanes=3, drain=True)
+    asked: list[Sequence[str]] = []
+    store.left = lambda queues: asked.append(queues) or q.store.left(queues)  # type: ignore[attr-defined]
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: gate.now == 1 and worker._waiting)
+    steps = len(store.steps)
+    time.sleep(0.3)
+
+    assert len(store.steps) == steps and not asked  # nobody looks meanwhile
+    gate.go.set()
+
+    thread.join(10)
+    assert not thread.is_alive()
+    assert worker.drained
+
+
 # --- a store that fails
 
 
@@ -547,7 +603,20 @@ def test_memory_is_refused_to_worker_processes(q: FlowQ, gate: Gate) -> None:
     with pytest.raises(ConfigError, match="lives in one process"):
         q.consumer(kind="process").start()
 
-    assert q.consumer().run() == 2
+    assert q.consumer(kind="process", drain=True).run() == 2
+
+
+def test_a_consumer_runs_a_store_in_memory_in_this_process(q: FlowQ) -> None:
+    @q.task(name="short")
+    def short() -> int:
+        return threading.get_ident()
+
+    results = [short() for _ in range(5)]
+
+    assert q.consumer(workers=2, drain=True).run() == 0
+
+    assert all(isinstance(r.get(), int) for r in results)
+    assert q.store.sessions() == []
 
 
 def test_an_app_without_tasks_is_refused(q: FlowQ) -> None:
@@ -580,3 +649,37 @@ def test_what_was_lost_and_handed_to_us_again_is_not_taken_for_known() -> None:
 
     assert [job.delivery for job in worker._buffer] == [second]
     q.store.close()
+
+
+def test_a_worker_whose_session_was_dropped_says_again_whose_it_is() -> None:
+    q = FlowQ("anew", "memory://")
+    t = q.task(name="anew.t")(int)
+    with q.consumer():
+        t().get(timeout=10)
+        (before,) = q.store.sessions()
+        q.store.release(before.id)  # as who takes it for dead does
+        t().get(timeout=10)
+
+        until(lambda: [s.pid for s in q.store.sessions()] == [before.pid])
+    q.store.close()
+
+
+def test_a_hint_taken_by_a_lane_that_then_gets_work_from_another_is_put_back(q: FlowQ) -> None:
+    # One lane waits; the other fetches for both, so the first has work when it returns with a hint.
+    q.task(name="hint.t")(int)
+    messages = q.tasks["hint.t"]
+    worker, watched = worker_of(q, lanes=2)
+    worker._hinted = True
+    messages()
+    step = q.store.step(worker.session, want=1, queues=worker.queues)
+    worker._buffer.extend(Job(d) for d in step.deliveries)
+
+    lane = worker.lanes[0]
+    minder = threading.Thread(target=worker._mind, daemon=True)
+    minder.start()
+    assert worker._next(lane, None) is not None  # and is at it for long
+
+    until(lambda: [want for _, want, _ in watched.steps] == [0])
+    worker._ended.set()
+    worker._busy.set()
+    minder.join(10)

@@ -122,6 +122,7 @@ class _Mine(threading.local):
     pid = 0
     work: Any = None
     wait: Any = None
+    waits_as = b""  # the number of `wait` at the server
     used = 0.0
 
 
@@ -331,9 +332,10 @@ class Connections:
     def block(self, args: list[bytes], timeout: float, waker: Waker | None = None) -> Any:
         """Send a command that blocks until `timeout`; None if nothing came or it was woken.
 
-        It has a connection of its own, which is given up when it is woken: what the server says
-        then is a hint that may be lost. So is that of a connection which broke: the caller looks,
-        and learns on the other one whether the server is there.
+        It has a connection of its own. One that is woken asks the server to let it go and hears its
+        answer, since what the server says at this moment is lost with the connection otherwise. A
+        connection that broke gives None: the caller looks, and learns on the other one whether the
+        server is there.
         """
         mine = self._thread()
         until = time.monotonic() + timeout
@@ -341,6 +343,7 @@ class Connections:
         try:
             if mine.wait is None:
                 mine.wait = self._connect()
+                mine.waits_as = self._number_of(mine.wait)
             mine.wait.send_packed_command([pack(*args, b"%.3f" % max(timeout, 0.001))])
             poll = select.poll()
             poll.register(mine.wait._sock, select.POLLIN)
@@ -349,6 +352,8 @@ class Connections:
             ready = poll.poll(max(0.0, until + 1.0 - time.monotonic()) * 1000)
             fds = {fd for fd, _ in ready}
             if mine.wait._sock.fileno() in fds:
+                return mine.wait.read_response()
+            if fds and self._let_go(mine):
                 return mine.wait.read_response()
             self._drop_wait(mine)
             return None
@@ -365,6 +370,29 @@ class Connections:
         except BaseException:
             self._drop_wait(mine)
             raise
+
+    def _number_of(self, connection: Any) -> bytes:
+        """Give a connection's number at the server; empty where the user may not ask."""
+        connection.send_packed_command([pack(b"CLIENT", b"ID")], check_health=False)
+        try:
+            return b"%d" % connection.read_response()
+        except errors.ResponseError:
+            return b""
+
+    def _let_go(self, mine: _Mine) -> bool:
+        """End the wait of this thread at the server; whether its answer is there to be read."""
+        poll = select.poll()
+        poll.register(mine.wait._sock, select.POLLIN)
+        patience = 0
+        while mine.waits_as and patience < 1_000:
+            try:
+                self._ask((b"CLIENT", b"UNBLOCK", mine.waits_as))
+            except StoreError:
+                return False
+            patience += 10  # the command itself may not have reached the server yet
+            if poll.poll(patience):
+                return True
+        return False
 
     def _drop_wait(self, mine: _Mine) -> None:
         if mine.wait is not None:

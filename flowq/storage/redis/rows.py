@@ -200,12 +200,15 @@ _decode_info = msgspec.msgpack.Decoder(SessionInfo).decode
 
 
 def session_row(info: SessionInfo) -> bytes:
-    """Pack what a session says of itself; over 64 bytes, which makes its hash a real table."""
+    """Pack what a session says of itself.
+
+    Over 64 bytes, which makes its hash a real table, and over the 80 that stand for nothing said.
+    """
     host = info.host.encode()[:255]
     pid = (info.pid & NO_NODE).to_bytes(4, "big")
     raw = _encode_info(info)
     raw = pid + len(host).to_bytes(2, "big") + host + len(raw).to_bytes(4, "big") + raw
-    return raw.ljust(80, b"\0")
+    return raw.ljust(81, b"\0")
 
 
 def read_info(id: str, raw: bytes | None) -> SessionInfo:

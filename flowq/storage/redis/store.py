@@ -209,7 +209,7 @@ class RedisStore(Reading):
             framed += metas
             framed += datas
         answer = self._wire.run(self._scripts["step"], framed, len(framed), again=False)
-        verdicts, ready, alone, next_ms, stops, ids, bodies, more = answer
+        verdicts, ready, alone, next_ms, stops, ids, bodies, more, unopened = answer
         return Step(
             [_VERDICT[v] for v in verdicts],
             rows.read_deliveries(ids, bodies, more) if ids else [],
@@ -217,6 +217,7 @@ class RedisStore(Reading):
             alone == 1,
             None if next_ms < 0 else next_ms,
             stops,
+            unopened == 1,
         )
 
     def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack_cell
 from flowq.plan import Kind
-from flowq.states import Counts, Rule, State, outcome_of, verdict
+from flowq.states import State, outcome_of
 from flowq.storage.base import MEMORY_OF_ENDED_MS, PAGE
 from flowq.storage.sqlite.batch import Batch
+from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.rows import (
     FAILED_KEEP_MS,
@@ -28,7 +29,6 @@ from flowq.storage.sqlite.rows import (
     NAMED,
     TIMED,
     unpack_ranges,
-    unpack_rule,
 )
 from flowq.storage.sqlite.statements import SQL
 
@@ -48,6 +48,9 @@ _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
     State.WAITING.value,
     State.EXPANDED.value,
 )
+_TOUCHED: Final = 11
+"""State of a walk: it has expanded, and all in its body is looked at. A cancel had ended some of it
+before that, which was counted and not weighed."""
 _INSIDE: Final = 16
 """Added to the state of a walk: all in the body of that expansion ends so, as it did."""
 
@@ -207,12 +210,12 @@ class Change(Batch):
             if used >= edges:
                 left.append(item)
                 continue
-            ids, whole = _cut(ranges, position, edges - used)
+            ids, whole = cut(ranges, position, edges - used)
             used += len(ids)
             if not whole:
                 item[3] += len(ids)
                 left.append(item)
-            if state == _EXPANDED:
+            if state in (_EXPANDED, _TOUCHED):
                 starting.update(dict.fromkeys(ids, self.back if culprit else self.rank))
                 continue
             if state > _INSIDE:
@@ -237,11 +240,14 @@ class Change(Batch):
         for item in items:
             if item[4] is not None:
                 continue
-            if item[1] == _EXPANDED or item[1] > _INSIDE:
-                which = SQL["entries" if item[1] == _EXPANDED else "inside"]
-                item[4] = list(unpack_ranges(self.db.execute(which, (item[0],)).fetchone()[0]))
-            else:
+            if item[1] in _COUNT:
                 lacking[item[0]] = item
+                continue
+            row = self.db.execute(SQL["body_of"], (item[0],)).fetchone()
+            entries, inside = (list(unpack_ranges(raw)) for raw in row[:2])
+            if item[1] == _EXPANDED and not item[3] and row[2] < sum(n for _, n in inside):
+                item[1] = _TOUCHED
+            item[4] = entries if item[1] == _EXPANDED else inside
         if lacking:
             self.flush()
             for id, raw in self.db.execute(SQL["children"], (json.dumps(list(lacking)),)):
@@ -253,31 +259,38 @@ class Change(Batch):
         ids = json.dumps([*counts, *starting])
         for row in self.db.execute(SQL["waiting"], (ids,)).fetchall():
             id, run, state, flags, queue, owner, parents, ok, bad, skipped, cancelled, *rest = row
-            delta = counts.get(id)
-            if delta is None:
-                if state == _WAITING:
-                    self._start(id, run, flags, queue, owner, starting[id])
-                continue
-            ok += delta[0]
-            bad += delta[1]
-            skipped += delta[2]
-            cancelled += delta[3]
             rule, blame = rest
-            if blame is None:
-                blame = delta[4]
+            delta = counts.get(id)
+            if delta is not None:
+                ok += delta[0]
+                bad += delta[1]
+                skipped += delta[2]
+                cancelled += delta[3]
+                if blame is None:
+                    blame = delta[4]
             becomes = None
-            if state == _WAITING:
-                becomes = _becomes(rule, parents, ok, bad, skipped, cancelled)
-            if becomes == _QUEUED and not flags & (KIND | TIMED):
-                self.add_ready(queue)
-                started = (self.rank, self.now, id)
-                self.put("start_child", ok, bad, skipped, cancelled, blame, *started)
-                continue
-            self.put("count_child", ok, bad, skipped, cancelled, blame, id)
+            if state == _WAITING and not (cancelled and self._unbegun(owner)):
+                becomes = becomes_of(rule, parents, ok, bad, skipped, cancelled)
+            if delta is not None:
+                if becomes == _QUEUED and not flags & (KIND | TIMED):
+                    self.add_ready(queue)
+                    started = (self.rank, self.now, id)
+                    self.put("start_child", ok, bad, skipped, cancelled, blame, *started)
+                    continue
+                self.put("count_child", ok, bad, skipped, cancelled, blame, id)
             if becomes == _QUEUED:
-                self._start(id, run, flags, queue, owner, self.rank)
+                self._start(id, run, flags, queue, owner, starting.get(id, self.rank))
             elif becomes is not None:
                 self._drop(id, run, flags, owner, becomes, blame)
+
+    def _unbegun(self, expansion: int) -> bool:
+        """Whether an expansion has not begun: its body may be counted in, and not decided.
+
+        Only a cancel ends what stands in one, so it is asked where one was counted. What begins in
+        this very wave is not written yet; it will look at all in its body.
+        """
+        state: int = self.db.execute(SQL["row"], (expansion,)).fetchone()[2]
+        return state != _EXPANDED
 
     def _drop(
         self, id: int, run: int, flags: int, owner: int | None, state: State, blame: int | None
@@ -364,36 +377,3 @@ class Change(Batch):
             cell = pack_cell(ends, body, flags=extra, ended_ms=self.now)
             blame = culprit if ends == State.FAILED else None
             self.end_node(id, run, flags, owner, ends, cell, blame)
-
-
-def _becomes(
-    rule: bytes | None, parents: int, ok: int, bad: int, skipped: int, cancelled: int
-) -> State | None:
-    """Say what a waiting node becomes; `flowq.states.verdict`, with the common cases in front."""
-    if rule is None:
-        if ok == parents:
-            return State.QUEUED
-        if not (bad or skipped or cancelled):
-            return None
-        numbers = Rule(parents, 0, parents, 0, 0)
-    else:
-        numbers = unpack_rule(rule)
-    return verdict(numbers, parents, Counts(ok, bad, skipped, cancelled))
-
-
-def _cut(ranges: list[tuple[int, int]], position: int, limit: int) -> tuple[list[int], bool]:
-    """Give at most `limit` ids of ranges from a position on, and whether that was the last."""
-    ids: list[int] = []
-    for first, count in ranges:
-        if position >= count:
-            position -= count
-            continue
-        take = min(count - position, limit - len(ids))
-        ids.extend(range(first + position, first + position + take))
-        if position + take < count:
-            return ids, False
-        position = 0
-        if len(ids) == limit:
-            # Whether more follows decides; an item that is cut at its very end is looked at again.
-            return ids, (first, count) == ranges[-1]
-    return ids, True

@@ -74,10 +74,8 @@ UPDATE message SET state = ?, flags = ?, rank = ?, due_ms = ?, attempt = ?, loss
 UPDATE message SET unknown_ms = COALESCE(unknown_ms, ?) WHERE id = ? RETURNING unknown_ms
 -- name: children
 SELECT id, children FROM plan WHERE id IN (SELECT value FROM json_each(?))
--- name: entries
-SELECT entries FROM plan WHERE id = ?
--- name: inside
-SELECT inside FROM plan WHERE id = ?
+-- name: body_of
+SELECT p.entries, p.inside, e.unfinished FROM plan p JOIN expansion e ON e.id = p.id WHERE p.id = ?
 -- name: waiting
 SELECT id, run, state, flags, queue, owner, parents, succeeded, failed, skipped, cancelled, rule, culprit
 FROM message WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
@@ -105,7 +103,7 @@ DELETE FROM walk WHERE id = ?
 
 -- name: touch_session
 INSERT INTO session(name, deadline_ms) VALUES (?, ?)
-ON CONFLICT(name) DO UPDATE SET deadline_ms = excluded.deadline_ms RETURNING id
+ON CONFLICT(name) DO UPDATE SET deadline_ms = excluded.deadline_ms RETURNING id, info IS NULL
 -- name: open_session
 INSERT INTO session(name, deadline_ms, info) VALUES (?, ?, ?)
 ON CONFLICT(name) DO UPDATE SET deadline_ms = excluded.deadline_ms, info = excluded.info

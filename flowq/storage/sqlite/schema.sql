@@ -107,8 +107,9 @@ CREATE INDEX session_deadline ON session(deadline_ms);
 CREATE TABLE walk(              -- ends whose edges are not all counted yet
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     node INTEGER NOT NULL,      -- message.id
-    state INTEGER NOT NULL,     -- how it ended; 5: it has expanded, and its entries start; 16 more than
-                                -- how it ended: it never expanded, and all in its body ends with it
+    state INTEGER NOT NULL,     -- how it ended; 5: it has expanded, and its entries start; 11: the same,
+                                -- and all in its body is looked at; 16 more than how it ended: it
+                                -- never expanded, and all in its body ends with it
     culprit INTEGER,            -- where it has expanded: 1 if it was enqueued, 0 if a settlement let it
     position INTEGER NOT NULL   -- how many edges are counted
 );

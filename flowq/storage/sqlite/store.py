@@ -124,7 +124,8 @@ class SqliteStore:
         with self._change() as change:
             db = change.db
             self._close_gap(change, lease_ms // 3)
-            me = db.execute(SQL["touch_session"], (session, change.now + lease_ms)).fetchall()[0][0]
+            touched = db.execute(SQL["touch_session"], (session, change.now + lease_ms)).fetchall()
+            me, unopened = touched[0]
             verdicts, held = settling.settle(change, me, outcomes)
             change.walk()
             if change.resume():
@@ -152,6 +153,7 @@ class SqliteStore:
                 alone=alone,
                 next_ms=handing.next_ms(change, me),
                 stops=[name for name, row in held.items() if row[4] & STOPPING],
+                unopened=bool(unopened),
             )
 
     def _close_gap(self, change: Change, period_ms: int) -> None:

@@ -358,6 +358,106 @@ class TestUnbegun(StoreContract):
         assert sorted(run_all(store, plan)) == expected[name]
         assert all(look_at(store, node(plan, row.name)).state.final for row in plan.rows[1:])
 
+    @pytest.fixture
+    def map_(self) -> Plan:
+        """A node before an expansion in which rules of each kind look at ``x``."""
+        return make_plan(
+            {
+                "a": [],
+                "map": ["a"],
+                "x": [],
+                "always": ["x"],
+                "never": ["x"],
+                "y": [],
+                "both": ["always", "y"],
+                "in": ["x"],
+                "deep": [],
+                "after": ["map"],
+            },
+            rules={"always": "all_done", "in": "all_done", "after": "all_done"},
+            inside={
+                **dict.fromkeys(("x", "always", "never", "y", "both", "in"), "map"),
+                "deep": "in",
+            },
+        )
+
+    def test_a_cancel_inside_lets_nothing_inside_start_or_end_before_it_begins(
+        self, store: Store, map_: Plan
+    ) -> None:
+        store.submit(map_)
+
+        assert store.cancel([node(map_, "x")]) == [State.CANCELLED]
+        step = store.step("w", want=9)
+        assert not store.sweep().continued
+
+        assert [d.id for d in step.deliveries] == [node(map_, "a")] and not step.ready
+        found = states_of(store, map_)
+        assert found.pop("x") == "cancelled"
+        assert {found.pop("root"), found.pop("a")} == {"expanded", "running"}
+        assert set(found.values()) == {"waiting"}
+        assert store.check(map_.id) == []
+
+    def test_one_that_begins_sees_what_was_cancelled_inside_it(
+        self, store: Store, map_: Plan
+    ) -> None:
+        store.submit(map_)
+        store.cancel([node(map_, "x")])
+        step = store.step("w", want=1)
+
+        step = store.step("w", done(step), want=9)
+
+        names = [map_.rows[int.from_bytes(d.id[16:], "big")].name for d in step.deliveries]
+        assert names == ["always", "y", "deep"]
+        assert states_of(store, map_)["never"] == "cancelled"
+        assert store.check(map_.id) == []
+        store.step("w", done(step))
+        assert run_all(store, map_) == ["both", "after"]
+        assert states_of(store, map_)["map"] == "cancelled"
+
+    def test_one_whose_whole_body_was_cancelled_ends_as_it_begins(
+        self, store: Store, map_: Plan
+    ) -> None:
+        store.submit(map_)
+        store.cancel([node(map_, n) for n in ("in", "x", "y", "both", "never", "always")])
+        assert states_of(store, map_)["map"] == "waiting"
+
+        assert run_all(store, map_) == ["a", "after"]
+
+        assert states_of(store, map_)["map"] == "cancelled"
+        assert states_of(store, map_)["deep"] == "cancelled"
+
+    def test_one_that_ends_unbegun_lets_nothing_inside_start(
+        self, store: Store, map_: Plan
+    ) -> None:
+        store.submit(map_)
+        store.cancel([node(map_, "x")])
+
+        store.cancel([node(map_, "map")])
+
+        assert sorted(run_all(store, map_)) == ["a", "after"]
+        found = states_of(store, map_)
+        inner = ("x", "always", "never", "y", "both", "in", "deep")
+        assert {found[name] for name in inner} == {"cancelled"}
+
+    def test_what_a_cancel_lets_start_inside_is_looked_at_in_pages(self, store: Store) -> None:
+        wide = [f"n{i}" for i in range(2 * PAGE + 200)]
+        shape: dict[str, list[str]] = {"a": [], "map": ["a"], "x": [], **{n: ["x"] for n in wide}}
+        plan = make_plan(
+            {**shape, "all": wide},
+            rules=dict.fromkeys(wide, "all_done"),
+            inside=dict.fromkeys(["x", *wide, "all"], "map"),
+        )
+        store.submit(plan)
+
+        store.cancel([node(plan, "x")])
+        step = store.step("w", want=1)
+        assert step.ready == 0
+
+        step = store.step("w", done(step))
+        assert 0 < step.ready < len(wide)
+        assert run_all(store, plan) == [*wide, "all"]
+        assert states_of(store, plan)["map"] == "cancelled"
+
     def test_who_waits_for_something_inside_is_told(self, store: Store, plan: Plan) -> None:
         store.submit(plan)
         waited: list[bool] = []

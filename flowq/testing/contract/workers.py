@@ -235,3 +235,18 @@ class TestRenew(StoreContract):
 
         assert store.held("a") == held
         assert [(s.id, s.lanes, s.held) for s in store.sessions()] == [("a", 3, 1)]
+
+    def test_a_session_that_begins_by_a_step_is_opened_again_by_who_takes_it(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        info = SessionInfo("a", host="h", boot="b", pid=3)
+        store.open_session(info, lease_ms=5_000)
+        assert not store.step("a", lease_ms=5_000).unopened
+
+        pass_time(store, clock, 6)
+        assert store.step("b").unopened  # which takes back what "a" held
+        assert store.step("a").unopened and store.step("a").unopened
+        store.open_session(info)
+
+        assert not store.step("a").unopened
+        assert [s.pid for s in store.sessions() if s.id == "a"] == [3]

@@ -114,7 +114,8 @@ class Ends(Reads):
             assert t.run is not None
             t.state = S.EXPANDED
             run = t.run
-            self._edges.extend((run, entry, S.EXPANDED, None) for entry in indexes(t.plan.entries))
+            body = t.plan.body if t.inner[0] < t.plan.inner else t.plan.entries
+            self._edges.extend((run, inner, S.EXPANDED, None) for inner in indexes(body))
             self._end_expansion(t)
 
     def _expand(self, t: Thing, rows: list[NodeRow]) -> None:
@@ -163,7 +164,12 @@ class Ends(Reads):
         t.parents[PLACE[parent]] += 1
         if parent in FAILED and t.parents[1] == 1:
             t.blame = culprit
-        if t.state != S.WAITING:
+        self._weigh(t)
+
+    def _weigh(self, t: Thing) -> None:
+        """Let the counts of a node that waits decide, if what it stands in has begun."""
+        assert t.run is not None
+        if t.state != S.WAITING or t.run.nodes[t.plan.owner].state != S.EXPANDED:
             return
         becomes = verdict(t.plan.rule, sum(n for _, n in t.plan.parents), Counts(*t.parents))
         if becomes == S.QUEUED:
@@ -184,8 +190,8 @@ class Ends(Reads):
                     self._end_inside(node, run.nodes[node.plan.owner])
             elif state != S.EXPANDED:
                 self._count(node, state, culprit)
-            elif node.state == S.WAITING:
-                self._start(node)
+            else:
+                self._weigh(node)
 
     def _cell(
         self, state: State, body: bytes, flags: int = 0, *, delivery: int = 0, started_ms: int = 0

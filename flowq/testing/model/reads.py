@@ -120,6 +120,7 @@ class Reads:
         self._runs: dict[bytes, Run] = {}
         self._dead: dict[bytes, tuple[DeadLetter, int]] = {}
         self._sessions: dict[SessionId, SessionInfo] = {}
+        self._unopened: set[SessionId] = set()
         self._queues: set[str] = set()
         self._edges: deque[tuple[Run, int, State, int | None]] = deque()
         """What is still to be counted: run, child, how its parent ended, the culprit. With

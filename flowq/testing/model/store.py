@@ -121,6 +121,7 @@ class ModelStore(Ends):
                 alone=any(t.losses for t in left),
                 next_ms=max(0, min(moments) - self._now) if moments else None,
                 stops=self._stops(session),
+                unopened=session in self._unopened,
             )
 
     def _settle(self, session: SessionId, outcome: Outcome) -> Verdict:
@@ -238,6 +239,8 @@ class ModelStore(Ends):
         self._seen = max(self._seen, self._now)
 
     def _touch(self, session: SessionId, lease_ms: int) -> None:
+        if session not in self._sessions:
+            self._unopened.add(session)
         info = self._sessions.get(session, SessionInfo(session))
         self._sessions[session] = msgspec.structs.replace(info, deadline_ms=self._now + lease_ms)
 
@@ -245,6 +248,7 @@ class ModelStore(Ends):
         """Register a session; see `Store.open_session`."""
         with self._change():
             self._sessions[info.id] = info
+            self._unopened.discard(info.id)
             self._touch(info.id, lease_ms)
 
     def renew(

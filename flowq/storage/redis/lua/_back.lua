@@ -120,7 +120,11 @@ local function who_of(session)
   return sub(i, 1, 6 + n)
 end
 
+-- The worker may have ended after it took a hint, so where something may be ready it is left again.
 local function drop_session(session)
+  for _, queue in ipairs(call('SMEMBERS', P .. 'q')) do
+    if call('EXISTS', P .. 'p:' .. queue) == 1 then call('ZADD', P .. 'k:' .. queue, 0, 1) end
+  end
   call('DEL', P .. 'w:' .. session, P .. 'z:' .. session, P .. 'y:' .. session)
   call('ZREM', P .. 'L', session)
 end

@@ -1,10 +1,11 @@
 -- How ends spread, as storage/base.py tells it: in the children, page by page, and in the owner.
 -- A cursor is {run, node, state, culprit, edges done, front}; state EXPANDED starts the node's entries,
--- INSIDE + state ends all in the body of an expansion as that ended, which never began.
+-- JUDGE looks at all in its body, where something ended before it began, INSIDE + state ends all in
+-- the body of an expansion as that ended, which never began.
 local todo, head = {}, 1
 local ZERO5 = '\0\0\0\0\0'
 local front = true -- what this script starts goes before what was enqueued
-local INSIDE = 16
+local JUDGE, INSIDE = 15, 16
 local page = PAGE -- edges that this script may still walk
 
 local finish
@@ -128,7 +129,8 @@ local function start(r, x)
       ended, x.b, x.c, x.d, x.n = unpack_('>I4I4I4I4I4', call('HGET', r.n, 'e' .. pack('>I4', x.i)))
       x.a = x.a - ended
     end
-    if x.a == 0 then end_expansion(r, x) else spread(r, x.i, EXPANDED, NONE) end
+    if x.a == 0 then end_expansion(r, x)
+    else spread(r, x.i, has(flags, 16) and JUDGE or EXPANDED, NONE) end
   elseif has(flags, 4) then
     finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)
   else
@@ -169,8 +171,24 @@ end
 local LABEL = {[SKIPPED] = 'what it waits for was skipped', [CANCELLED] = 'what it waits for was cancelled'}
 local INSIDE_LABEL = {[SKIPPED] = 'what it stands in was skipped', [CANCELLED] = 'what it stands in was cancelled'}
 
+-- Starts or ends a node that waits, if its rule says so.
+local function judge(r, x)
+  local becomes = verdict(r, x)
+  if becomes == QUEUED then
+    start(r, x)
+  elseif becomes then
+    local blame = x.ready == 0 and NONE or x.ready - 1
+    x.ready = 0
+    if becomes == BLOCKED then
+      finish(r, x, BLOCKED, cell_of(BLOCKED + CULPRIT, pack('>I4', blame)), ZERO5, blame)
+    else
+      finish(r, x, becomes, cell_of(becomes, LABEL[becomes]), ZERO5, NONE)
+    end
+  end
+end
+
 -- A parent of a node ended.
-local function count(r, x, state, culprit)
+local function count(r, x, state, culprit, unbegun)
   if x.state ~= WAITING then return end
   dirty(r, x)
   if state == SUCCESS then
@@ -185,18 +203,15 @@ local function count(r, x, state, culprit)
     x.b = x.b + 1
     if x.ready == 0 then x.ready = culprit + 1 end
   end
-  local becomes = verdict(r, x)
-  if becomes == QUEUED then
-    start(r, x)
-  elseif becomes then
-    local blame = x.ready == 0 and NONE or x.ready - 1
-    x.ready = 0
-    if becomes == BLOCKED then
-      finish(r, x, BLOCKED, cell_of(BLOCKED + CULPRIT, pack('>I4', blame)), ZERO5, blame)
-    else
-      finish(r, x, becomes, cell_of(becomes, LABEL[becomes]), ZERO5, NONE)
-    end
-  end
+  if not unbegun then judge(r, x) end
+end
+
+-- Whether what stands beside a node may not become ready yet: only a cancel ends a node before the
+-- expansion around it has begun.
+local function is_early(r, row, state)
+  if state ~= CANCELLED then return false end
+  local o = node(r, (unpack_('>I4', row, 12)))
+  return o and o.state ~= EXPANDED
 end
 
 -- Ends a node with the expansion that it stands in, which never began. That has ended, so nothing is
@@ -224,8 +239,9 @@ local function walk()
     else
       local c, rd, e = unpack_('>I4I4I4', row, 20)
       local at, ranges = 42, c
+      local unbegun = is_early(r, row, state)
       if state == EXPANDED then at, ranges = 42 + 8 * (c + rd), e
-      elseif state > INSIDE then at, ranges = body_of(row) end
+      elseif state >= JUDGE then at, ranges = body_of(row) end
       local skip, whole = done, true
       for k = 0, ranges - 1 do
         local first, n = unpack_('>I4I4', row, at + 8 * k)
@@ -239,7 +255,9 @@ local function walk()
             local x = node(r, j)
             if x then
               if state > INSIDE then end_inside(r, x, state - INSIDE, culprit)
-              elseif state ~= EXPANDED then count(r, x, state, culprit)
+              elseif state == JUDGE then
+                if x.state == WAITING then judge(r, x) end
+              elseif state ~= EXPANDED then count(r, x, state, culprit, unbegun)
               elseif x.state == WAITING then start(r, x) end
             end
           end

@@ -4,7 +4,8 @@
 -- Args    1 now  2 session  3 lease, ms  4 want  5 bytes of values  6 outcomes  7 queues
 --         then the queues, "b", the ids, for each its delivery and kind, for each its data
 -- Gives   verdicts (one letter each), ready, alone, ms to the next moment or -1, stops,
---         ids, rows, more: {place, delivery, attempt, losses, complete, values} where not 1, 0, 0
+--         ids, rows, more: {place, delivery, attempt, losses, complete, values} where not 1, 0, 0,
+--         1 if nobody has opened the session
 -- Cost    O(outcomes + want); one page of edges
 -- Repeat  safe: a settlement is fenced by its delivery
 -- @include _base
@@ -16,6 +17,8 @@
 -- @include _back
 -- @include _settle
 -- @include _hand
+local SOON = 3000
+local UNOPENED = 80
 local me, lease_ms, want = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local n, nq = tonumber(ARGV[6]), tonumber(ARGV[7])
 local w, stops_key = P .. 'w:' .. me, P .. 'z:' .. me
@@ -24,7 +27,7 @@ local held = call('HMGET', w, unpack(ARGV, at, at + n))
 local burden = held[1]
 close_gap(math.floor(lease_ms / 3))
 if call('ZADD', P .. 'L', now + lease_ms, me) == 1 then
-  call('HSETNX', w, 'i', string.rep('\0', 80))
+  call('HSETNX', w, 'i', string.rep('\0', UNOPENED))
 end
 for q = 1, nq do served[ARGV[7 + q]] = false end
 
@@ -156,9 +159,12 @@ for queue, count in pairs(ghosts) do
     left[queue] = (left[queue] or 0) - still
   end
 end
+-- Whoever took a hint takes a step: what is left needs another one, whatever this step came for.
 for queue, count in pairs(left) do
-  if count > 0 and (#ids > 0 or served[queue]) then call('ZADD', P .. 'k:' .. queue, 0, 1) end
+  if count > 0 then call('ZADD', P .. 'k:' .. queue, 0, 1) end
 end
+-- One who goes to work minds no longer what is due before others look by themselves.
+if #ids > 0 and due and due - now < SOON then call('ZADD', P .. 'k:' .. ARGV[8], 0, 1) end
 local next_ms = -1
 if due then next_ms = math.max(0, tonumber(due) - now) end
 local other = deadlines[1] ~= me and deadlines[2] or deadlines[4]
@@ -166,4 +172,5 @@ if other then
   local gap = math.max(0, tonumber(other) - now)
   if next_ms < 0 or gap < next_ms then next_ms = gap end
 end
-return {table.concat(verdicts), ready, alone, next_ms, call('SMEMBERS', stops_key), ids, rows, more}
+return {table.concat(verdicts), ready, alone, next_ms, call('SMEMBERS', stops_key), ids, rows, more,
+        call('HSTRLEN', w, 'i') == UNOPENED and 1 or 0}

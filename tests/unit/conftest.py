@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""What tests of handles share: an app on each store, and a worker that waits to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowq import FlowQ
+from tests.unit.hand import Hand
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def q(request: pytest.FixtureRequest, store_name: str, tmp_path: Path) -> Iterator[FlowQ]:
+    """An app on each store in turn, which is closed at the end."""
+    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/q.db?synchronous=normal"}
+    url = urls.get(request.param) or request.getfixturevalue("redis_url")
+    app = FlowQ(store_name, url)
+    yield app
+    app.store.close()
+
+
+@pytest.fixture
+def hand(q: FlowQ) -> Hand:
+    """A worker of that app that does nothing by itself."""
+    return Hand(q)
