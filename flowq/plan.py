@@ -211,7 +211,13 @@ def decode_rows(raw: bytes) -> list[NodeRow]:
 
 
 def relocate(
-    rows: Iterable[NodeRow], *, at: int, base: int, run: bytes = b"", prefix: str = ""
+    rows: Iterable[NodeRow],
+    *,
+    at: int,
+    base: int,
+    run: bytes = b"",
+    prefix: str = "",
+    start: int = 0,
 ) -> list[NodeRow]:
     """Put a fragment into its place: into node `at`, its rows from 1 on at `base` and behind.
 
@@ -224,6 +230,8 @@ def relocate(
         16 bytes, once it is known: messages get their ids.
     prefix : str
         Put before each name.
+    start : int
+        Number of the first of these rows in their fragment, where they are a part of it.
 
     Examples
     --------
@@ -245,7 +253,7 @@ def relocate(
         return tuple([(place(first), count) for first, count in ranges])
 
     made: list[NodeRow] = []
-    for k, row in enumerate(rows):
+    for k, row in enumerate(rows, start):
         message = row.message
         name = prefix + row.name
         if message is not None:

@@ -35,7 +35,7 @@ class Batch:
     Attributes
     ----------
     first : int
-        The first of the new row ids.
+        The first of the new row ids that is not taken.
     seen : int
         When a session last renewed or stepped.
     front, back : int
@@ -76,6 +76,12 @@ class Batch:
         if rows is None:
             rows = self._rows[statement] = []
         rows.append(row)
+
+    def take(self, count: int) -> int:
+        """Give the first of `count` of the new row ids, which nobody else is given."""
+        first = self.first
+        self.first += count
+        return first
 
     def flush(self) -> None:
         """Write what was kept."""

@@ -143,7 +143,7 @@ def deliveries(db: Link, ids: Sequence[int], session: int | None = None) -> list
         for first, count in unpack_ranges(reads):
             if not complete:
                 break
-            for node, cell in db.execute(SQL["cells"], (first, first + count - 1)):
+            for node, cell in db.execute(SQL["cells"], (first, first + count - 1, run)):
                 if len(cell) > left and left < REPLY_BYTES:
                     complete = False
                     break

@@ -25,7 +25,7 @@ from flowq.storage.sqlite.rows import (
 )
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = ["enqueue", "submit"]
+__all__ = ["enqueue", "insert_nodes", "open_run", "submit"]
 
 UPLOAD_MS: Final = 3_600_000
 """An upload that was given up is removed after so long."""
@@ -65,9 +65,13 @@ def _known(change: Change, id: bytes) -> bool:
     found = change.db.execute(SQL["known"], (id,)).fetchone()
     if found is None:
         return False
-    row, forget = found
+    row, forget, run = found
     if forget is None or forget > change.now:
         return True
+    if run is not None:  # it had become a run, whose rows go by themselves
+        change.db.execute(SQL["abandon"], (run,))
+        change.db.execute(SQL["root_known"], (None, row))
+        return False
     for statement in ("drop_message", "drop_plan", "drop_losses"):
         change.db.execute(SQL[statement], (row,))
     return False
@@ -133,7 +137,8 @@ def submit(changes: Changes, plan: Plan) -> bool:
         with changes(n if page == 0 else 0) as change:
             if page == 0:
                 base = change.first
-                run = _open_run(change, plan, base)
+                ttls = (plan.result_ttl_ms, plan.failed_ttl_ms)
+                run = open_run(change, plan.id, plan.name, base, n, *ttls)
                 if not run:
                     return False
             elif change.db.execute(SQL["uploading"], (run, plan.id)).fetchone() is None:
@@ -142,36 +147,30 @@ def submit(changes: Changes, plan: Plan) -> bool:
                     "submit it again"
                 )
             end = min(page + SUBMIT_PAGE, n)
-            _insert_nodes(change, plan.rows[page:end], run, base, page)
+            insert_nodes(change, plan.rows[page:end], run, base, page)
             if end == n:
                 _go(change, run, base)
     return True
 
 
-def _open_run(change: Change, plan: Plan, base: int) -> int:
-    """Make a run's row; 0 if the run is known."""
+def open_run(
+    change: Change, id: bytes, name: str, base: int, nodes: int, keep_ms: int, failed_keep_ms: int
+) -> int:
+    """Make a run's row, which nobody sees yet; 0 if the run is known."""
     db = change.db
-    known = db.execute(SQL["upload"], (plan.id,)).fetchone()
+    known = db.execute(SQL["upload"], (id,)).fetchone()
     if known is not None:
         run, live, forget = known
         if live and (forget is None or forget > change.now):
             return 0
         db.execute(SQL["abandon"], (run,))
-    row = (
-        plan.id,
-        base,
-        len(plan.rows),
-        plan.name,
-        change.now,
-        change.now + UPLOAD_MS,
-        plan.result_ttl_ms,
-        plan.failed_ttl_ms,
-    )
+    row = (id, base, nodes, name, change.now, change.now + UPLOAD_MS, keep_ms, failed_keep_ms)
     made: int = db.execute(SQL["add_run"], row).fetchall()[0][0]
     return made
 
 
-def _insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, first: int) -> None:
+def insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, first: int) -> None:
+    """Insert nodes of a run that nobody sees yet, the first of them at index `first`."""
     nodes: list[tuple[Any, ...]] = []
     plans: list[tuple[Any, ...]] = []
     expansions: list[tuple[int, int]] = []

@@ -25,7 +25,8 @@ ON CONFLICT(uuid) WHERE uuid IS NOT NULL DO NOTHING
 -- name: add_body
 INSERT INTO plan(id, body) VALUES (?, ?)
 -- name: known
-SELECT id, forget_ms FROM message WHERE uuid = ?
+SELECT m.id, CASE WHEN m.run IS NULL THEN m.forget_ms ELSE r.forget_ms END, m.run
+FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 -- name: add_node
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -45,6 +46,40 @@ SELECT 1 FROM run WHERE id = ? AND uuid = ? AND live = 0
 UPDATE run SET uuid = NULL, live = 0, forget_ms = 0 WHERE id = ?
 -- name: go_live
 UPDATE run SET live = 1, forget_ms = NULL WHERE id = ?
+
+-- --- growing
+
+-- name: held_single
+SELECT m.id, m.run FROM message m JOIN session s ON s.id = m.session
+WHERE m.uuid = ?1 AND s.name = ?2 AND m.delivery = ?3
+-- name: held_node
+SELECT m.id, m.run FROM run r JOIN message m ON m.id = r.base + ?1 AND m.run = r.id JOIN session s ON s.id = m.session
+WHERE r.uuid = ?2 AND s.name = ?3 AND m.delivery = ?4
+-- name: growth_of
+SELECT first, run, done FROM growth WHERE node = ? AND delivery = ? AND live = 0
+-- name: add_growth
+INSERT INTO growth(run, first, count, node, delivery) VALUES (?, ?, ?, ?, ?)
+-- name: uploaded
+UPDATE growth SET done = ? WHERE first = ?
+-- name: growth_live
+UPDATE growth SET live = 1 WHERE first = ?
+-- name: drop_growth
+DELETE FROM growth WHERE first = ?
+-- name: growth
+SELECT first, count FROM growth WHERE run = ? AND live = 1 ORDER BY first
+-- name: last_growth
+SELECT first, count FROM growth WHERE run = ? ORDER BY first DESC LIMIT 1
+-- name: root_of
+INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, delivery, attempt, losses)
+SELECT ?1, ?2, 5, ?3, queue, prio, rank, ?4, ?5, ?6, ?7 FROM message WHERE id = ?8
+-- name: root_plan
+INSERT INTO plan(id, name, task, body) SELECT ?1, r.name, r.name, p.body FROM plan p, run r WHERE p.id = ?2 AND r.base = ?1
+-- name: root_known
+UPDATE message SET uuid = ? WHERE id = ?
+-- name: expanded
+UPDATE message SET state = 5, flags = ?, session = NULL WHERE id = ?
+-- name: become
+UPDATE plan SET entries = ?, inside = ?, value = ? WHERE id = ?
 
 -- --- settling
 
@@ -162,16 +197,16 @@ WHERE m.id IN (SELECT value FROM json_each(?))
 -- name: delivered_of
 SELECT id FROM message WHERE session = ? ORDER BY due_ms, rank, id
 -- name: cells
-SELECT id, cell FROM message WHERE id BETWEEN ? AND ? AND cell IS NOT NULL ORDER BY id
+SELECT id, cell FROM message WHERE id BETWEEN ? AND ? AND run = ? AND cell IS NOT NULL ORDER BY id
 
 -- --- from outside
 
 -- name: find_single
 SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message
-WHERE uuid = ?1 AND (forget_ms IS NULL OR forget_ms > ?2)
+WHERE uuid = ?1 AND run IS NULL AND (forget_ms IS NULL OR forget_ms > ?2)
 -- name: find_node
 SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, m.keep_ms, m.failed_keep_ms, m.delivery, m.culprit, m.rank, m.uuid
-FROM run r JOIN message m ON m.id = r.base + ?1 WHERE r.uuid = ?2 AND r.live = 1 AND ?1 < r.nodes AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
+FROM run r JOIN message m ON m.id = r.base + ?1 WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: set_flags
 UPDATE message SET flags = ? WHERE id = ?
 -- name: move
@@ -185,20 +220,23 @@ SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, c
 -- --- reading
 
 -- name: look_single
-SELECT state, attempt, losses, due_ms, cell FROM message WHERE uuid = ?1 AND (forget_ms IS NULL OR forget_ms > ?2)
+SELECT state, attempt, losses, due_ms, cell FROM message WHERE uuid = ?1 AND run IS NULL AND (forget_ms IS NULL OR forget_ms > ?2)
 -- name: look_node
 SELECT m.state, m.attempt, m.losses, m.due_ms, m.cell
-FROM run r JOIN message m ON m.id = r.base + ?1 WHERE r.uuid = ?2 AND r.live = 1 AND ?1 < r.nodes AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
+FROM run r JOIN message m ON m.id = r.base + ?1 WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: message_single
-SELECT p.body FROM message m JOIN plan p ON p.id = m.id WHERE m.uuid = ?1 AND (m.forget_ms IS NULL OR m.forget_ms > ?2)
+SELECT p.body FROM message m JOIN plan p ON p.id = m.id LEFT JOIN run r ON r.id = m.run
+WHERE m.uuid = ?1 AND (m.forget_ms IS NULL OR m.forget_ms > ?2) AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 -- name: message_node
-SELECT p.body FROM run r JOIN plan p ON p.id = r.base + ?1 WHERE r.uuid = ?2 AND r.live = 1 AND ?1 < r.nodes AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
+SELECT p.body FROM run r JOIN message m ON m.id = r.base + ?1 JOIN plan p ON p.id = m.id WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: run
-SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id,
+r.nodes + COALESCE((SELECT sum(count - 1) FROM growth g WHERE g.run = r.id AND g.live = 1), 0)
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 -- name: runs
-SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id,
+r.nodes + COALESCE((SELECT sum(count - 1) FROM growth g WHERE g.run = r.id AND g.live = 1), 0)
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)
 ORDER BY r.id DESC LIMIT ?3

@@ -23,6 +23,7 @@ from flowq.storage.base import (
     SessionInfo,
     Status,
 )
+from flowq.storage.sqlite.growth import spans
 from flowq.storage.sqlite.rows import KIND, unpack_ranges
 from flowq.storage.sqlite.statements import SQL
 
@@ -82,11 +83,11 @@ def cells(db: sqlite3.Connection, now: int, run: bytes, ranges: Ranges) -> dict[
     row = db.execute(SQL["run"], (run, now)).fetchone()
     if row is None:
         return {}
-    count, base = row[5], row[7]
+    base, number = row[7], row[8]
     found: dict[int, bytes] = {}
     for first, n in ranges:
-        last = min(first + n, count) - 1
-        for id, cell in db.execute(SQL["cells"], (base + first, base + last)):
+        span = (base + first, base + first + n - 1)
+        for id, cell in db.execute(SQL["cells"], (*span, number)):
             found[id - base] = cell
     return found
 
@@ -102,7 +103,7 @@ def message(db: sqlite3.Connection, now: int, id: bytes) -> bytes | None:
 
 
 def _run_info(row: tuple[Any, ...]) -> RunInfo:
-    id, name, state, created, ended, nodes, value, *_ = row
+    id, name, state, created, ended, _, value, *_, nodes = row
     return RunInfo(id, name, State(state), created, ended, nodes - 1, value or b"")
 
 
@@ -124,13 +125,19 @@ def nodes(
     found = db.execute(SQL["run"], (run, now)).fetchone()
     if found is None:
         return []
-    count, base = found[5], found[7]
-    first, last = base + max(after, -1) + 1, base + count - 1
-    if state is None:
-        rows = db.execute(SQL["nodes"], (first, last, limit))
-    else:
-        rows = db.execute(SQL["nodes_in"], (first, last, state.value, limit))
-    return [_node_info(row, base) for row in rows]
+    count, base, number = found[5], found[7], found[8]
+    start = base + max(after, -1) + 1
+    infos: list[NodeInfo] = []
+    for first, last in spans(db, number, base, count):
+        span, left = (max(first, start), last), limit - len(infos)
+        if last < start or not left:
+            continue
+        if state is None:
+            rows = db.execute(SQL["nodes"], (*span, left))
+        else:
+            rows = db.execute(SQL["nodes_in"], (*span, state.value, left))
+        infos += [_node_info(row, base) for row in rows]
+    return infos
 
 
 def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:

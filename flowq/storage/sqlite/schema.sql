@@ -96,6 +96,18 @@ CREATE TABLE run(
 CREATE INDEX run_forget ON run(forget_ms) WHERE forget_ms IS NOT NULL;
 CREATE INDEX run_open ON run(id) WHERE live = 1 AND ended_ms = 0;
 
+CREATE TABLE growth(            -- fragments that nodes became, see growth.py
+    first INTEGER PRIMARY KEY,  -- message.id before that of its first node
+    run INTEGER NOT NULL,
+    count INTEGER NOT NULL,     -- its rows, row 0 included
+    live INTEGER NOT NULL DEFAULT 0,   -- 0 while its pages arrive
+    done INTEGER NOT NULL DEFAULT 0,   -- how many inner rows are stored
+    node INTEGER NOT NULL,      -- message.id of what becomes it
+    delivery INTEGER NOT NULL
+);
+CREATE INDEX growth_run ON growth(run);
+CREATE INDEX growth_node ON growth(node) WHERE live = 0;
+
 CREATE TABLE session(
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,

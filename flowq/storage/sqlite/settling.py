@@ -10,7 +10,17 @@ from typing import Any, Final
 import msgspec
 
 from flowq.message import HEAD, pack_cell, split_node
-from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
+from flowq.outcome import (
+    Cancelled,
+    Done,
+    Expand,
+    Failed,
+    GiveBack,
+    Outcome,
+    RetryAt,
+    Skipped,
+    Unknown,
+)
 from flowq.states import State
 from flowq.storage.base import (
     MEMORY_OF_ENDED_MS,
@@ -20,6 +30,7 @@ from flowq.storage.base import (
     Verdict,
 )
 from flowq.storage.sqlite.change import Change
+from flowq.storage.sqlite.growth import expand
 from flowq.storage.sqlite.rows import FAILED_KEEP_MS, SETTLED, STOPPING
 from flowq.storage.sqlite.statements import SQL
 
@@ -121,6 +132,9 @@ def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Ver
             change.put("again", _QUEUED, flags, change.front, None, attempt, losses, key)
             change.add_ready(queue)
             continue
+        elif isinstance(outcome, Expand):
+            change.flush()
+            expand(change, row, outcome)
         elif isinstance(outcome, Unknown):
             _unknown(change, row, outcome)
             continue

@@ -15,6 +15,7 @@ from flowq.outcome import Outcome
 from flowq.plan import Plan, Ranges
 from flowq.states import State
 from flowq.storage.base import (
+    SUBMIT_PAGE,
     DeadLetter,
     Look,
     NodeInfo,
@@ -25,7 +26,7 @@ from flowq.storage.base import (
     Step,
     Swept,
 )
-from flowq.storage.sqlite import handing, intake, reads, settling, sweep
+from flowq.storage.sqlite import growth, handing, intake, reads, settling, sweep
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.connection import Database, Place
 from flowq.storage.sqlite.rows import STOPPING
@@ -121,7 +122,10 @@ class SqliteStore:
         bound_ms: int = 0,
     ) -> Step:
         """Settle and hand out; see `Store.step`."""
-        with self._change() as change:
+        growing = growth.ids_for(outcomes)
+        if growing > SUBMIT_PAGE:
+            growth.upload(self._change, session, outcomes)
+        with self._change(growing) as change:
             db = change.db
             self._close_gap(change, lease_ms // 3)
             touched = db.execute(SQL["touch_session"], (session, change.now + lease_ms)).fetchall()

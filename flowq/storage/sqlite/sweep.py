@@ -10,6 +10,7 @@ from flowq.states import State
 from flowq.storage.base import Swept
 from flowq.storage.sqlite import settling
 from flowq.storage.sqlite.change import Change
+from flowq.storage.sqlite.growth import spans
 from flowq.storage.sqlite.rows import FORGIVEN, NAMED, unpack_ranges
 from flowq.storage.sqlite.statements import SQL
 
@@ -51,8 +52,13 @@ def _drop_runs(change: Change, limit: int) -> int:
             break
         run, base, nodes, _ = found
         db.execute(SQL["abandon"], (run,))  # from here on nobody sees it
-        last = db.execute(SQL["last_row"], (base, base + nodes - 1)).fetchone()[0]
-        first = base if last is None else max(base, last - (limit - dropped) + 1)
+        grown = db.execute(SQL["last_growth"], (run,)).fetchone()
+        if grown is not None:
+            begin, end = grown[0] + 1, grown[0] + grown[1] - 1
+        else:
+            begin, end = base, base + nodes - 1
+        last = db.execute(SQL["last_row"], (begin, end)).fetchone()[0]
+        first = begin if last is None else max(begin, last - (limit - dropped) + 1)
         if last is not None:
             span = (first, last)
             for statement in ("drop_messages", "drop_plans", "drop_expansions"):
@@ -60,8 +66,9 @@ def _drop_runs(change: Change, limit: int) -> int:
             db.execute(SQL["drop_all_losses"], span)
             db.execute(SQL["drop_walks"], span)
             dropped += last - first + 1
-        if first == base:
-            db.execute(SQL["drop_run"], (run,))
+        if first == begin:
+            gone = ("drop_run", run) if grown is None else ("drop_growth", grown[0])
+            db.execute(SQL[gone[0]], (gone[1],))
     return dropped
 
 
@@ -70,9 +77,9 @@ def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
     found = db.execute(SQL["run"], (run, now)).fetchone()
     if found is None:
         return ["the run is not known"]
-    _, _, root, _, ended, nodes, _, base, number = found
-    span = (base, base + nodes - 1)
-    if db.execute(SQL["check_walks"], span).fetchone()[0]:
+    _, _, root, _, ended, own, _, base, number, nodes = found
+    stretches = spans(db, number, base, own)
+    if any(db.execute(SQL["check_walks"], span).fetchone()[0] for span in stretches):
         return []  # ends whose edges are not all counted: nothing can be said yet
     wrong: list[str] = []
     states: dict[int, int] = {}
@@ -80,7 +87,7 @@ def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
     failures: Counter[int] = Counter()
     cancels: Counter[int] = Counter()
     skips: Counter[int] = Counter()
-    rows = db.execute(SQL["check"], (number, *span)).fetchall()
+    rows = [row for span in stretches for row in db.execute(SQL["check"], (number, *span))]
     if len(rows) != nodes:
         wrong.append(f"{len(rows)} of {nodes} nodes are stored")
     for id, state, flags, owner, *_ in rows:
@@ -114,7 +121,8 @@ def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
                 f"node {id - base} counts {(ok, bad, skipped, cancelled)} of its {n} parents, "
                 f"their states say {true}"
             )
-    for id, *stored in db.execute(SQL["check_expansions"], span):
+    expansions = (row for s in stretches for row in db.execute(SQL["check_expansions"], s))
+    for id, *stored in expansions:
         true_counts = [unfinished[id], failures[id], cancels[id], skips[id]]
         if stored != true_counts:
             wrong.append(

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Nodes that become plans: rows that a run gets while it lasts.
+
+A fragment's rows lie next to each other, apart from those that the run began with; index = id -
+run.base holds for all of them. The table ``growth`` says where: row `k` of a fragment is message
+``first + k``, and ``first`` itself is taken by nobody but the root of a run that a task alone has
+become. A fragment of several pages is uploaded under the delivery of its node, and nobody sees it
+before the step that brings its last page.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from flowq.message import split_node
+from flowq.outcome import Expand, Outcome
+from flowq.plan import ROOT, Kind, NodeRow, relocate
+from flowq.storage.base import SUBMIT_PAGE
+from flowq.storage.sqlite.change import Change
+from flowq.storage.sqlite.intake import insert_nodes, open_run
+from flowq.storage.sqlite.rows import KIND, SETTLED, pack_ranges
+from flowq.storage.sqlite.statements import SQL
+
+__all__ = ["expand", "ids_for", "spans", "upload"]
+
+Changes = Callable[[int], AbstractContextManager[Change]]
+
+
+def ids_for(outcomes: Sequence[Outcome]) -> int:
+    """Say how many rows a step's outcomes may bring with them."""
+    return sum(len(x.rows) for x in outcomes if type(x) is Expand)
+
+
+def upload(changes: Changes, session: str, outcomes: Sequence[Outcome]) -> None:
+    """Store all but the last page of fragments that have several; nobody sees them yet."""
+    for outcome in outcomes:
+        if type(outcome) is not Expand or len(outcome.rows) <= SUBMIT_PAGE:
+            continue
+        done, end = 0, len(outcome.rows) - SUBMIT_PAGE
+        while done < end:
+            with changes(0 if done else len(outcome.rows)) as change:
+                held = _held(change.db, session, outcome)
+                if held is None:
+                    break
+                first, run, base, done = _place(change, held, outcome)
+                if done < end:
+                    page = min(SUBMIT_PAGE, end - done)
+                    _insert(change, outcome, held, (first, run, base), done, done + page)
+                    done += page
+                    change.db.execute(SQL["uploaded"], (done, first))
+
+
+Held = tuple[int, int | None]
+"""Row id and run of what is expanded."""
+
+
+def _held(db: sqlite3.Connection, session: str, outcome: Expand) -> Held | None:
+    """Give what is expanded, if the session holds that delivery of it."""
+    if len(outcome.id) == 16:
+        found = db.execute(SQL["held_single"], (outcome.id, session, outcome.delivery)).fetchone()
+    else:
+        run, index = split_node(outcome.id)
+        row = (index, run, session, outcome.delivery)
+        found = db.execute(SQL["held_node"], row).fetchone()
+    held: Held | None = found
+    return held
+
+
+def _place(change: Change, held: Held, outcome: Expand) -> tuple[int, int, int, int]:
+    """Give a fragment its place: the id of its row 0, run, base of the run, rows stored already."""
+    key, run = held
+    found = change.db.execute(SQL["growth_of"], (key, outcome.delivery)).fetchone()
+    if found is not None:
+        first, run, done = found
+    else:
+        first, done = change.take(len(outcome.rows)), 0
+        if run is None:
+            _, message = change.read_body(key)
+            assert message is not None  # it was handed out and run
+            run = open_run(
+                change,
+                outcome.id,
+                message.task,
+                first,
+                len(outcome.rows),
+                message.result_ttl_ms,
+                message.failed_ttl_ms,
+            )
+        row = (run, first, len(outcome.rows), key, outcome.delivery)
+        change.db.execute(SQL["add_growth"], row)
+    assert run is not None
+    base = first if held[1] is None else change.run_of(run)[1]
+    return first, run, base, done
+
+
+def _insert(
+    change: Change,
+    outcome: Expand,
+    held: Held,
+    place: tuple[int, int, int],
+    start: int,
+    end: int,
+) -> None:
+    """Insert inner rows of a fragment, numbered from 0."""
+    first, run, base = place
+    moved = _moved(change, outcome.rows[1 + start : 1 + end], 1 + start, held, place)
+    insert_nodes(change, moved, run, base, first + 1 + start - base)
+
+
+def _moved(
+    change: Change,
+    rows: Sequence[NodeRow],
+    start: int,
+    held: Held,
+    place: tuple[int, int, int],
+) -> list[NodeRow]:
+    first, run, base = place
+    at = ROOT if held[1] is None else held[0] - base
+    uuid = change.run_of(run)[0]
+    return relocate(rows, at=at, base=first + 1 - base, run=uuid, start=start)
+
+
+def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
+    """Let a node, or a task alone, become the fragment of its outcome.
+
+    `row` is what the session holds of it: a row of the statement ``holds``.
+    """
+    key, _, _, run, flags, delivery, attempt, losses, *_ = row
+    held = (key, run)
+    first, grown, base, done = _place(change, held, outcome)
+    place = (first, grown, base)
+    (face,) = _moved(change, outcome.rows[:1], 0, held, place)
+    _insert(change, outcome, held, place, done, len(outcome.rows) - 1)
+    db = change.db
+    flags = flags & ~KIND | Kind.EXPANSION | SETTLED
+    if run is None:
+        # the root takes the id by which the task is known
+        db.execute(
+            SQL["root_of"], (first, grown, flags, change.now, delivery, attempt, losses, key)
+        )
+        db.execute(SQL["root_plan"], (first, key))
+        db.execute(SQL["drop_message"], (key,))
+        db.execute(SQL["drop_plan"], (key,))
+        db.execute(SQL["root_known"], (outcome.id, first))
+        db.execute(SQL["drop_growth"], (first,))
+        db.execute(SQL["go_live"], (grown,))
+        key = first
+    else:
+        db.execute(SQL["growth_live"], (first,))
+        db.execute(SQL["expanded"], (flags, key))
+    edges = (pack_ranges(face.entries, base), pack_ranges(face.body, base))
+    db.execute(SQL["become"], (*edges, face.value or None, key))
+    db.execute(SQL["add_expansion"], (key, face.inner))
+    change.begin(key, enqueued=False)
+
+
+def spans(db: sqlite3.Connection, run: int, base: int, nodes: int) -> list[tuple[int, int]]:
+    """Give where a run's rows lie: the first and the last id of each stretch, ascending."""
+    found = [(base, base + nodes - 1)]
+    for first, count in db.execute(SQL["growth"], (run,)):
+        if count > 1:
+            found.append((first + 1, first + count - 1))
+    return found
