@@ -55,6 +55,8 @@ class Batch:
     def __init__(self, db: Link, now: int, ids: int = 0) -> None:
         self.db = db
         self.now = now
+        tick: int
+        following: int
         (tick, following, self.seen), *_ = db.execute(SQL["begin"], (ids,)).fetchall()
         self.first = following - ids
         self.back = tick << 20
