@@ -128,8 +128,10 @@ CREATE TABLE dead(
     uuid BLOB NOT NULL UNIQUE,  -- of the task or node, 16 or 20 bytes
     reason TEXT NOT NULL,
     at_ms INTEGER NOT NULL,
-    forget_ms INTEGER NOT NULL,
+    run INTEGER,                -- of a node, which is kept as long as its run
+    forget_ms INTEGER,          -- of a task alone: when it may go
     losses BLOB NOT NULL,       -- list of Loss
     body BLOB NOT NULL
 );
-CREATE INDEX dead_forget ON dead(forget_ms);
+CREATE INDEX dead_run ON dead(run) WHERE run IS NOT NULL;
+CREATE INDEX dead_forget ON dead(forget_ms) WHERE forget_ms IS NOT NULL;

@@ -51,6 +51,9 @@ def _drop_runs(change: Change, limit: int) -> int:
             break
         run, base, nodes, _ = found
         db.execute(SQL["abandon"], (run,))  # from here on nobody sees it
+        dropped += db.execute(SQL["drop_dead_of"], (run, limit - dropped)).rowcount
+        if dropped == limit:
+            break
         last = db.execute(SQL["last_row"], (base, base + nodes - 1)).fetchone()[0]
         first = base if last is None else max(base, last - (limit - dropped) + 1)
         if last is not None:
