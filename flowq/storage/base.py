@@ -291,7 +291,10 @@ class Loss(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that will not run, kept with the reason."""
+    """A message that will not run, kept with the reason.
+
+    A task's is kept ``failed_ttl`` from the moment it became one, a node's as long as its run.
+    """
 
     id: bytes
     reason: str

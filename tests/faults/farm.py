@@ -76,6 +76,13 @@ def make(url: str, name: str) -> FlowQ:
         time.sleep(0.03)  # long enough to be killed in
         return [*so_far, word]
 
+    @q.task(name="farm.flaky")
+    def flaky(word: str) -> str:
+        """Fail at the first attempt."""
+        if current_task().attempt == 1:
+            raise ValueError(word)
+        return word
+
     @q.task(name="farm.gather")
     def gather(journal: str, words: list[str]) -> int:
         note(journal, "gather")

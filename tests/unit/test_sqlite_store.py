@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from flowq.plan import Bits
+from flowq.states import State
+from flowq.storage.sqlite.rows import BITS, FORGIVEN, PHASE
 from flowq.storage.sqlite.store import SqliteStore
 from flowq.testing.clock import ManualClock
 from flowq.testing.contract.base import done, make_plan
@@ -35,3 +39,23 @@ def test_the_self_check_says_what_is_wrong(store: SqliteStore) -> None:
     assert len(found) == 2
     assert "node 2" in found[0]
     assert "expansion 0" in found[1]
+
+
+def test_a_row_keeps_the_phase_and_the_bits_that_its_plan_gives_it(store: SqliteStore) -> None:
+    plan = make_plan({"a": [], "b": ["a"]}, bits={"b": Bits.FORGIVEN | Bits.SHIELDED})
+    plan.rows[2] = msgspec.structs.replace(plan.rows[2], phase=2)
+    store.submit(plan)
+
+    # Which blocks b: a row that has changed keeps them too.
+    store.step("w", done(store.step("w", want=1), State.FAILED))
+
+    with store._db.read() as db:
+        flags = [row[0] for row in db.execute("SELECT flags FROM message ORDER BY id")]
+        phases = [row[0] for row in db.execute("SELECT phase FROM expansion")]
+    assert [(x >> PHASE & 3, bool(x & FORGIVEN)) for x in flags] == [
+        (0, False),
+        (0, False),
+        (2, True),
+    ]
+    assert flags[2] >> BITS & 63 == Bits.FORGIVEN | Bits.SHIELDED
+    assert phases == [0]

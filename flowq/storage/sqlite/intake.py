@@ -9,17 +9,16 @@ from typing import Any, Final
 
 from flowq.errors import StoreUnavailable
 from flowq.message import NO_NODE, Message, encode_message, id_text
-from flowq.plan import ROOT, Bits, Kind, NodeRow, Plan
+from flowq.plan import ROOT, Kind, NodeRow, Plan
 from flowq.states import State
 from flowq.storage.base import SUBMIT_PAGE
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.rows import (
     FAILED_KEEP_MS,
-    FORGIVEN,
     KEEP_MS,
-    NAMED,
     PREFETCH,
     TIMED,
+    node_flags,
     pack_ranges,
     pack_rule,
 )
@@ -177,11 +176,7 @@ def insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, f
     for index, row in enumerate(rows, first):
         id = base + index
         parents = sum(n for _, n in row.parents)
-        flags = int(row.kind)
-        if row.bits & Bits.FORGIVEN:
-            flags |= FORGIVEN
-        if row.bits & Bits.NAMED:
-            flags |= NAMED
+        flags = node_flags(row)
         message = row.message
         queue = priority = 0
         if message is not None:

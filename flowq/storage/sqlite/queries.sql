@@ -173,7 +173,7 @@ SELECT record FROM loss WHERE message = ? ORDER BY number
 -- name: drop_losses
 DELETE FROM loss WHERE message = ?
 -- name: add_dead
-INSERT OR REPLACE INTO dead(uuid, reason, at_ms, forget_ms, losses, body) VALUES (?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO dead(uuid, reason, at_ms, run, forget_ms, losses, body) VALUES (?, ?, ?, ?, ?, ?, ?)
 
 -- --- handing out
 
@@ -256,10 +256,13 @@ SELECT EXISTS(SELECT 1 FROM walk) OR EXISTS(SELECT 1 FROM queue WHERE ready > 0 
 OR EXISTS(SELECT 1 FROM message WHERE session IS NOT NULL AND queue IN mine)
 OR EXISTS(SELECT 1 FROM message WHERE state = 1 AND queue IN mine)
 -- name: dead
-SELECT uuid, reason, at_ms, body, losses FROM dead
-WHERE forget_ms > ?2 AND id < COALESCE((SELECT id FROM dead WHERE uuid = ?1), 9223372036854775807) ORDER BY id DESC LIMIT ?3
+SELECT d.uuid, d.reason, d.at_ms, d.body, d.losses FROM dead d LEFT JOIN run r ON r.id = d.run
+WHERE CASE WHEN d.run IS NULL THEN d.forget_ms > ?2 ELSE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) END
+AND d.id < COALESCE((SELECT id FROM dead WHERE uuid = ?1), 9223372036854775807) ORDER BY d.id DESC LIMIT ?3
 -- name: dead_letter
-SELECT uuid, reason, at_ms, body, losses FROM dead WHERE uuid = ?1 AND forget_ms > ?2
+SELECT d.uuid, d.reason, d.at_ms, d.body, d.losses FROM dead d LEFT JOIN run r ON r.id = d.run
+WHERE d.uuid = ?1
+AND CASE WHEN d.run IS NULL THEN d.forget_ms > ?2 ELSE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) END
 -- name: any_ready
 SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) LIMIT 1
 -- name: check
@@ -294,5 +297,7 @@ DELETE FROM walk WHERE node BETWEEN ? AND ?
 SELECT max(id) FROM message WHERE id BETWEEN ? AND ?
 -- name: drop_run
 DELETE FROM run WHERE id = ?
+-- name: drop_dead_of
+DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE run = ? LIMIT ?)
 -- name: drop_dead
 DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE forget_ms <= ? LIMIT ?)

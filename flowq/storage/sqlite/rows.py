@@ -7,19 +7,22 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from flowq.plan import Ranges
+from flowq.plan import Bits, NodeRow, Ranges
 from flowq.states import Rule
 
 __all__ = [
+    "BITS",
     "FAILED_KEEP_MS",
     "FORGIVEN",
     "KEEP_MS",
     "KIND",
     "NAMED",
+    "PHASE",
     "PREFETCH",
     "SETTLED",
     "STOPPING",
     "TIMED",
+    "node_flags",
     "pack_ranges",
     "pack_rule",
     "unpack_ranges",
@@ -32,14 +35,22 @@ STOPPING: Final = 4  # cancelled while running
 SETTLED: Final = 8  # its present delivery was settled by the session that had it
 PREFETCH: Final = 16  # never handed out together with others
 TIMED: Final = 32  # its message has a delay, an eta or an expiry: look there when it may run
-FORGIVEN: Final = 64
-NAMED: Final = 128
+BITS: Final = 6  # how far flowq.plan.Bits are shifted; all but STOPPING, which is 4 above
+FORGIVEN: Final = Bits.FORGIVEN << BITS
+NAMED: Final = Bits.NAMED << BITS
+PHASE: Final = 12  # how far a node's phase is shifted: that of its owner in which it runs, 2 bits
 
 KEEP_MS: Final = 86_400_000
 FAILED_KEEP_MS: Final = 30 * KEEP_MS
 
+_PLANNED: Final = sum(bit for bit in Bits if bit != Bits.STOPPING)
 _RANGE: Final = struct.Struct(">qI")
 _RULE: Final = struct.Struct(">5I")
+
+
+def node_flags(row: NodeRow) -> int:
+    """Pack a node's kind, bits and phase; those of its message come on top."""
+    return int(row.kind) | (row.bits & _PLANNED) << BITS | row.phase << PHASE
 
 
 def pack_ranges(ranges: Ranges, base: int) -> bytes | None:

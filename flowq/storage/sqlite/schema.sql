@@ -24,7 +24,7 @@ CREATE TABLE message(
     uuid BLOB,                  -- of a task alone; a node is named by its run and index
     run INTEGER,                -- run.id of a node
     state INTEGER NOT NULL,
-    flags INTEGER NOT NULL,     -- kind and bits, see flags.py
+    flags INTEGER NOT NULL,     -- kind, bits, the phase in which it runs; see rows.py
     queue INTEGER NOT NULL,
     prio INTEGER NOT NULL,
     rank INTEGER NOT NULL,      -- order within the priority; below 0: before what was enqueued
@@ -62,7 +62,7 @@ CREATE TABLE plan(              -- never updated
     id INTEGER PRIMARY KEY,     -- message.id
     name TEXT,
     task TEXT,
-    parents BLOB,               -- edges are packed ranges, see ranges.py
+    parents BLOB,               -- edges are packed ranges, see rows.py
     children BLOB,
     reads BLOB,
     entries BLOB,
@@ -73,7 +73,8 @@ CREATE TABLE plan(              -- never updated
 
 CREATE TABLE expansion(         -- what changes of it beside its message row
     id INTEGER PRIMARY KEY,     -- message.id
-    unfinished INTEGER NOT NULL,
+    phase INTEGER NOT NULL DEFAULT 0, -- 0 body, 1 handlers, 2 finally
+    unfinished INTEGER NOT NULL,      -- nodes of the present phase
     failures INTEGER NOT NULL DEFAULT 0,
     cancels INTEGER NOT NULL DEFAULT 0,
     skips INTEGER NOT NULL DEFAULT 0,
@@ -140,8 +141,10 @@ CREATE TABLE dead(
     uuid BLOB NOT NULL UNIQUE,  -- of the task or node, 16 or 20 bytes
     reason TEXT NOT NULL,
     at_ms INTEGER NOT NULL,
-    forget_ms INTEGER NOT NULL,
+    run INTEGER,                -- of a node, which is kept as long as its run
+    forget_ms INTEGER,          -- of a task alone: when it may go
     losses BLOB NOT NULL,       -- list of Loss
     body BLOB NOT NULL
 );
-CREATE INDEX dead_forget ON dead(forget_ms);
+CREATE INDEX dead_run ON dead(run) WHERE run IS NOT NULL;
+CREATE INDEX dead_forget ON dead(forget_ms) WHERE forget_ms IS NOT NULL;

@@ -23,7 +23,6 @@ from flowq.outcome import (
 )
 from flowq.states import State
 from flowq.storage.base import (
-    MEMORY_OF_ENDED_MS,
     UNKNOWN_PATIENCE_MS,
     Loss,
     SessionInfo,
@@ -140,7 +139,7 @@ def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Ver
             continue
         else:
             if isinstance(outcome, Failed) and outcome.dead:
-                bury(change, key, id, failed_keep, outcome.dead)
+                bury(change, key, id, run, failed_keep, outcome.dead)
             change.end(
                 key, whole, run, flags, owner, (keep, failed_keep), outcome.state, outcome.cell
             )
@@ -183,7 +182,7 @@ def _unknown(change: Change, row: tuple[Any, ...], outcome: Unknown) -> None:
     since = change.db.execute(SQL["unknown"], (change.now, key)).fetchall()[0][0]
     waited = change.now - since
     if waited >= UNKNOWN_PATIENCE_MS:
-        bury(change, key, outcome.id, failed_keep, "unknown task")
+        bury(change, key, outcome.id, run, failed_keep, "unknown task")
         change.end(key, whole, run, flags, owner, (keep, failed_keep), _FAILED, outcome.cell)
         if losses:
             change.put("drop_losses", key)
@@ -201,12 +200,16 @@ def read_losses(db: sqlite3.Connection, id: int) -> list[Loss]:
     return [_read_loss(raw) for (raw,) in db.execute(SQL["losses"], (id,))]
 
 
-def bury(change: Change, id: int, name: bytes, failed_keep: int | None, reason: str) -> None:
-    """Keep a message among the dead letters, with its history."""
+def bury(
+    change: Change, id: int, name: bytes, run: int | None, failed_keep: int | None, reason: str
+) -> None:
+    """Keep a message among the dead letters, with its history; of a node, as long as its run."""
     body, _ = change.read_body(id)
-    kept = max(FAILED_KEEP_MS if failed_keep is None else failed_keep, MEMORY_OF_ENDED_MS)
+    forget = None
+    if run is None:
+        forget = change.forget_ms(FAILED_KEEP_MS if failed_keep is None else failed_keep)
     losses = _encode(read_losses(change.db, id))
-    change.db.execute(SQL["add_dead"], (name, reason, change.now, change.now + kept, losses, body))
+    change.db.execute(SQL["add_dead"], (name, reason, change.now, run, forget, losses, body))
 
 
 def take_back(change: Change) -> None:
@@ -258,7 +261,7 @@ def lose(
         _, message = change.read_body(id)
         if losses >= (message.max_losses if message else 3):
             change.put("again", _QUEUED, flags, change.front, None, attempt, losses, id)
-            bury(change, id, name, failed_keep, "lost")
+            bury(change, id, name, run, failed_keep, "lost")
             text = f"WorkerLost('its worker was lost {losses} times: {reason}')"
             cell = change.failure(name, message, "lost", text, "flowq.errors.WorkerLost")
             change.flush()

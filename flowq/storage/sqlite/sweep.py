@@ -52,6 +52,9 @@ def _drop_runs(change: Change, limit: int) -> int:
             break
         run, base, nodes, _ = found
         db.execute(SQL["abandon"], (run,))  # from here on nobody sees it
+        dropped += db.execute(SQL["drop_dead_of"], (run, limit - dropped)).rowcount
+        if dropped == limit:
+            break
         grown = db.execute(SQL["last_growth"], (run,)).fetchone()
         if grown is not None:
             begin, end = grown[0] + 1, grown[0] + grown[1] - 1

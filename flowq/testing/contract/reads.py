@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from flowq.message import (
     new_id,
 )
 from flowq.outcome import Failed, Outcome
+from flowq.plan import Bits
 from flowq.states import State
 from flowq.storage.base import (
     PAGE,
@@ -165,6 +168,33 @@ class TestSweep(StoreContract):
             pass
         assert [r.id for r in store.runs()] == [open_.id]
         assert store.dead() == []
+
+    @pytest.mark.parametrize("forgiven", [False, True])
+    def test_a_dead_letter_of_a_node_is_kept_as_long_as_its_run(
+        self, store: Store, clock: ManualClock, forgiven: bool
+    ) -> None:
+        plan = make_plan(
+            {"bad": [], "slow": []},
+            bits={"bad": Bits.FORGIVEN} if forgiven else {},
+            ttl={"result_ttl_ms": 1_000_000, "failed_ttl_ms": 2_000_000},
+        )
+        store.submit(plan)
+        bad, slow = store.step("w", want=2).deliveries
+        store.step("w", [Failed(bad.id, 1, cell(State.FAILED), "bad")])
+
+        def letters_after(seconds: float) -> list[bytes]:
+            clock.advance(seconds)
+            store.renew([])
+            while store.sweep().more:
+                pass
+            assert (store.dead_letter(bad.id) is not None) == bool(store.dead())
+            assert (store.run(plan.id) is not None) == bool(store.dead())
+            return [letter.id for letter in store.dead()]
+
+        assert letters_after(90 * DAY / 1_000) == [bad.id]  # while it runs, however long
+        store.step("w", [end(slow)])
+        assert letters_after(999 if forgiven else 1_999) == [bad.id]
+        assert letters_after(1) == []
 
 
 class TestWaits(StoreContract):

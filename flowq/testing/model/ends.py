@@ -206,7 +206,7 @@ class Ends(Reads):
         self._finish(t, S.FAILED, self._cell(S.FAILED, msgspec.msgpack.encode(failure)))
 
     def _bury(self, t: Thing, reason: str) -> None:
-        ttl = t.run.plan.failed_ttl_ms if t.run else t.call.failed_ttl_ms
         letter = DeadLetter(t.id, reason, self._now, encode_message(t.call), list(t.losses))
         self._dead.pop(t.id, None)
-        self._dead[t.id] = letter, self._now + max(ttl, MEMORY_OF_ENDED_MS)
+        kept = self._now + max(t.call.failed_ttl_ms, MEMORY_OF_ENDED_MS)
+        self._dead[t.id] = letter, t.run or kept

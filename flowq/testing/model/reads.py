@@ -118,7 +118,8 @@ class Reads:
         self._changed = threading.Condition()
         self._tasks: dict[bytes, Thing] = {}
         self._runs: dict[bytes, Run] = {}
-        self._dead: dict[bytes, tuple[DeadLetter, int]] = {}
+        self._dead: dict[bytes, tuple[DeadLetter, Run | int]] = {}
+        """Dead letters, each with the run that it is kept with, or until when."""
         self._sessions: dict[SessionId, SessionInfo] = {}
         self._unopened: set[SessionId] = set()
         self._queues: set[str] = set()
@@ -191,6 +192,13 @@ class Reads:
             ordered.append(min(free, key=lambda t: self._preferred.get(t.id, last)))
             equal.remove(ordered[-1])
         return ordered
+
+    def _kept(self, id: bytes) -> bool:
+        """Whether a dead letter is still kept: one of a node as long as its run."""
+        until = self._dead[id][1]
+        if isinstance(until, Run):
+            return self._run(until.plan.id) is until
+        return until > self._now
 
     def _late(self, t: Thing) -> bool:
         return 0 < t.expires_ms <= self._now
@@ -373,8 +381,8 @@ class Reads:
     def dead_letter(self, id: bytes) -> DeadLetter | None:
         """Give one dead letter, or None."""
         with self._changed:
-            letter, forget_ms = self._dead.get(id, (None, 0))
-            return letter if forget_ms > self._now else None
+            letter, _ = self._dead.get(id, (None, 0))
+            return letter if letter and self._kept(id) else None
 
 
 def _before(a: Thing, b: Thing) -> bool:

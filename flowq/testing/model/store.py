@@ -317,9 +317,8 @@ class ModelStore(Ends):
             for key, run in self._runs.items():
                 if 0 < run.forget_ms <= self._now:
                     drops.append(lambda key=key: self._runs.pop(key))  # type: ignore[misc]
-            for key, (_, forget_ms) in self._dead.items():
-                if forget_ms <= self._now:
-                    drops.append(lambda key=key: self._dead.pop(key))  # type: ignore[misc]
+            gone = [key for key in self._dead if not self._kept(key)]
+            drops += [lambda key=key: self._dead.pop(key) for key in gone]  # type: ignore[misc]
             for drop in drops[:limit]:
                 drop()
             n = len(late) + len(drops[:limit])
