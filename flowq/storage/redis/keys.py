@@ -36,7 +36,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     "n:<run>": (
         "hash",
         "index (4 bytes) -> row; 'r' -> created, times to live, name; "
-        "'q' -> lanes; 'u' -> nodes uploaded, until it is complete",
+        "'q' -> lanes; 'u' -> nodes uploaded, until it is complete; 'x' and index -> what is "
+        "reserved for its fragment; 'X' -> ranges that nobody sees yet",
     ),
     "c:<run>": ("string", "32 bytes a node: what changes"),
     "v:<run>": ("hash", "index (4 bytes) -> delivery and kind of its settlement, cell"),

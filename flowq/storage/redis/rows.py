@@ -17,8 +17,9 @@ from flowq.plan import Kind, NodeRow, Plan, Ranges
 from flowq.storage.base import DeadLetter, Loss, SessionInfo
 
 __all__ = [
-    "RECORD", "Lanes", "NodeHead", "message_of", "node_row", "read_dead", "read_deliveries",
-    "read_info", "read_run", "record", "run_head", "session_row", "single_row", "timed",
+    "RECORD", "Lanes", "NodeHead", "grown_record", "growth", "message_of", "node_row", "read_dead",
+    "read_deliveries", "read_info", "read_run", "record", "run_head", "session_row", "single_row",
+    "timed",
 ]  # fmt: skip
 
 EXPIRES, ALONE, DELAYED, TTLS, RULED = 1, 2, 4, 8, 16
@@ -132,6 +133,28 @@ def record(row: NodeRow, lanes: Lanes) -> bytes:
         flags |= TIMED
     lane = lanes.number(row.message) if row.message else 0
     return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0)
+
+
+def growth(rows: Sequence[NodeRow], base: int, done: int) -> bytes:
+    """Pack what a fragment in its place brings (``lua/_grow.lua``), `done` rows left out."""
+    face, left = rows[0], rows[1 + done :]
+    parts = [base.to_bytes(4, "big"), face.inner.to_bytes(4, "big")]
+    for ranges in (face.entries, face.body):
+        parts += [len(ranges).to_bytes(4, "big"), _ranges(ranges)]
+    queues = {row.message.queue.encode() + b"\0" for row in rows[1:] if row.message}
+    for raw in (face.value, b"".join(sorted(queues))):
+        parts += [len(raw).to_bytes(4, "big"), raw]
+    parts += [(len(rows) - 1).to_bytes(4, "big"), len(left).to_bytes(4, "big")]
+    for row in left:
+        raw = node_row(row)
+        parts += [len(raw).to_bytes(4, "big"), raw]
+    return b"".join([*parts, *(grown_record(row) for row in left)])
+
+
+def grown_record(row: NodeRow) -> bytes:
+    """Pack what changes of a node of a fragment: its queue and priority are in its row."""
+    raw = record(row, Lanes())
+    return raw[:3] + b"\xff" + raw[4:] if row.message else raw
 
 
 def run_head(plan: Plan) -> bytes:

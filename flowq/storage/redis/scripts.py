@@ -14,8 +14,8 @@ from importlib.resources import files
 __all__ = ["NAMES", "Script", "load"]
 
 NAMES = (
-    "cancel", "enqueue", "held", "left", "look", "nodes", "open", "page", "release", "renew",
-    "reschedule", "status", "step", "submit", "sweep", "wait",
+    "cancel", "enqueue", "grow", "held", "left", "look", "nodes", "open", "page", "release",
+    "renew", "reschedule", "status", "step", "submit", "sweep", "wait",
 )  # fmt: skip
 _INCLUDE = re.compile(r"^-- @include (\w+)\n", re.M)
 

@@ -14,8 +14,18 @@ from typing import Any
 from flowq.clock import SYSTEM_CLOCK, Clock
 from flowq.errors import StoreError, StoreUnavailable, StoreVersionError
 from flowq.message import Delivery, Message, id_text
-from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
-from flowq.plan import Plan
+from flowq.outcome import (
+    Cancelled,
+    Done,
+    Expand,
+    Failed,
+    GiveBack,
+    Outcome,
+    RetryAt,
+    Skipped,
+    Unknown,
+)
+from flowq.plan import Plan, relocate
 from flowq.policy import check_name
 from flowq.states import State
 from flowq.storage.base import (
@@ -189,6 +199,7 @@ class RedisStore(Reading):
     ) -> Step:
         """Settle and hand out; see `Store.step`."""
         self._sessions[session] = None
+        grown = self._reserve(session, outcomes)
         served = list(dict.fromkeys(queues))
         args = [
             b"%d" % self._clock.fixed_ms(), session.encode(), b"%d" % lease_ms, b"%d" % want,
@@ -203,7 +214,7 @@ class RedisStore(Reading):
                     metas.append(b"$5\r\n%b\0\r\n" % o.delivery.to_bytes(4, "big"))
                     datas.append(b"$%d\r\n%b\r\n" % (len(o.cell), o.cell))
                 else:
-                    meta, data = _other(o)
+                    meta, data = _other(o, grown)
                     metas.append(b"$5\r\n%b\r\n" % meta)
                     datas.append(_frame(data))
             framed += metas
@@ -219,6 +230,31 @@ class RedisStore(Reading):
             stops,
             unopened == 1,
         )
+
+    def _reserve(self, session: SessionId, outcomes: Sequence[Outcome]) -> dict[bytes, bytes]:
+        """Give fragments their places, and store all but the last page of large ones."""
+        grown: dict[bytes, bytes] = {}
+        for o in outcomes:
+            if type(o) is not Expand:
+                continue
+            total = len(o.rows) - 1
+            done = max(0, len(o.rows) - SUBMIT_PAGE)
+            delivery = o.delivery.to_bytes(4, "big")
+            head = (session.encode(), o.id, delivery, b"%d" % total, b"1" if done else b"0")
+            base = self._run("grow", *head, b"-1", b"")
+            if base < 0:
+                continue  # the step says what became of it
+            at = int.from_bytes(o.id[16:], "big")
+            moved = relocate(o.rows, at=at, base=base, run=o.id[:16])
+            for first in range(0, done, SUBMIT_PAGE):
+                page = moved[1 + first : 1 + min(first + SUBMIT_PAGE, done)]
+                args = [*head, b"%d" % first, b"".join(map(rows.grown_record, page))]
+                for index, row in enumerate(page, base + first):
+                    args += (index.to_bytes(4, "big"), rows.node_row(row))
+                if self._run("grow", *args) < 0:
+                    break
+            grown[o.id] = rows.growth(moved, base, done)
+        return grown
 
     def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:
         """Register a session; see `Store.open_session`."""
@@ -328,9 +364,11 @@ class RedisStore(Reading):
         self._wire.close()
 
 
-def _other(o: Outcome) -> tuple[bytes, bytes]:
+def _other(o: Outcome, grown: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     """Give delivery and kind, and the data, of an outcome (``lua/_settle.lua``)."""
     delivery = o.delivery.to_bytes(4, "big")
+    if isinstance(o, Expand):
+        return delivery + b"\x08", grown.get(o.id, b"")
     if isinstance(o, RetryAt):
         return delivery + b"\1", b"%d" % o.delay_ms
     if isinstance(o, GiveBack):

@@ -141,7 +141,7 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
         db.execute(
             SQL["root_of"], (first, grown, flags, change.now, delivery, attempt, losses, key)
         )
-        db.execute(SQL["root_plan"], (first, key))
+        db.execute(SQL["root_plan"], (first, key, grown))
         db.execute(SQL["drop_message"], (key,))
         db.execute(SQL["drop_plan"], (key,))
         db.execute(SQL["root_known"], (outcome.id, first))

@@ -73,7 +73,7 @@ SELECT first, count FROM growth WHERE run = ? ORDER BY first DESC LIMIT 1
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, delivery, attempt, losses)
 SELECT ?1, ?2, 5, ?3, queue, prio, rank, ?4, ?5, ?6, ?7 FROM message WHERE id = ?8
 -- name: root_plan
-INSERT INTO plan(id, name, task, body) SELECT ?1, r.name, r.name, p.body FROM plan p, run r WHERE p.id = ?2 AND r.base = ?1
+INSERT INTO plan(id, name, task, body) SELECT ?1, r.name, r.name, p.body FROM plan p JOIN run r ON r.id = ?3 WHERE p.id = ?2
 -- name: root_known
 UPDATE message SET uuid = ? WHERE id = ?
 -- name: expanded

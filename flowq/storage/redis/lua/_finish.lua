@@ -14,6 +14,15 @@ local function spread(r, i, state, culprit)
   todo[#todo + 1] = {r, i, state, culprit, 0, front}
 end
 
+-- What settled a message last; forgets it.
+local function settled_before(id)
+  local raw = call('HGET', P .. 'd', id)
+  if not raw then return ZERO5 end
+  call('HDEL', P .. 'd', id)
+  call('HDEL', P .. 'h', id)
+  return sub(raw, 1, 4) .. '\1'
+end
+
 local function end_expansion(r, x)
   local state, kind, body = SUCCESS, SUCCESS + TEMPLATE, ''
   if x.b > 0 then
@@ -28,7 +37,9 @@ local function end_expansion(r, x)
     local at = 42 + 8 * (c + rd + e + p)
     body = sub(row, at, at + v - 1)
   end
-  finish(r, x, state, cell_of(kind, body), ZERO5, x.n)
+  local settled = ZERO5
+  if x.lane == 255 then settled = settled_before(r.id .. pack('>I4', x.i)) end -- it was a task
+  finish(r, x, state, cell_of(kind, body), settled, x.n)
 end
 
 -- An inner node ended (was cancelled) before its expansion began, whose record still counts parents:

@@ -1,6 +1,7 @@
 -- Settling. `meta` is the delivery (4 bytes) and the kind of an outcome: 0 done, 1 retry, 2 failed,
--- 3 skipped, 4 cancelled, 5 given back, 6 unknown task, 7 failed and dead. `data` is its cell; the
--- delay in ms for a retry; length (2 bytes), reason and cell for a dead one.
+-- 3 skipped, 4 cancelled, 5 given back, 6 unknown task, 7 failed and dead, 8 expands. `data` is its
+-- cell; the delay in ms for a retry; length (2 bytes), reason and cell for a dead one; what _grow.lua
+-- says where it expands.
 -- A lease is delivery 4, flags 1 (16 stopping, 32 more in the row, 64 alone; none is a kind, so that
 -- a lease which equals `meta` is a plain task, done), and for a node: since 6, bits 1, owner 4,
 -- children (ranges).
@@ -8,18 +9,25 @@ local STATE_OF = {[2] = FAILED, [3] = SKIPPED, [4] = CANCELLED}
 local PATIENCE = 600000
 
 local function past(id, meta)
+  local function by_record()
+    local delivery, _, _, how = record_of(id)
+    return how == 1 and delivery == unpack_('>I4', meta)
+  end
   local settled
   if #id == 16 then
     local _
     _, settled = kept(id)
-  else
+    if not settled then
+      if by_record() then return 'r' end
+      id = id .. '\0\0\0\0' -- it may have become a run
+    end
+  end
+  if not settled then
     local raw = call('HGET', P .. 'v:' .. sub(id, 1, 16), sub(id, 17))
     settled = raw and sub(raw, 1, 5)
   end
   if settled then return sub(settled, 1, 4) == sub(meta, 1, 4) and 'r' or 'x' end
-  local delivery, _, _, how = record_of(id)
-  if how == 1 and delivery == unpack_('>I4', meta) then return 'r' end
-  return 'x'
+  return by_record() and 'r' or 'x'
 end
 
 -- The cell of a task that was stopped, whatever it came to.
@@ -27,7 +35,7 @@ local function stopped_cell(kind, meta, data)
   if kind == 4 then return data end
   local started = 0
   if kind == 7 then data = sub(data, 3 + unpack_('>H', data)) end
-  if kind ~= 1 and kind ~= 6 and #data >= 21 then started = unpack_('>I8', data, 6) end
+  if kind ~= 1 and kind ~= 6 and kind ~= 8 and #data >= 21 then started = unpack_('>I8', data, 6) end
   return cell_of(CANCELLED, 'cancelled', unpack_('>I4', meta), started)
 end
 
@@ -80,6 +88,7 @@ local function settle_other(id, lease, meta, data)
     return end_task(id, row, FAILED, sub(data, 3 + n), meta)
   end
   local delivery = unpack_('>I4', meta)
+  if kind == 8 then return expand(id, row, delivery, data) end
   local _, attempt, losses, _, since = record_of(id)
   local queue = queue_of(id, row)
   if kind == 1 then

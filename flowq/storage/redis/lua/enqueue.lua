@@ -25,7 +25,7 @@ end
 local out, args, seen, queues = {}, {}, {}, {}
 for k = 1, n do
   local id = ids[k]
-  if known[k] or seen[id] or kept(id) then
+  if known[k] or seen[id] or kept(id) or call('EXISTS', P .. 'n:' .. id) == 1 then
     out[k] = '0'
   else
     seen[id] = true

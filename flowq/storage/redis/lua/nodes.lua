@@ -21,6 +21,11 @@ if count == 0 then return {''} end
 local fields, open, places = {}, {}, {}
 for k = 0, count - 1 do fields[k + 1] = pack('>I4', first + k) end
 local rows = call('HMGET', P .. 'n:' .. run, unpack(fields))
+local hidden = call('HGET', P .. 'n:' .. run, 'X') or ''
+for at = 1, #hidden, 8 do
+  local from, n = unpack_('>I4I4', hidden, at)
+  for k = math.max(1, from - first + 1), math.min(count, from + n - first) do rows[k] = false end
+end
 local cells = call('HMGET', P .. 'v:' .. run, unpack(fields))
 local out = {raw}
 for k = 1, count do

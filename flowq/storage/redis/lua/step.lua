@@ -15,6 +15,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _back
+-- @include _grow
 -- @include _settle
 -- @include _hand
 local SOON = 3000

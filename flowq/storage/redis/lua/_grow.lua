@@ -1,0 +1,116 @@
+-- Nodes that become plans (Expand). What one brings with it is packed by rows.growth:
+--   base 4, inner 4, entries (how many ranges 4, ranges), body (the same), value (length 4),
+--   names of queues (length 4, "\0" behind each), how many rows 4, for each: length 4, row
+-- The rows are the last of the fragment; those before them were stored by grow.lua under the
+-- reservation of this delivery: field 'x' and index of n:<run> holds delivery 4, base 4, rows 4.
+-- Field 'X' hides what is reserved for a fragment of several pages until its last: base 4, rows 4 each.
+
+-- A row with edges and value of its own in the place of a queue and times, its message kept.
+local function expansion_row(row, inner, entries, body, value)
+  local off = offset_of(row)
+  local special, c, rd, e, p, v, n = byte(row, 5), unpack_('>I4I4I4I4I4B', row, 20)
+  local at = 42
+  local children = sub(row, at, at + 8 * c - 1)
+  at = at + 8 * c
+  local reads = sub(row, at, at + 8 * rd - 1)
+  at = at + 8 * (rd + e)
+  local parents = sub(row, at, at + 8 * p - 1)
+  at = at + 8 * p + v
+  local name = sub(row, at, at + n - 1)
+  local tail = ''
+  if has(special, 16) then
+    local last = off - ((has(special, 1) or has(special, 4)) and 24 or 0)
+    tail = sub(row, last - 19, last)
+  end
+  local rest = children .. reads .. entries .. parents .. value .. name .. body .. tail
+  return pack('>IBB', 41 + #rest, #tail > 0 and 16 or 0, 1) .. sub(row, 7, 15)
+    .. pack('>I4I4I4I4I4I4BB', inner, c, rd, #entries / 8, p, #value, n, 0) .. rest .. sub(row, off + 1)
+end
+
+-- The same for a task alone: the root of its run, named by its task.
+local function root_row(row, inner, entries, body, value)
+  local name = sub(task_of(row), 1, 200)
+  local rest = entries .. value .. name .. body
+  return pack('>IBBBBB', 41 + #rest, 0, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
+    .. pack('>I4I4I4I4I4I4BB', inner, 0, 0, #entries / 8, 0, #value, #name, 0)
+    .. rest .. sub(row, offset_of(row) + 1), name
+end
+
+-- Takes a reservation out of what is hidden.
+local function unhide(r, base)
+  local hidden = call('HGET', r.n, 'X')
+  if not hidden then return end
+  local left = {}
+  for at = 1, #hidden, 8 do
+    if unpack_('>I4', hidden, at) ~= base then left[#left + 1] = sub(hidden, at, at + 7) end
+  end
+  if #left > 0 then call('HSET', r.n, 'X', table.concat(left)) else call('HDEL', r.n, 'X') end
+end
+
+local function expand(id, row, delivery, data)
+  local base, inner, ne = unpack_('>I4I4I4', data)
+  local at = 13
+  local entries = sub(data, at, at + 8 * ne - 1)
+  at = at + 8 * ne
+  local nb = unpack_('>I4', data, at)
+  local body = sub(data, at + 4, at + 3 + 8 * nb)
+  at = at + 4 + 8 * nb
+  local nv = unpack_('>I4', data, at)
+  local value = sub(data, at + 4, at + 3 + nv)
+  at = at + 4 + nv
+  local nq = unpack_('>I4', data, at)
+  local queues = sub(data, at + 4, at + 3 + nq)
+  at = at + 4 + nq
+  local total, count = unpack_('>I4I4', data, at)
+  at = at + 8
+  local fields = {}
+  for k = 1, count do
+    local n = unpack_('>I4', data, at)
+    fields[#fields + 1] = pack('>I4', base + total - count + k - 1)
+    fields[#fields + 1] = sub(data, at + 4, at + 3 + n)
+    at = at + 4 + n
+  end
+  local records = sub(data, at)
+  local single = #id == 16
+  local r = run_of(sub(id, 1, 16))
+  local i = single and 0 or unpack_('>I4', id, 17)
+  local _, attempt, losses, _, since = record_of(id)
+  local become
+  if single then
+    local name
+    become, name = root_row(row, inner, entries, body, value)
+    local result, failed = ttls(row)
+    call('HSET', r.n, 'r', pack('>I6I6I6I4', now, result, failed, total + 1) .. name, 'q', '')
+    call('HDEL', r.n, 'u')
+    call('PERSIST', r.n)
+    call('SETRANGE', r.c, 0, pack('>BBBBI4I4I6I4I4I4', EXPANDED, 0, 2, 255, NONE, inner, now, 0, 0, 0) .. '\0\0')
+    local number = call('INCR', P .. 'runs:n')
+    call('ZADD', P .. 'runs', number, r.id)
+    call('SADD', P .. 'active', r.id)
+    forget(id)
+    id = id .. '\0\0\0\0'
+  else
+    become = expansion_row(row, inner, entries, body, value)
+    local head = call('HGET', r.n, 'r')
+    local nodes = unpack_('>I4', head, 19) + total
+    call('HSET', r.n, 'r', sub(head, 1, 18) .. pack('>I4', nodes) .. sub(head, 23))
+    unhide(r, base)
+    call('HDEL', r.n, 'x' .. sub(id, 17))
+  end
+  if count > 0 then
+    many('HSET', r.n, fields)
+    call('SETRANGE', r.c, (base + total - count) * 32, records)
+  end
+  if single then call('PERSIST', r.c) end
+  call('HSET', r.n, pack('>I4', i), become)
+  r.rows[i] = become
+  for queue in string.gmatch(queues, '(.-)%z') do call('SADD', P .. 'q', queue) end
+  remember(id, delivery, attempt, losses, 1, since)
+  local x = node(r, i)
+  x.state = EXPANDED
+  if not has(x.flags, 2) then x.flags = x.flags + 2 end
+  x.lane = 255 -- tells that it was a task
+  x.a, x.b, x.c, x.d, x.n = inner, 0, 0, 0, NONE
+  dirty(r, x)
+  if inner == 0 then end_expansion(r, x) else spread(r, i, EXPANDED, NONE) end
+end
