@@ -107,7 +107,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
         "enqueue": b"1", "submit": b"0", "step": [b"s", 0, 0, -1, [], [], [], [], 0], "renew": [[]],
         "held": [[], [], []], "release": [0, 0], "cancel": [1, 0], "reschedule": 1, "page": 0,
         "sweep": [0, 0, 0], "look": [[3, 0, 0, 0, 0, 0]], "nodes": [b""], "wait": 1,
-        "status": [0, 0, 0, 0], "left": [0],
+        "status": [0, 0, 0, 0], "runs": [b"", b"", b"", b""], "left": [0],
     }  # fmt: skip
     wire = Recorder(answers)
     store._wire = wire  # type: ignore[assignment]
@@ -132,6 +132,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store.wait_ended([id], timeout=0.1)
     store.status()
     store.left(["a", "b"])
+    store.run(run)
     store._run("page")
 
     sent = wire.sent
@@ -152,6 +153,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["reschedule"] == [id, b"1", b"2"]
     assert rest["sweep"] == [b"11"]
     assert rest["look"] == [b"0", id]
+    assert rest["runs"] == [run]
     assert rest["nodes"] == [run, b"5", b"3"]
     assert rest["wait"][1:] == [b"1", id] and len(rest["wait"][0]) == 16
     assert rest["page"] == rest["status"] == []

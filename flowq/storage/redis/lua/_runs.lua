@@ -76,6 +76,17 @@ local function lane_of(r, x)
   return lane[1], lane[2]
 end
 
+-- Whether a run ended so long ago that it is gone, though not removed yet; `state` is a node's.
+local past_runs = {}
+local function is_past(run, state)
+  if state < SUCCESS then return false end
+  if past_runs[run] == nil then
+    local till = call('ZSCORE', P .. 'x', 'r' .. run)
+    past_runs[run] = till and tonumber(till) <= now or false
+  end
+  return past_runs[run]
+end
+
 local function write_node(x)
   x.dirty = nil
   return pack('>BBBBI4I4I6I4I4I4', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d)
