@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from flowq import logs
 from flowq.leases import LOOK_SECONDS, Leases, new_session
@@ -48,8 +48,8 @@ class Child:
         self.session = new_session()
         self.born = time.monotonic()
         self._lock = threading.Lock()
-        with tempfile.TemporaryFile() as file:
-            file.truncate(Notes.size(config["lanes"]))
+        with _shared_file() as file:
+            file.write(bytes(Notes.size(config["lanes"])))  # no hole, which a full disk cannot fill
             self._notes = Notes(file.fileno(), config["lanes"])
             reads, self._orders = os.pipe()
             try:
@@ -260,6 +260,13 @@ class ProcessPool:
         timer = threading.Timer(delay, self._start, (slot,))
         timer.daemon = True
         timer.start()
+
+
+def _shared_file() -> IO[bytes]:
+    """Open a file without a name, in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("flowq-notes"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _ending(code: int) -> str:

@@ -39,6 +39,7 @@ def test_an_outcome_waits_for_a_store_that_was_killed(
 
     assert held.get(timeout=30) == "a"
     assert len(remote.lines("a:begin")) == 1
+    until(lambda: "is back" in consumer.log)  # said after the value could be read
     assert consumer.log.count("the store is away") == 1  # once, not a flood
     assert consumer.log.count("the store is back") == 1
 
