@@ -111,10 +111,11 @@ def _best(
         return found[:1]
     chosen: list[tuple[Any, ...]] = []
     for row in found:
+        if row[4]:
+            continue  # it waits for a session that holds nothing, and nobody waits for it
         if row[5] & PREFETCH or len(chosen) == want:
             break
-        if not row[4]:
-            chosen.append(row)
+        chosen.append(row)
     return chosen
 
 
