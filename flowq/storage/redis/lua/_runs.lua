@@ -50,10 +50,12 @@ local function dirty(r, x)
   end
 end
 
+-- A node's row; without its message if that is large, so that not all that a page reads is kept.
 local function row_of(r, i)
   local row = r.rows[i]
   if row == nil then
     row = call('HGET', r.n, pack('>I4', i))
+    if row and #row > 4096 then row = sub(row, 1, offset_of(row)) end
     r.rows[i] = row
   end
   return row
@@ -89,8 +91,7 @@ end
 
 local function write_node(x)
   x.dirty = nil
-  return pack('>BBBBI4I4I6I4I4I4', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d)
-    .. '\0\0'
+  return pack('>BBBBI4I4I6I4I4I4xx', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d)
 end
 
 local function flush_runs()

@@ -70,7 +70,7 @@ if n > 0 then
 end
 walk()
 leave()
-page = PAGE
+page = PAGE -- one more, so that what earlier steps left goes on where each step leaves more
 if resume() > 0 then walk() end
 local deadlines = call('ZRANGE', P .. 'L', 0, 1, 'WITHSCORES')
 if tonumber(deadlines[2]) <= now then
