@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import cached_property, update_wrapper
+from functools import update_wrapper
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -136,14 +136,17 @@ class Task(Generic[P, R]):
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})
         self._base: Task[P, R] = self
         self._call_options: Mapping[str, Any] = {}
+        self._hints: Mapping[str, Any] | None = None
 
-    @cached_property
+    @property
     def hints(self) -> Mapping[str, Any]:
         """Annotations by parameter, and ``return``: those that can be resolved, when first asked.
 
         A class has those of its attributes, which are no parameters.
         """
-        return {} if isinstance(self.func, type) else hints_of(self.func)
+        if self._hints is None:
+            self._hints = {} if isinstance(self.func, type) else hints_of(self.func)
+        return self._hints
 
     @property
     def submitter(self) -> Submitter:
