@@ -303,7 +303,7 @@ class Consumer:
         if path.startswith("__main__:"):
             raise ConfigError(
                 f"worker processes cannot import {path!r}: what was typed in has no file; "
-                "put the tasks into a module, or use kind='thread'"
+                "put the tasks into a module, or use q.consumer(kind='thread').start()"
             )
         return path
 
