@@ -83,7 +83,12 @@ def left(change: Change, queues: Sequence[int]) -> tuple[int, bool]:
 
 
 def next_ms(change: Change, session: int) -> int | None:
-    """Say in how many milliseconds something is due, or another session's lease ends."""
+    """Say in how many milliseconds something is due, or another session's lease ends.
+
+    Where pages of edges are left, that is now.
+    """
+    if change.pages_left:
+        return 0
     moments = [
         change.db.execute(SQL["next_due"]).fetchone()[0],
         change.db.execute(SQL["next_deadline"], (session,)).fetchone()[0],

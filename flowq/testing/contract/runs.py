@@ -134,8 +134,10 @@ class TestSubmit(StoreContract):
 
         step = store.step("w", want=1)
         step = store.step("w", done(step))
-        assert step.ready == 1_000
+        assert (step.ready, step.next_ms) == (1_000, 0)
+        assert store.wait_ready(["default"], timeout=0)
         assert store.step("other").ready == 1_200
+        assert store.step("other").next_ms != 0
         assert store.sweep().continued == 0
 
         assert len(run_all(store, p)) == 1_200
