@@ -29,16 +29,18 @@ from typing import (
 
 from flowq.clock import SYSTEM_CLOCK, Clock, SkippingClock
 from flowq.errors import ConfigError, TaskDefinitionError, UnknownTask
+from flowq.habits import check_keywords, habit
 from flowq.message import Message, id_bytes
 from flowq.plan import Plan, Ranges
 from flowq.policy import check_name, check_options, nearest
+from flowq.primitives import Composition
 from flowq.result import Result, ResultGroup
 from flowq.run import Run
 from flowq.serializer import Serializer, open_serializer
 from flowq.settings import DEFAULT_URL, load_settings
 from flowq.storage import Store, open_store
 from flowq.task import MAIN, ContextDecorator, Decorator, Task, import_name
-from flowq.wiring import TaskSpec, habit
+from flowq.wiring import TaskSpec
 
 __all__ = ["ConsumerHandle", "FlowQ", "app_path"]
 
@@ -210,8 +212,6 @@ class FlowQ:
         """
         if func is None:
             return lambda func: self._define(func, options)
-        if not callable(func) and not isinstance(func, staticmethod):
-            raise TaskDefinitionError(f"@q.task takes a function, not {func!r}")
         return self._define(func, options)
 
     def _define(self, func: Any, options: Mapping[str, Any]) -> Task[..., Any]:
@@ -219,7 +219,7 @@ class FlowQ:
             func = func.__func__
         if isinstance(func, Task):
             raise TaskDefinitionError(f"{func!r} is a task already")
-        if not callable(func):
+        if not callable(func) or isinstance(func, Composition):
             raise TaskDefinitionError(f"@q.task takes a function, not {func!r}")
         if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
             raise TaskDefinitionError(
@@ -432,9 +432,10 @@ class FlowQ:
         **more
             See `flowq.consumer.Consumer`: ``queues``, ``lease``, ``shutdown_timeout``, ``drain``.
         """
-        made: ConsumerHandle = importlib.import_module("flowq.consumer").Consumer(
-            self, workers=workers, kind=kind, **more
-        )
+        kind_of: Any = importlib.import_module("flowq.consumer").Consumer
+        takes = list(inspect.signature(kind_of).parameters)[1:]
+        check_keywords(f"{type(self).__name__}.consumer", more, takes)
+        made: ConsumerHandle = kind_of(self, workers=workers, kind=kind, **more)
         return made
 
     def command(self, queue: str | None = None) -> str:

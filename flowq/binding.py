@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple, Optional
 from weakref import WeakKeyDictionary
 
@@ -47,18 +47,21 @@ class Params:
         ]
         self._fits: set[Any] = set()
 
-    def fits(self, count: int, names: Collection[str]) -> bool:
-        """Whether `count` positional arguments and these keywords fit; quick once it was seen."""
-        shape = (count, *names) if names else count
+    def fits(self, count: int, names: Collection[str], *, more: bool = False) -> bool:
+        """Whether `count` positional arguments and these keywords fit; quick once it was seen.
+
+        With `more`, others may come.
+        """
+        shape = (more, count, *names) if names or more else count
         if shape in self._fits:
             return True
-        if self.problem(count, names):
+        if self.problem(count, names, more=more):
             return False
         if len(self._fits) < _KNOWN_SHAPES:
             self._fits.add(shape)
         return True
 
-    def problem(self, count: int, names: Collection[str]) -> str:
+    def problem(self, count: int, names: Collection[str], *, more: bool = False) -> str:
         """What is wrong with a call of this shape; empty if nothing is."""
         if count > len(self._positional) and not self._rest:
             takes = len(self._positional)
@@ -72,6 +75,8 @@ class Params:
                     return f"parameter {name!r} is bound twice, by position and by name"
             elif not self._spare:
                 return f"unexpected argument {name!r}{nearest(name, self._keyword)}"
+        if more:
+            return ""
         by_name = {n for n in names if n in self._keyword}
         lacking = [p.name for p in self._required if p.name not in filled | by_name]
         if lacking:
@@ -128,8 +133,26 @@ def params_of(spec: TaskSpec) -> Params:
     return found
 
 
-def check_call(spec: TaskSpec, args: Collection[Any], kwargs: Mapping[str, Any]) -> None:
+def check_call(
+    spec: TaskSpec,
+    args: Collection[Any],
+    kwargs: Collection[str],
+    *,
+    more: bool = False,
+    who: str = "",
+) -> None:
     """Check that arguments fit a task.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+    args : collection
+    kwargs : collection of str
+        Their names.
+    more : bool
+        Whether others may come, so that none is missing yet.
+    who : str
+        What errors call it; the task unless given.
 
     Raises
     ------
@@ -137,8 +160,9 @@ def check_call(spec: TaskSpec, args: Collection[Any], kwargs: Mapping[str, Any])
         One is missing, unexpected or bound twice; the text has the task's signature.
     """
     params = params_of(spec)
-    if not params.fits(len(args), kwargs.keys()):
-        raise misfit(f"task {spec.name}", spec, params.problem(len(args), kwargs.keys()))
+    if not params.fits(len(args), kwargs, more=more):
+        problem = params.problem(len(args), kwargs, more=more)
+        raise misfit(who or f"task {spec.name}", spec, problem)
 
 
 def parameter_name(node: Node, to: int | str) -> str:

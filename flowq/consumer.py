@@ -96,7 +96,7 @@ class Consumer:
         self.workers = workers
         self.kind = kind
         self.lease = float(lease)
-        self.shutdown_timeout = float(shutdown_timeout)
+        self.shutdown_timeout = min(float(shutdown_timeout), threading.TIMEOUT_MAX)
         self.drain = drain
         self._queues = [check_name(name, "queue") for name in queues] if queues else None
         self._path = path
@@ -119,8 +119,6 @@ class Consumer:
         StoreError
             The store cannot be used.
         """
-        if self._pool is not None:
-            raise ConfigError("this consumer was started already; make another one")
         self._begin(self.kind == "process")
         return self
 
@@ -135,7 +133,8 @@ class Consumer:
         if self._pool is None:
             return
         self._pool.stop()
-        if not self._pool.join(self.shutdown_timeout if timeout is None else timeout):
+        limit = self.shutdown_timeout if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        if not self._pool.join(limit):
             log.warning("running tasks did not end in time and go back to their queues")
             self._pool.abandon()
         self._end()
@@ -245,6 +244,8 @@ class Consumer:
     # --- both ------------------------------------------------------------------------------------
 
     def _begin(self, processes: bool) -> None:
+        if self._pool is not None:
+            raise ConfigError("this consumer was started already; make another one")
         app = self.app
         app.load()
         if not app.tasks:
@@ -302,7 +303,7 @@ class Consumer:
         if path.startswith("__main__:"):
             raise ConfigError(
                 f"worker processes cannot import {path!r}: what was typed in has no file; "
-                "put the tasks into a module, or use kind='thread'"
+                "put the tasks into a module, or use q.consumer(kind='thread').start()"
             )
         return path
 

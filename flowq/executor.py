@@ -251,13 +251,13 @@ class Executor:
                 value = asyncio.run(value)
         except BaseException as err:  # a body may raise anything, also SystemExit
             error = err
-        if os.getpid() != self._pid:
-            # The body forked, and this is the child: it must not go on as a second worker.
-            log.error("%s forked, and the child came back from it; it ends here", task.name)
-            os._exit(1)
         while True:
             # An interrupt may arrive between any two lines until it is known that none was sent.
             try:
+                if os.getpid() != self._pid:
+                    # The body forked, and this is the child: it must not go on as a second worker.
+                    log.error("%s forked, and the child came back from it; it ends here", task.name)
+                    os._exit(1)
                 with lane.lock:
                     lane.job = lane.current = None
                     sent, lane.interrupted = lane.interrupted, False

@@ -25,7 +25,7 @@ from flowq.wiring import Submitter
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["Graph", "sort"]
+__all__ = ["Graph", "check_app", "sort"]
 
 _ALL_SUCCESS: Final = {n: trigger_rule("all_success", n) for n in range(8)}
 
@@ -95,13 +95,18 @@ class Graph:
         name: str = self.options.get("name") or self.root.label or self.root.base
         return name
 
-    def submitter(self) -> Submitter:
+    def submitter(self, app: Submitter | None = None) -> Submitter:
         """The app that its tasks belong to.
+
+        Parameters
+        ----------
+        app : Submitter, optional
+            The app that the user named, which is needed only where there is no task.
 
         Raises
         ------
         GraphError
-            There is no task, or they belong to several.
+            There is no task and no app is named, or they belong to another, or to several.
         """
         found: dict[int, tuple[Submitter, Node]] = {}
         for body in self.bodies():
@@ -110,14 +115,18 @@ class Graph:
                     submitter = node.spec.submitter
                     found.setdefault(id(submitter), (submitter, node))
         if not found:
-            raise GraphError(
-                "a graph without a task belongs to no app, so it cannot start alone; an empty "
-                "group within a graph that has tasks gives []"
-            )
+            if app is None:
+                raise GraphError(
+                    f"{self.name!r} has no task, so it is not known to which app it belongs; "
+                    "name it: .start(q)"
+                )
+            return app
         if len(found) > 1:
             (_, one), (_, other), *_ = found.values()
             raise GraphError(f"{one.who} and {other.who} belong to different apps")
-        return next(iter(found.values()))[0]
+        ((submitter, node),) = found.values()
+        check_app(app, submitter, node.who)
+        return submitter
 
     def view(self) -> networkx.DiGraph[str]:
         """Give the graph as networkx knows it.
@@ -158,6 +167,12 @@ class Graph:
                     view.add_edge(parent.name, node.name, to=tuple(filled.get(parent, ())))
         assert self.root.inner is not None
         return made[self.root.inner]
+
+
+def check_app(named: Submitter | None, found: Submitter, who: str) -> None:
+    """Refuse to start with an app what belongs to another."""
+    if named is not None and named is not found:
+        raise GraphError(f"{who} belongs to {found!r}, and cannot be started with {named!r}")
 
 
 def _connect(node: Node) -> None:
@@ -246,11 +261,6 @@ def _name(body: Body) -> None:
     used: set[str] = set()
     for node in body.nodes:
         if node.label is not None:
-            if not node.label or set(node.label) & set("/[]"):
-                raise GraphError(
-                    f"{node.label!r} cannot be the name of a node: / and brackets are for the "
-                    "paths of what is inside"
-                )
             if node.label in used:
                 raise GraphError(f"two nodes are named {node.label!r}; a name is for one node")
             used.add(node.label)

@@ -22,13 +22,14 @@ from typing import (
 
 from flowq.current import CURRENT
 from flowq.errors import BlockingInTask, DecodeError, NotProduced, ResultMissing, ResultTimeout
+from flowq.habits import habit, helpful
 from flowq.message import Message, Ref, Template, decode_message, id_text, split_node
 from flowq.policy import nearest
 from flowq.serializer import Serializer
 from flowq.states import State
 from flowq.storage.base import Look, Store
 from flowq.values import MISSING, Values, raise_for
-from flowq.wiring import TaskSpec, habit
+from flowq.wiring import TaskSpec
 
 if TYPE_CHECKING:
     # For checkers a handle fits any parameter and can be indexed, so that what a flow binds
@@ -149,6 +150,7 @@ class Handle(FitsAnywhere):
         """
         return self._look(cells=False).state.final
 
+    @helpful
     def wait(self, timeout: float | None = None, *, allow_in_task: bool = False) -> bool:
         """Wait for its very end, whatever that is.
 
@@ -334,6 +336,7 @@ class ValueHandle(Handle, Generic[T]):
         raise_errors: bool,
         allow_in_task: bool = False,
     ) -> Any: ...
+    @helpful
     def get(
         self,
         blocking: bool = False,
@@ -371,6 +374,8 @@ class ValueHandle(Handle, Generic[T]):
             `timeout` is over; it goes on.
         ResultMissing
             The store does not know it: never enqueued, or expired.
+        DecodeError
+            It succeeded, and its result cannot be read here: unpickling it raised.
         BlockingInTask
             The body of a task waits, without `allow_in_task`.
         """
@@ -418,15 +423,22 @@ def nobody_for(app: Home, message: Message) -> str | None:
     return None
 
 
-def one_value(app: Home, id: bytes, look: Look) -> Any:
-    """Give the value of an ended node or run, or what stands in its place."""
+def one_value(app: Home, id: bytes, look: Look, task: str = "") -> Any:
+    """Give the value of an ended task, node or run, or what stands in its place.
+
+    `task` is the name of a task that was called alone, if it is known.
+    """
     run, index = (id, 0) if len(id) == 16 else split_node(id)
     cells = {} if look.cell is None else {index: look.cell}
-    return put_together(app, run, Ref(index), cells)
+    return put_together(app, run, Ref(index), cells, task)
 
 
 def put_together(
-    app: Home, run: bytes, template: Template, cells: Mapping[int, bytes] | None = None
+    app: Home,
+    run: bytes,
+    template: Template,
+    cells: Mapping[int, bytes] | None = None,
+    task: str = "",
 ) -> Any:
     """Give a value that is made of those of a run's nodes.
 
@@ -434,8 +446,10 @@ def put_together(
     ------
     NotProduced
         It asks for an item that a node's value does not have.
+    DecodeError
+        A result cannot be read.
     """
-    values = Values(app.store, run, app.serializer, cells)
+    values = Values(app.store, run, app.serializer, cells, task=task)
     try:
         return values.resolve(template)
     except (LookupError, TypeError) as err:

@@ -191,21 +191,23 @@ class Leases:
 
     def _run(self) -> None:
         look = min(LOOK_SECONDS, self._period)
+        slept = time.monotonic()
         while not self._stop.wait(look):
+            late = time.monotonic() - slept - look
+            if late > self._period:
+                log.warning(
+                    "leases are renewed %.1f s late: this process stood still, or a body in it "
+                    "held the interpreter (worker processes do not suffer from that)",
+                    late,
+                )
             self._tick(look)
+            slept = time.monotonic()
 
     def _tick(self, look: float) -> None:
         try:
             if self._dead:
                 self._bury()
-            late = time.monotonic() - self._last - self._period
-            if late > self._period:
-                log.warning(
-                    "leases are renewed %.1f s late; a body that holds the interpreter for long "
-                    "is better run in worker processes",
-                    late,
-                )
-            if late > -look or self._busy():
+            if time.monotonic() - self._last > self._period - look or self._busy():
                 self._renew()
         except Exception:  # without renewals all would run twice
             log.exception("a defect in renewing leases; it goes on")
@@ -221,8 +223,12 @@ class Leases:
                 with self._lock:
                     self._dead += dead[k:]
                 return
+            except Exception:  # who watches the workers must not end by it
+                log.exception("a defect in taking back what a dead worker held; its lease will")
+                continue
             if n:
-                log.warning("%d messages of a worker that ended (%s) go back", n, reason)
+                what = "1 message" if n == 1 else f"{n} messages"
+                log.warning("took back %s of a worker that ended (%s)", what, reason)
 
     def _say_failing(self, text: str, err: StoreError) -> None:
         if not self._failing:

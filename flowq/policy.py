@@ -28,6 +28,7 @@ __all__ = [
     "RetryPolicy",
     "check_name",
     "check_options",
+    "misplaced",
     "nearest",
     "to_ms",
     "wait_ms",
@@ -37,13 +38,14 @@ MAX_PRIORITY: Final = 1000
 NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]:/-]{1,200}")
 """What ids and names may look like wherever they become keys, paths or URLs."""
 
-Place: TypeAlias = Literal["task", "call", "map", "flow", "app"]
-"""Where an option may be said: on ``@q.task``; on a call, signature or node by ``.options``; on a
-task of which a map is made; on a chain, group, DAG or run; as a default of the whole app."""
+Place: TypeAlias = Literal["task", "call", "node", "map", "flow", "app"]
+"""Where an option may be said: on ``@q.task``; on a task that is called; on a signature or node; on
+a task of which a map is made; on a chain, group, DAG or run; as a default of the whole app."""
 
 PLACES: Final[dict[str, str]] = {
     "task": "@q.task(...)",
-    "call": ".options(...) of a task, signature or node",
+    "call": "task.options(...)(...)",
+    "node": ".options(...) of a signature or node",
     "map": "task.options(...).map(...)",
     "flow": ".options(...) of a chain, group or DAG",
     "app": "FlowQ(...)",
@@ -132,6 +134,13 @@ def _name(value: Any) -> str:
     return value
 
 
+def _no_path(name: str) -> None:
+    if set(name) & set("/[]"):
+        raise ValueError(
+            "cannot be the name of a node: / and brackets are for the paths of what is inside"
+        )
+
+
 def _rule(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text, such as 'all_done'")
@@ -165,7 +174,8 @@ def check_name(value: str, what: str) -> str:
         raise ConfigError(f"{what} {value!r} {err}") from None
 
 
-_T: Final[tuple[Place, ...]] = ("task", "call", "map", "app")
+_T: Final[tuple[Place, ...]] = ("task", "call", "node", "map", "app")
+_LATER: Final[tuple[Place, ...]] = ("task", "call", "node", "map")
 
 OPTIONS: Final[dict[str, Option]] = {
     "retries": Option(
@@ -195,15 +205,15 @@ OPTIONS: Final[dict[str, Option]] = {
     "expires": Option(
         _moment_or_seconds,
         None,
-        ("task", "call", "map"),
+        _LATER,
         "seconds or datetime",
         "Not begun by then (seconds: since it first might run), it fails.",
     ),
-    "delay": Option(_seconds, 0.0, ("task", "call", "map"), "seconds", "Wait before it may run."),
+    "delay": Option(_seconds, 0.0, _LATER, "seconds", "Wait before it may run."),
     "eta": Option(
         _moment,
         None,
-        ("task", "call", "map"),
+        _LATER,
         "datetime",
         "Moment before which it does not run; naive ones are the local zone's.",
     ),
@@ -232,7 +242,7 @@ OPTIONS: Final[dict[str, Option]] = {
         _whole(0, 1), 0, _T, "", "1: never fetched together with others; 0: in adaptive batches."
     ),
     "trigger_rule": Option(
-        _rule, "all_success", ("call", "map"), "", "Which ends of its parents let a node run."
+        _rule, "all_success", ("node", "map"), "", "Which ends of its parents let a node run."
     ),
     "max_width": Option(
         _whole(1, 10_000_000),
@@ -248,7 +258,7 @@ OPTIONS: Final[dict[str, Option]] = {
         _flag, False, ("task",), "", "Pass the running task as keyword argument `task`."
     ),
     "name": Option(
-        _name, None, ("task", "call", "map", "flow"), "", "Name of the task, node or run."
+        _name, None, ("task", "node", "map", "flow"), "", "Name of the task, node or run."
     ),
 }
 
@@ -292,6 +302,12 @@ ELSEWHERE: Final = {
 """Options of other libraries, and of later versions; what to say instead."""
 
 
+def misplaced(option: str) -> str:
+    """Say where an option goes that was said elsewhere."""
+    right = " or ".join(PLACES[p] for p in OPTIONS[option].places)
+    return f"option {option!r} does not go here; say it in {right}"
+
+
 def check_options(given: Mapping[str, Any], place: Place, who: str) -> dict[str, Any]:
     """Check options said at a place, and give them in their normal form.
 
@@ -311,9 +327,9 @@ def check_options(given: Mapping[str, Any], place: Place, who: str) -> dict[str,
     ------
     ConfigError, GraphError
         An option is unknown, in a wrong place, or has a value out of bounds. Which of the two:
-        `GraphError` for ``call``, ``map`` and ``flow``.
+        `ConfigError` for ``task`` and ``app``.
     """
-    error = GraphError if place in ("call", "map", "flow") else ConfigError
+    error = ConfigError if place in ("task", "app") else GraphError
     out: dict[str, Any] = {}
     for key, value in given.items():
         option = OPTIONS.get(key)
@@ -322,12 +338,13 @@ def check_options(given: Mapping[str, Any], place: Place, who: str) -> dict[str,
             hint = f"; {said}" if said else nearest(key, OPTIONS)
             raise error(f"{who}: there is no option {key!r}{hint}")
         if place not in option.places:
-            right = " or ".join(PLACES[p] for p in option.places)
-            raise error(f"{who}: option {key!r} does not go here; say it in {right}")
+            raise error(f"{who}: {misplaced(key)}")
         if value is None and option.default is None:
             continue
         try:
             out[key] = option.check(value)
+            if key == "name" and place != "task":
+                _no_path(value)
         except ValueError as err:
             raise error(f"{who}: {key}={value!r} {err}") from None
     if out.get("delay") and out.get("eta"):

@@ -13,10 +13,12 @@ import msgspec
 from flowq.errors import (
     Cancelled,
     Failure,
+    GraphError,
     GroupError,
     NotProduced,
     Skipped,
 )
+from flowq.habits import helpful
 from flowq.handle import (
     PAGE_OF_IDS,
     Home,
@@ -193,8 +195,16 @@ class Result(ValueHandle[R]):
             return Run[Any](self._app, whole).cancel_inside(index)
         return state is State.CANCELLED or not state.final
 
+    @helpful
     def reschedule(self, *, delay: float | None = None, eta: datetime | None = None) -> bool:
-        """Let it run at another time, if it has not started: from now on, or at a moment.
+        """Let it run at another time, if it has not started.
+
+        Parameters
+        ----------
+        delay : float, optional
+            Seconds from now on; 0 is at once. This or `eta`.
+        eta : datetime, optional
+            Moment before which it does not run; a naive one is the local zone's.
 
         Returns
         -------
@@ -202,6 +212,10 @@ class Result(ValueHandle[R]):
             Whether it was moved; False if it has started or ended.
         """
         said = {k: v for k, v in (("delay", delay), ("eta", eta)) if v is not None}
+        if len(said) != 1:
+            raise GraphError(
+                f"{self!r}.reschedule: give delay= or eta=; delay=0 lets it run at once"
+            )
         checked = check_options(said, "call", f"{self!r}.reschedule")
         state = self._app.store.reschedule(
             self._id,
@@ -263,7 +277,8 @@ class Result(ValueHandle[R]):
                     f"{self!r} succeeded, but its result is not kept (result_ttl=0); to know "
                     "whether it has ended use .wait() or .ready"
                 )
-        return one_value(self._app, self._id, look)
+        known = self._message.task if self._message is not None else ""
+        return one_value(self._app, self._id, look, known)
 
     def _is_join(self) -> bool:
         """Whether it is a node that no worker runs, whose value is None."""
@@ -307,6 +322,7 @@ class ResultGroup(Run[list[R]]):
             return [self._member(i) for i in places]
         return self._member(places)
 
+    @helpful
     def as_completed(
         self, timeout: float | None = None, *, allow_in_task: bool = False
     ) -> Iterator[Result[R]]:

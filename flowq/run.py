@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
 
 from flowq.errors import ConfigError, DecodeError, ResultMissing
+from flowq.habits import helpful
 from flowq.handle import Home, ValueHandle, moment, nobody_for, one_value, put_together
 from flowq.message import Template, decode_message, decode_template, id_text, node_id, nodes_of
 from flowq.plan import ROOT, Kind, indexes
@@ -136,6 +137,7 @@ class Run(ValueHandle[T]):
         """
         return self._app.result(id_text(node_id(self._id, self._index(node))))
 
+    @helpful
     def nodes(self, *, state: str | None = None) -> Iterator[RunNode]:
         """Go through its nodes by index, read in pages.
 

@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import cached_property, update_wrapper
+from functools import update_wrapper
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -24,15 +24,16 @@ from typing import (
 
 from flowq.current import CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
+from flowq.habits import habit, helpful
 from flowq.handle import Handle
 from flowq.hints import hints_of
 from flowq.lower import build_message
 from flowq.message import Message, id_text, new_id
-from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, nearest
+from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, misplaced, nearest
 from flowq.primitives.map import Map, map_of
 from flowq.primitives.signature import Signature
 from flowq.result import Result, ResultGroup
-from flowq.wiring import Submitter, habit
+from flowq.wiring import Submitter
 
 __all__ = [
     "MAIN",
@@ -135,15 +136,17 @@ class Task(Generic[P, R]):
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})
         self._base: Task[P, R] = self
         self._call_options: Mapping[str, Any] = {}
-        self._of_maps: tuple[str, ...] = ()
+        self._hints: Mapping[str, Any] | None = None
 
-    @cached_property
+    @property
     def hints(self) -> Mapping[str, Any]:
         """Annotations by parameter, and ``return``: those that can be resolved, when first asked.
 
         A class has those of its attributes, which are no parameters.
         """
-        return {} if isinstance(self.func, type) else hints_of(self.func)
+        if self._hints is None:
+            self._hints = {} if isinstance(self.func, type) else hints_of(self.func)
+        return self._hints
 
     @property
     def submitter(self) -> Submitter:
@@ -170,8 +173,8 @@ class Task(Generic[P, R]):
         for arg in kwargs.values():
             if isinstance(arg, Handle):
                 raise self._composes(arg)
-        if self._of_maps:
-            raise self._for_maps("a call")
+        if self._call_options:
+            self._check_place("call", f"{self.name}(...)")
         base = self._base
         message = build_message(base, args, kwargs, self._call_options)
         return self._app.start_message(message, base, args, kwargs)
@@ -192,6 +195,7 @@ class Task(Generic[P, R]):
         """Enqueue a call for each element, which is unpacked into arguments."""
         return self._map(([tuple(item) for item in items],), kwargs, True)
 
+    @helpful
     def schedule(
         self,
         args: tuple[Any, ...] | list[Any] = (),
@@ -224,8 +228,8 @@ class Task(Generic[P, R]):
 
     def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
         """Make a signature: the task with bound arguments, to be composed and started later."""
-        if self._of_maps:
-            raise self._for_maps("a signature")
+        if self._call_options:
+            self._check_place("node", f"{self.name}.s(...)")
         for arg in (*args, *kwargs.values()):
             if isinstance(arg, Handle):
                 raise self._composes(arg)
@@ -254,14 +258,12 @@ class Task(Generic[P, R]):
     # --- inside ----------------------------------------------------------------------------------
 
     def _with(self, options: Mapping[str, Any]) -> Task[P, R]:
-        of_maps = tuple(k for k in options if k in OPTIONS and "call" not in OPTIONS[k].places)
-        place: Place = "map" if of_maps else "call"
-        checked = check_options(options, place, f"{self.name}.options")
+        # what goes with calls or signatures goes with maps; which of them it is comes later
+        checked = check_options(options, "map", f"{self.name}.options")
         merged = {**self._base_options(checked), **checked}
         made: Task[P, R] = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
         made._call_options = merged
-        made._of_maps = (*self._of_maps, *of_maps)
         made.options = Options(made, self.options)
         return made
 
@@ -289,11 +291,10 @@ class Task(Generic[P, R]):
             "argument, then .start(); or wait for the value with .get(blocking=True)"
         )
 
-    def _for_maps(self, what: str) -> GraphError:
-        return GraphError(
-            f"{self.name}: option {self._of_maps[0]!r} does not go with {what}; "
-            "it is for task.options(...).map(...)"
-        )
+    def _check_place(self, place: Place, who: str) -> None:
+        for option in self._call_options:
+            if place not in OPTIONS[option].places:
+                raise GraphError(f"{who}: {misplaced(option)}")
 
     def __set_name__(self, owner: type, name: str) -> None:
         raise TaskDefinitionError(

@@ -8,6 +8,7 @@ A template says how a value is put together; cells hold the pieces. Where a piec
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ from flowq.message import (
     Seq,
     Template,
     Value,
+    decode_message,
     decode_template,
     id_text,
     node_id,
@@ -46,12 +48,20 @@ from flowq.message import (
     read_cell,
 )
 from flowq.message import Mapping as MappingTemplate
-from flowq.plan import ranges_of
+from flowq.plan import ROOT, ranges_of
 from flowq.serializer import Serializer
 from flowq.states import State
 from flowq.storage.base import Store
 
-__all__ = ["MISSING", "Values", "failure_of", "load_args", "raise_for", "value_of"]
+__all__ = [
+    "MISSING",
+    "Values",
+    "failure_of",
+    "load_args",
+    "raise_for",
+    "said_of",
+    "value_of",
+]
 
 _value = msgspec.msgpack.Decoder(Value).decode
 _failure = msgspec.msgpack.Decoder(Failure).decode
@@ -97,6 +107,8 @@ class Values:
         Cells that are at hand already.
     complete : bool
         Whether a node that is not among `cells` has none (it has not ended).
+    task : str
+        For a task that was called alone: its name, if it is known.
     """
 
     def __init__(
@@ -106,7 +118,9 @@ class Values:
         serializer: Serializer,
         cells: Mapping[int, bytes] | None = None,
         complete: bool = False,
+        task: str = "",
     ) -> None:
+        self._task = task
         self._store = store
         self._run = run
         self._serializer = serializer
@@ -145,7 +159,7 @@ class Values:
                 inner = decode_template(cell.body)
                 self._fetch(nodes_of(inner), False)
                 return self._build(inner, ())
-            return value_of(cell, self._serializer)
+            return self._value(cell, node)
         if cell.flags & CULPRIT:
             return self.blame(cell)
         if cell.state == State.FAILED:
@@ -153,9 +167,18 @@ class Values:
         kind = Skipped if cell.state == State.SKIPPED else Cancelled
         return self._named(kind, node, cell.body.decode("utf-8", "replace"))
 
+    def _value(self, cell: Cell, node: int) -> Any:
+        try:
+            return value_of(cell, self._serializer)
+        except DecodeError as err:
+            # a class that is not there, or fails when it is made: found by who reads it first
+            raise DecodeError(f"the result of {said_of(*self._who(node))}: {err}") from (
+                err.__cause__ or err
+            )
+
     def blame(self, cell: Cell) -> Failure | Cancelled:
         """Follow a culprit to the failure that it names."""
-        seen = 0
+        seen, index = 0, ROOT
         while cell.flags & CULPRIT:
             index = int.from_bytes(cell.body[:4], "big")
             found = None if index == NO_NODE else self.cell(index)
@@ -165,7 +188,7 @@ class Values:
                 return Failure("", where, None, "error", "", "failed; the cause is not kept")
             cell = found
         if cell.state != State.FAILED:
-            return Cancelled("", id_text(self._run), None, cell.body.decode("utf-8", "replace"))
+            return Cancelled(*self._who(index), cell.body.decode("utf-8", "replace"))
         return failure_of(cell)
 
     def _fetch(self, nodes: Iterable[int], complete: bool) -> None:
@@ -177,9 +200,18 @@ class Values:
             self._cells.update((n, found.get(n)) for n in lacking)
 
     def _named(self, kind: type[Any], node: int, *reason: str) -> Any:
+        return kind(*self._who(node), *reason)
+
+    def _who(self, node: int) -> tuple[str, str, str | None]:
+        """Task, id and name of a node; a task that was called alone has no name, a run no task."""
         info = self._store.nodes(self._run, after=node - 1, limit=1)
-        name, task = (info[0].name, info[0].task) if info else (None, "")
-        return kind(task, id_text(node_id(self._run, node)), name, *reason)
+        if info:
+            id = node_id(self._run, node) if node else self._run
+            return info[0].task, id_text(id), info[0].name
+        if not self._task and (raw := self._store.message(self._run)) is not None:
+            with suppress(DecodeError):  # then it has no name that could be told
+                self._task = decode_message(raw).task
+        return self._task, id_text(self._run), None
 
     def _build(self, template: Template, pool: Sequence[Any]) -> Any:
         if isinstance(template, Ref):
@@ -233,11 +265,20 @@ def load_args(
     return args, kwargs
 
 
+def said_of(task: str, id: str, node: str | None) -> str:
+    """Say in words what a task, node or run is."""
+    if node is None:
+        return f"task {task} ({id})" if task else f"task {id}"
+    if ":" not in id:
+        return f"run {node or id}"
+    return f"node {node!r} (task {task}, {id})" if task else f"node {node!r} ({id})"
+
+
 def raise_for(value: Failure | Skipped | Cancelled | Pending) -> FlowqError:
     """Give the error that a caller sees for what stands in place of a value."""
     if isinstance(value, Failure):
         return WorkerLost(value) if value.reason == "lost" else TaskError(value)
-    who = value.node or value.task or f"run {value.id.removesuffix(':0')}"
+    who = said_of(value.task, value.id, value.node)
     reason = getattr(value, "reason", "")
     because = f": {reason}" if reason else ""
     if isinstance(value, Cancelled):

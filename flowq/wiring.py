@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from flowq.serializer import Serializer
 
 __all__ = [
-    "HABITS",
     "GroupHandle",
     "Progress",
     "ResultHandle",
@@ -31,7 +30,6 @@ __all__ = [
     "Submitter",
     "TaskSpec",
     "ValueHandle",
-    "habit",
 ]
 
 T = TypeVar("T")
@@ -302,88 +300,3 @@ class Submitter(Protocol):
         ``ResultGroup`` over them.
         """
         ...
-
-
-HABITS: dict[str, str] = {
-    # Celery
-    "delay": "call the task: add(1, 2) enqueues; to wait, add.options(delay=60)(1, 2)",
-    "apply_async": "add.options(delay=60, priority=5)(1, 2) enqueues with options",
-    "apply": "add.call_local(1, 2) runs it here",
-    "si": "write a.s() >> b.s() for order without a value",
-    "signature": "write add.s(1, 2)",
-    "subtask": "write add.s(1, 2)",
-    "link": "write a.s() | b.s()",
-    "link_error": "write a.s() >> alert.options(trigger_rule='one_failed').s()",
-    "on_error": "not supported yet; write a.s() >> alert.options(trigger_rule='one_failed').s()",
-    "set": "write .options(priority=5)",
-    "clone": "signatures do not change; write .options(...) for a copy with other options",
-    "freeze": "start it and read .id",
-    "skew": "write .options(delay=...) on the members",
-    "chunks": "write .map(...); messages travel in batches by themselves",
-    "update_state": "log, or return a value",
-    "retry": "raise flowq.Retry(delay=...) in the body, or declare @q.task(retries=3)",
-    "revoke": "write .cancel() on what starting gave",
-    "forget": "say .options(result_ttl=0), or let it expire",
-    "successful": "compare .state with 'success'",
-    "status": "read .state",
-    # Huey
-    "then": "write a.s() | b.s()",
-    "error": "write a.s() >> alert.options(trigger_rule='one_failed').s()",
-    "is_ready": "read .ready on what starting gave",
-    "is_revoked": "read .state",
-    "restore": "enqueue it again; what is cancelled stays so",
-    "reset": "reading a result does not destroy it",
-    # RQ, Dramatiq, taskiq, arq
-    "enqueue": "call the task, or .start() a composition",
-    "enqueue_in": "write add.options(delay=60)(1, 2)",
-    "enqueue_at": "write add.options(eta=moment)(1, 2)",
-    "send": "call the task: add(1, 2) enqueues",
-    "send_with_options": "add.options(delay=60)(1, 2) enqueues with options",
-    "message": "write add.s(1, 2)",
-    "pipe": "write a.s() | b.s()",
-    "kiq": "call the task: add(1, 2) enqueues",
-    "kicker": "write add.options(...)(1, 2)",
-    "job": "call the task: add(1, 2) enqueues",
-    # Airflow, Prefect, Dagster
-    "set_upstream": "write .after(other), or other >> this",
-    "set_downstream": "write this >> other",
-    "expand": "write .map(xs)",
-    "partial": "write .s(...) with what is bound, then .map(xs)",
-    "override": "write .options(...)",
-    "submit": "call the task, or .start() a composition",
-    "run": "write .start(), or call the task",
-    "wait_for": "write .after(other)",
-    "with_options": "write .options(...)",
-    "execution_timeout": "timeouts are not supported yet",
-    # of an app
-    "crontab": "schedules are not supported yet; let cron call the task",
-    "periodic_task": "schedules are not supported yet; let cron call the task",
-    "schedule_task": "schedules are not supported yet; let cron call the task",
-    "on_after_configure": "schedules are not supported yet; let cron call the task",
-    "send_task": "import the task and call it, or name it by q.tasks['shop.add'](1, 2)",
-    "autodiscover_tasks": "write FlowQ(imports=['shop.tasks'])",
-    "conf": "settings are arguments of FlowQ, FLOWQ_* and [tool.flowq]",
-    "AsyncResult": "write q.result(id)",
-    "GroupResult": "write q.run(id)",
-    "lock_task": "locks are not supported yet",
-    "flow": "flows are not supported yet; compose with chain, group, map and DAG",
-    "shared_task": "write @q.task",
-    # of what starting gives
-    "get": "that goes to what starting gives: .start().get(blocking=True), add(1, 2).get(...)",
-    "wait": "that goes to what starting gives: .start().wait(), add(1, 2).wait()",
-    "ready": "that goes to what starting gives: .start().ready, add(1, 2).ready",
-    "cancel": "that goes to what starting gives: .start().cancel(), add(1, 2).cancel()",
-}
-"""Words of other libraries, and what flowq says instead. Shared by tasks and compositions."""
-
-
-def habit(name: str, who: str) -> str | None:
-    """The answer to a word of another library; None if it is not known.
-
-    Examples
-    --------
-    >>> habit("si", "a signature")
-    "a signature has no 'si'; write a.s() >> b.s() for order without a value"
-    """
-    said = HABITS.get(name)
-    return None if said is None else f"{who} has no {name!r}; {said}"

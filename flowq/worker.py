@@ -265,6 +265,8 @@ class Worker:
         with self._lock:
             if self._waiting or self._stopping or self._done or self._buffer:
                 return
+            if self._next_wait <= 0 and not self._drain:
+                return  # there is more to do at once, such as pages of edges
             self._waiting = True
             self._beside = self._running > 0
             timeout = self._next_wait

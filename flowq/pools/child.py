@@ -181,12 +181,17 @@ def main(argv: list[str]) -> int:
     control = os.fdopen(int(argv[0]), "rb")
     config = json.loads(control.readline())
     logs.configure(**config["logs"])
-    app = load_app(config["app"])
-    if config["url"]:
-        app.use_url(config["url"])
-    for module in config["imports"]:
-        importlib.import_module(module)
-    app.load()
+    try:
+        app = load_app(config["app"])
+        if config["url"]:
+            app.use_url(config["url"])
+        for module in config["imports"]:
+            importlib.import_module(module)
+        app.load()
+    except Exception as err:  # a module may raise anything
+        known = isinstance(err, FlowqError | ImportError | AttributeError)
+        log.error("the app cannot be loaded: %s: %s", type(err).__name__, err, exc_info=not known)
+        return USAGE
     notes = Notes(int(argv[1]), config["lanes"])
     worker = Worker(
         app,
@@ -233,7 +238,8 @@ def main(argv: list[str]) -> int:
     Orders(control).follow(stop=worker.stop, cancel=worker.cancel, reopen=reopen, orphaned=orphaned)
     signal.signal(signal.SIGTERM, ask)
     signal.signal(INTERRUPT, _cancelled)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
+    # Ctrl-C is the parent's to hear. Not by SIG_IGN: what a body starts would inherit that.
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
     # A store that is away just now is no reason to end: the parent saw it when it began.
     while not reopen() and not worker.stopping:
         time.sleep(random.uniform(0.2, 1.0))
@@ -252,9 +258,6 @@ def run() -> None:
     except StoreError as err:
         log.error("the store cannot be used: %s", err)
         status = UNREACHABLE
-    except (FlowqError, ImportError, AttributeError) as err:
-        log.error("the app cannot be loaded: %s: %s", type(err).__name__, err)
-        status = USAGE
     except Exception:
         log.exception("a defect ended this worker")
         status = BROKEN

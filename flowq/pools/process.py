@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from flowq import logs
 from flowq.leases import LOOK_SECONDS, Leases, new_session
@@ -41,6 +41,22 @@ CANCELS: Final = 50
 """Ids in one order: a line that a pipe takes whole or not at all."""
 
 
+_pipes: set[int] = set()
+"""The ends of the parent's, on which its workers see that it lives."""
+
+
+def _let_go() -> None:
+    """Hold no pipe in a process that the user's program forks: it may outlive the parent."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for pipe in _pipes:
+        os.dup2(null, pipe)
+    os.close(null)
+    _pipes.clear()
+
+
+# os.register_at_fork(after_in_child=_let_go)
+
+
 class Child:
     """One worker process, seen from its parent."""
 
@@ -48,10 +64,11 @@ class Child:
         self.session = new_session()
         self.born = time.monotonic()
         self._lock = threading.Lock()
-        with tempfile.TemporaryFile() as file:
-            file.truncate(Notes.size(config["lanes"]))
+        with _shared_file() as file:
+            file.write(bytes(Notes.size(config["lanes"])))  # no hole, which a full disk cannot fill
             self._notes = Notes(file.fileno(), config["lanes"])
             reads, self._orders = os.pipe()
+            _pipes.add(self._orders)
             try:
                 self.process = subprocess.Popen(
                     [sys.executable, "-c", BOOT, json.dumps(sys.path), str(reads),
@@ -119,6 +136,7 @@ class Child:
     def close(self) -> None:
         """Free what belongs to it, once it has ended."""
         with self._lock:
+            _pipes.discard(self._orders)
             os.close(self._orders)
             self._orders = -1
         self._notes.close()
@@ -179,12 +197,19 @@ class ProcessPool:
         """Wait until all have ended; False if they have not in time."""
         return self._ended.wait(timeout)
 
-    def abandon(self) -> None:
-        """Kill what does not end; what it ran goes back uncounted, it was no accident."""
-        for child in self._stop():
+    def abandon(self) -> bool:
+        """Kill what does not end; what it ran goes back uncounted, it was no accident.
+
+        Says whether there was anything.
+        """
+        children = self._stop()
+        with self._lock:  # what has ended meanwhile is buried, and its notes are closed
+            ran = any(child.running() for child in self._children.values())
+        for child in children:
             self._leases.remove(child.session)
             child.process.kill()
         self._ended.wait()
+        return ran
 
     def close(self) -> None:
         """End the threads beside."""
@@ -260,6 +285,13 @@ class ProcessPool:
         timer = threading.Timer(delay, self._start, (slot,))
         timer.daemon = True
         timer.start()
+
+
+def _shared_file() -> IO[bytes]:
+    """Open a file without a name, in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("flowq-notes"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _ending(code: int) -> str:

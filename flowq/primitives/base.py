@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast
 
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
+from flowq.habits import habit
 from flowq.lower import lower
 from flowq.node import Body, Take
 from flowq.plan import Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
-from flowq.wiring import ValueHandle, habit
+from flowq.wiring import Submitter, ValueHandle
 
 if TYPE_CHECKING:
     import networkx
@@ -358,8 +359,13 @@ class Composition(Joinable, Generic[R]):
 
         return draw(self._graph())
 
-    def start(self) -> ValueHandle[R]:
+    def start(self, app: Submitter | None = None) -> ValueHandle[R]:
         """Enqueue the graph; gives its ``Run``.
+
+        Parameters
+        ----------
+        app : FlowQ, optional
+            Needed only where there is no task that would tell it: ``group([]).start(q)``.
 
         Raises
         ------
@@ -368,11 +374,11 @@ class Composition(Joinable, Generic[R]):
         StoreUnavailable
             It is not known whether it was enqueued.
         """
-        return cast("ValueHandle[R]", self._start())
+        return cast("ValueHandle[R]", self._start(app))
 
-    def _start(self) -> Any:
+    def _start(self, app: Submitter | None = None) -> Any:
         graph = self._graph()
-        submitter = graph.submitter()
+        submitter = graph.submitter(app)
         plan = lower(graph, submitter)
         if graph.items_of is not None:
             first = graph.items_of.index + 1
@@ -381,6 +387,14 @@ class Composition(Joinable, Generic[R]):
         if graph.members is not None:
             return submitter.start_plan(plan, members=_in_order(n.index for n in graph.members))
         return submitter.start_plan(plan)
+
+    if not TYPE_CHECKING:  # for checkers it cannot be called, which is right
+
+        def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+            """Refuse: in other libraries it would run, here or there."""
+            raise NodeUsedAsValue(
+                f"{self!r} is not called; .start() enqueues it and gives its handle"
+            )
 
 
 def _in_order(indexes: Iterable[int]) -> Ranges:

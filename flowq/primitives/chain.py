@@ -10,7 +10,7 @@ from flowq.errors import GraphError
 from flowq.node import Body, leaves
 from flowq.primitives.base import Composition, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
-from flowq.wiring import RunHandle
+from flowq.wiring import RunHandle, Submitter
 
 __all__ = ["Chain", "Link", "chain", "inside"]
 
@@ -56,9 +56,9 @@ class Chain(Composition[R]):
                 out.append((link, step))
         return out
 
-    def start(self) -> RunHandle[R]:
+    def start(self, app: Submitter | None = None) -> RunHandle[R]:
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("RunHandle[R]", self._start())
+        return cast("RunHandle[R]", self._start(app))
 
     def _base(self) -> str:
         step: Part = self

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from flowq.errors import GraphError
+from flowq.errors import BindingError, GraphError
+from flowq.habits import helpful
 from flowq.node import Body, Node
 from flowq.policy import check_options, nearest
 from flowq.primitives.base import Composition, Reference, as_part, mentions
@@ -13,7 +14,7 @@ from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import inside
 from flowq.primitives.map import Map
 from flowq.primitives.signature import Signature
-from flowq.wiring import RunHandle
+from flowq.wiring import RunHandle, Submitter
 
 __all__ = ["DAG", "DagNode"]
 
@@ -104,9 +105,7 @@ class DagNode(Reference):
             )
         found = at.names.get(self._name)
         if found is None:
-            raise GraphError(
-                f"{self._dag!r} has no node {self._name!r}{nearest(self._name, at.names)}"
-            )
+            raise self._dag._unknown(self._name)
         return Fragment([], [found], found)
 
 
@@ -171,6 +170,7 @@ class DAG(Composition[Any]):
         self._after = (*self._after, *mentions(others))
         return self
 
+    @helpful
     def add(
         self,
         step: Any,
@@ -213,6 +213,9 @@ class DAG(Composition[Any]):
                     "step inside"
                 )
         made = part if trigger_rule is None else part.options(trigger_rule=trigger_rule)
+        for to in self._early[name].to if name in self._early else ():
+            if isinstance(part, Signature):
+                part._takes(to, f"{self!r}: node {name!r}")
         entry = self._early.pop(name, None) or _Entry(made, part)
         entry.part, entry.original = made, part
         self._entries[name] = entry
@@ -221,6 +224,7 @@ class DAG(Composition[Any]):
         node.after(*given)
         return node
 
+    @helpful
     def edge(self, source: Any, target: Any, to: str | None = None) -> None:
         """Add an edge.
 
@@ -234,7 +238,7 @@ class DAG(Composition[Any]):
         Raises
         ------
         GraphError
-            The parameter is bound already.
+            There is no such parameter, or it is bound already.
         """
         origin = self._mention(source)
         goal = self._mention(target)
@@ -244,10 +248,12 @@ class DAG(Composition[Any]):
         if to is None:
             entry.after.append(origin)
         elif to in entry.to:
-            raise GraphError(
+            raise BindingError(
                 f"{self!r}: node {goal._name!r}: parameter {to!r} is bound twice, by two edges"
             )
         else:
+            if isinstance(entry.part, Signature):
+                entry.part._takes(to, f"{self!r}: node {goal._name!r}")
             entry.to[to] = origin
 
     def returns(self, value: Any) -> DAG:
@@ -270,6 +276,14 @@ class DAG(Composition[Any]):
         return name in self._entries
 
     # --- mentions --------------------------------------------------------------------------------
+
+    def _unknown(self, name: str) -> GraphError:
+        known = list(self._entries)
+        hint = nearest(name, known)
+        if not hint and known:
+            more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+            hint = f"; there are {', '.join(map(repr, known[:8]))}{more}"
+        return GraphError(f"{self!r} has no node {name!r}{hint}")
 
     def _free_name(self, base: str) -> str:
         k = self._last.get(base, 0) + 1
@@ -312,9 +326,9 @@ class DAG(Composition[Any]):
 
     # --- the graph -------------------------------------------------------------------------------
 
-    def start(self) -> RunHandle[Any]:
+    def start(self, app: Submitter | None = None) -> RunHandle[Any]:
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("RunHandle[Any]", self._start())
+        return cast("RunHandle[Any]", self._start(app))
 
     def _base(self) -> str:
         return self._name
@@ -349,7 +363,7 @@ class _Contents(Part):
         body.scope = dag
         if dag._early:
             name = next(iter(dag._early))
-            raise GraphError(f"{dag!r} has no node {name!r}{nearest(name, dag._entries)}")
+            raise dag._unknown(name)
         for name, entry in dag._entries.items():
             part = _Named(entry.part, name)
             build.keep.append(part)

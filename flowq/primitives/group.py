@@ -13,7 +13,7 @@ from flowq.primitives.base import Composition, Reference, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import Chain, inside
 from flowq.primitives.signature import Signature
-from flowq.wiring import GroupHandle
+from flowq.wiring import GroupHandle, Submitter
 
 __all__ = ["Group", "chord", "group"]
 
@@ -47,9 +47,9 @@ class Group(Composition[list[R]], Generic[R]):
     def __bool__(self) -> bool:  # type: ignore[override]
         return True
 
-    def start(self) -> GroupHandle[R]:
+    def start(self, app: Submitter | None = None) -> GroupHandle[R]:
         """Enqueue it; gives the ``ResultGroup`` over its members. See `Composition.start`."""
-        return cast("GroupHandle[R]", self._start())
+        return cast("GroupHandle[R]", self._start(app))
 
     def _base(self) -> str:
         return "group"

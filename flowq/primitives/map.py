@@ -14,7 +14,7 @@ from flowq.policy import OPTIONS, check_options
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.signature import Signature
-from flowq.wiring import GroupHandle, TaskSpec
+from flowq.wiring import GroupHandle, Submitter, TaskSpec
 
 __all__ = ["Map", "map_of"]
 
@@ -61,9 +61,9 @@ class Map(Composition[list[R]], Generic[R]):
         _assign(made, checked)
         return made
 
-    def start(self) -> GroupHandle[R]:
+    def start(self, app: Submitter | None = None) -> GroupHandle[R]:
         """Enqueue it; gives the ``ResultGroup`` over its items. See `Composition.start`."""
-        return cast("GroupHandle[R]", self._start())
+        return cast("GroupHandle[R]", self._start(app))
 
     def _base(self) -> str:
         return self._item._base()

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from flowq.binding import check_call, misfit
+from flowq.graph import check_app
 from flowq.lower import build_message
 from flowq.node import Body
 from flowq.plan import Kind
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, has_parts
-from flowq.wiring import ResultHandle, TaskSpec
+from flowq.wiring import ResultHandle, Submitter, TaskSpec
 
 if TYPE_CHECKING:
     from flowq.primitives.map import Map
@@ -38,12 +40,17 @@ class Signature(Composition[R]):
     args : iterable
     kwargs : mapping
     options : mapping
-        Checked options of the call.
+        Checked options of the node.
+
+    Raises
+    ------
+    BindingError
+        An argument is unexpected or bound twice; a missing one may come over an edge.
     """
 
     __slots__ = ("_args", "_kwargs", "_spec")
 
-    _place = "call"
+    _place = "node"
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class Signature(Composition[R]):
         self._spec = spec
         self._args = tuple(args)
         self._kwargs = dict(kwargs) if kwargs else {}
+        check_call(spec, self._args, self._kwargs, more=True)
 
     @property
     def task(self) -> str:
@@ -99,9 +107,9 @@ class Signature(Composition[R]):
         node.order.extend(self._after)
         return Fragment([node], [node], node)
 
-    def start(self) -> ResultHandle[R]:
+    def start(self, app: Submitter | None = None) -> ResultHandle[R]:
         """Enqueue it; gives its ``Result``, or where other steps come first, its ``Run``."""
-        return cast("ResultHandle[R]", self._start())
+        return cast("ResultHandle[R]", self._start(app))
 
     def _base(self) -> str:
         return short_name(self._spec)
@@ -112,12 +120,19 @@ class Signature(Composition[R]):
     def _graph(self) -> Any:
         return Builder().build(self, self._base(), {})
 
-    def _start(self) -> Any:
+    def _start(self, app: Submitter | None = None) -> Any:
         if self._after or has_parts((*self._args, *self._kwargs.values())):
-            return super()._start()
+            return super()._start(app)
         # a graph of one node takes the short path
+        check_app(app, self._spec.submitter, repr(self))
         message = build_message(self._spec, self._args, self._kwargs, self._options)
         return self._spec.submitter.start_message(message, self._spec, self._args, self._kwargs)
+
+    def _takes(self, name: str, who: str) -> None:
+        """Check that a value may still come to a parameter."""
+        check_call(self._spec, self._args, (*self._kwargs, name), more=True, who=who)
+        if name in self._kwargs:
+            raise misfit(who, self._spec, f"parameter {name!r} is bound twice, by value and edge")
 
     def _with(
         self, *, kwargs: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None
@@ -126,6 +141,7 @@ class Signature(Composition[R]):
         made = self._copy()
         if kwargs:
             made._kwargs = {**self._kwargs, **kwargs}
+            check_call(made._spec, made._args, made._kwargs, more=True)
         if options:
             made._options = {**self._options, **options}
         return made

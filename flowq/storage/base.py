@@ -172,7 +172,8 @@ class Step(msgspec.Struct, frozen=True):
     alone : bool
         Whether messages wait for a session that holds nothing.
     next_ms : int or None
-        Milliseconds until the next scheduled message is due or the next session's deadline
+        0 where pages of edges are left: the next step, of whomever, moves them on. Else
+        milliseconds until the next scheduled message is due or the next session's deadline
         passes, whichever is first (0 or more); None if there is neither.
     stops : list of bytes
         Ids that this session holds and that were cancelled.

@@ -30,6 +30,8 @@ import pytest
 
 from flowq.policy import OPTIONS
 from flowq.states import FOREVER, RULES, N, State
+from flowq.storage import Store
+from tests.servers import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
 DESIGN = {"docs/design.md", "docs/semantics.md"}  # of what will be, too
@@ -131,10 +133,15 @@ class Shell:
 
 
 class Page:
-    """Runs the blocks of one page, in order, in one namespace and one shell."""
+    """Runs the blocks of one page, in order, in one namespace and one shell.
 
-    def __init__(self, page: str, folder: Path) -> None:
+    `asks` is what the page tells its readers to add to commands that read, on a store that apps
+    share.
+    """
+
+    def __init__(self, page: str, folder: Path, asks: str = "") -> None:
         self.page = page
+        self.asks = asks
         self.folder = folder
         self.module = types.ModuleType("page_" + re.sub(r"\W", "_", page))
         self.shell: Shell | None = None
@@ -168,6 +175,7 @@ class Page:
         self.shell = self.shell or Shell(self.folder)
         for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             command, _, expected = part.partition("\n")
+            command = re.sub(r"^flowq (status|run|dead).*", rf"\g<0>{self.asks}", command)
             status, printed = self.shell.run(command)
             if command.startswith("kill"):
                 continue  # the status is that of what was killed
@@ -202,9 +210,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", [p for p in PAGES if any(b.kind in RUN for b in blocks_of(p))])
 def test_the_snippets_of_a_page_run_in_order(page: str, folder: Path) -> None:
-    reader = Page(page, folder)
-    sys.modules[reader.module.__name__] = reader.module
+    read(Page(page, folder))
 
+
+@pytest.mark.timeout(300)
+def test_the_tutorial_is_the_same_on_redis(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.environ.get("FLOWQ_TEST_NO_REDIS") == "1":
+        pytest.skip("FLOWQ_TEST_NO_REDIS=1")
+    with RedisServer() as server:  # its own: the apps of a page have fixed names
+        monkeypatch.setenv("FLOWQ_URL", server.url)
+        read(Page("docs/tutorial.md", folder, asks=" --name shop"))
+
+
+def read(reader: Page) -> None:
+    """Do what a reader of the page does."""
+    page = reader.page
+    sys.modules[reader.module.__name__] = reader.module
     try:
         for block in blocks_of(page):
             if block.kind in RUN:
@@ -300,6 +321,22 @@ def test_the_semantics_give_the_numbers_of_every_trigger_rule() -> None:
             assert found[0] == "k"
             found = (1, *found[1:])
         assert tuple(int(x) for x in found) == tuple(rule), name
+
+
+def test_the_architecture_names_every_method_of_a_store_and_every_module_of_a_layer() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    contract = text.partition("\n## The store's contract\n")[2].partition("\n### ")[0]
+    named = {
+        word
+        for row in re.findall(r"^\| (`.*?) \|", contract, re.MULTILINE)
+        for word in re.findall(r"`(\w+)`", row)
+    }
+    layers = text.partition("\n## Layers\n")[2].partition("\n## ")[0]
+    placed = {word.partition("/")[0] for word in re.findall(r"`([\w/]+)`", layers)}
+
+    assert named == {name for name in vars(Store) if not name.startswith("_")}
+    modules = {path.stem for path in (ROOT / "flowq").iterdir() if not path.name.startswith("_")}
+    assert modules - {"py"} <= placed
 
 
 def test_the_guides_use_only_options_that_exist() -> None:

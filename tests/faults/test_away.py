@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +41,7 @@ def test_an_outcome_waits_for_a_store_that_was_killed(
 
     assert held.get(timeout=30) == "a"
     assert len(remote.lines("a:begin")) == 1
+    until(lambda: "is back" in consumer.log)  # said after the value could be read
     assert consumer.log.count("the store is away") == 1  # once, not a flood
     assert consumer.log.count("the store is back") == 1
 
@@ -71,6 +74,26 @@ def test_a_store_that_froze_past_the_lease_takes_no_work_away(
 
     assert held.get(timeout=30) == "a"
     assert len(remote.lines("a:begin")) == 1
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("farm", ["sqlite"], indirect=True)
+def test_a_file_that_was_locked_past_the_lease_takes_no_work_away(farm: Farm) -> None:
+    farm.start("-k", "process", "-w", "2", "--lease", "1", "-q")
+    held = farm.hold("a")
+    farm.until_noted("a:begin")
+
+    file = farm.folder / "farm.db"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # somebody's tool, which looks around for three leases
+        locked = time.monotonic()
+        until(lambda: time.monotonic() > locked + 3.0)
+        other.execute("COMMIT")
+    farm.call("mark", farm.journal, "next").get(timeout=30)
+    farm.let_go("a")
+
+    assert held.get(timeout=30) == "a"
+    assert len(farm.lines("a:begin")) == 1
 
 
 def test_a_worker_that_dies_while_the_store_is_away_ends_nobody_else(

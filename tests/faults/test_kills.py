@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -15,7 +17,7 @@ from flowq.message import id_bytes
 from flowq.outcome import Done
 from flowq.states import State
 from flowq.storage.base import SessionInfo
-from tests.faults.conftest import Farm, until
+from tests.faults.conftest import ROOT, Farm, until
 from tests.faults.farm import Bomb
 
 ONLY_SQLITE = pytest.mark.parametrize("farm", ["sqlite"], indirect=True)
@@ -190,6 +192,37 @@ def test_workers_end_with_their_parent_and_give_back_what_they_held(farm: Farm) 
     farm.let_go("a")
     farm.start("-q")
     assert held.get(timeout=30) == "a"
+
+
+@ONLY_SQLITE
+def test_workers_end_with_their_parent_though_what_it_forked_lives_on(farm: Farm) -> None:
+    """As a program does that has a consumer, and a pool of `multiprocessing` beside it."""
+    code = (
+        "import os, time\nfrom tests.faults.farm import q\n"
+        "q.consumer(kind='process', path='tests.faults.farm:q').start()\n"
+        "os.fork()\nos.write(1, b'forked\\n')\ntime.sleep(60)\n"
+    )
+    held = farm.hold("a")
+    program = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "FARM_URL": farm.url, "FARM_NAME": farm.name},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert program.stdout is not None
+        assert [program.stdout.readline() for _ in range(2)] == [b"forked\n"] * 2
+        [[_, worker, _]] = farm.until_noted("a:begin")
+
+        program.kill()
+        program.wait()
+
+        until(lambda: not process_start(int(worker)), 10.0)
+        until(lambda: held.state == "queued", 5.0)
+    finally:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.stdout.close()
 
 
 def test_a_body_that_keeps_the_interpreter_keeps_its_lease(farm: Farm) -> None:

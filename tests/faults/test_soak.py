@@ -56,8 +56,8 @@ def test_random_kills_lose_nothing_double_nothing_and_leave_nothing(farm: Farm) 
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rand = random.Random(seed)
-    consumers = [farm.start("-k", "process", "-w", "2", "-q"), farm.start("-w", "1", "-q")]
-    consumers.append(farm.start("-k", "thread", "-w", "3", "-q"))
+    kinds = [("-w", "2", "-q"), ("-w", "1", "-q"), ("-k", "thread", "-w", "3", "-q")]
+    consumers = [farm.start(*words) for words in kinds]
     work, kills = Work(farm), 0
 
     deadline = time.monotonic() + SECONDS
@@ -65,9 +65,13 @@ def test_random_kills_lose_nothing_double_nothing_and_leave_nothing(farm: Farm) 
         started = work.start(4)
         first = started[rand.randrange(len(started))][0]
         until(lambda first=first: first.ready, 60.0)  # type: ignore[misc]
-        for pid in rand.sample(found := rand.choice(consumers).children(), min(1, len(found))):
-            os.kill(pid, signal.SIGKILL)
-            kills += 1
+        place = rand.randrange(len(consumers))
+        if rand.random() < 0.2:
+            consumers[place].kill()
+            consumers[place] = farm.start(*kinds[place])
+        elif workers := consumers[place].children():
+            os.kill(rand.choice(workers), signal.SIGKILL)
+        kills += 1
         for handle, value in started:
             assert handle.get(blocking=True, timeout=60) == value
 

@@ -96,6 +96,19 @@ def test_those_that_wait_to_be_alone_take_nobodys_place(store: Store) -> None:
     assert (given.ready, given.alone) == (2, True)
 
 
+def test_one_that_waits_to_be_alone_for_two_reasons_takes_nobodys_place(store: Store) -> None:
+    lost = Message(new_id(), "t", b"P", prefetch=1, priority=-1)
+    others = [Message(new_id(), "t", b"P", priority=priority) for priority in (0, -5)]
+    store.enqueue([lost])
+    store.step("gone", want=1)
+    store.release("gone", lost=[lost.id])
+    store.enqueue(others)
+
+    given = store.step("a", want=3).deliveries
+
+    assert [d.id for d in given] == [message.id for message in others]
+
+
 def test_a_queued_task_that_is_moved_to_now_keeps_its_turn(store: Store) -> None:
     first, second = (Message(new_id(), "t", b"P") for _ in range(2))
     store.enqueue([first])

@@ -47,6 +47,9 @@ assert_type([n.name for n in run.nodes(state="failed")], "list[str]")
 assert_type(run.state, str)
 assert_type(run.cancel(), bool)
 assert_type(add.s(1).start(), ResultHandle[int])
+assert_type(group([add.s(1)]).start(q), GroupHandle[int])
+add.s(1)()  # type: ignore[operator]  # pyright: ignore[reportCallIssue]
+run.get(block=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 for rg in (group(add.s(1), add.s(2)).start(), add.s().map([1, 2]).start()):
     assert_type(rg, GroupHandle[int])

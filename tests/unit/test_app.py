@@ -31,6 +31,17 @@ def q() -> FlowQ:
     return FlowQ("apps", "memory://")
 
 
+def test_a_mistyped_keyword_of_a_consumer_is_answered(q: FlowQ) -> None:
+    for word, said in (
+        ("worker", "did you mean 'workers'"),
+        ("concurrency", "write workers="),
+        ("shutdown", "did you mean 'shutdown_timeout'"),
+        ("zzz", "there are workers, kind, queues"),
+    ):
+        with pytest.raises(TypeError, match=f"consumer has no argument '{word}'; {said}"):
+            q.consumer(**{word: 2})
+
+
 # --- what is public
 
 

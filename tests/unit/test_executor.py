@@ -202,3 +202,20 @@ def test_a_cancel_of_what_does_not_run_interrupts_nothing(q: FlowQ) -> None:
     executor.cancel(lane, {new_id()})
 
     assert interrupts == []
+
+
+def test_an_interrupt_that_comes_just_behind_a_body_ends_no_worker(
+    q: FlowQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sent while the body ran, and arrives at the first call after it."""
+
+    @q.task(name="short")
+    def short() -> str:
+        monkeypatch.setattr("flowq.executor.os.getpid", arrive)
+        return "done"
+
+    def arrive() -> int:
+        monkeypatch.undo()
+        raise TaskCancelled
+
+    assert isinstance(execute(q, call(q, "short")), Cancelled)

@@ -12,7 +12,7 @@ import pytest
 
 from flowq.message import Const as Constant
 from flowq.message import Message, encode_template, new_id
-from flowq.outcome import Done, Failed, RetryAt
+from flowq.outcome import Done, Expand, Failed, RetryAt
 from flowq.plan import Kind, NodeRow, Plan
 from flowq.states import Rule
 from flowq.storage.base import SessionInfo
@@ -107,7 +107,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
         "enqueue": b"1", "submit": b"0", "step": [b"s", 0, 0, -1, [], [], [], [], 0], "renew": [[]],
         "held": [[], [], []], "release": [0, 0], "cancel": [1, 0], "reschedule": 1, "page": 0,
         "sweep": [0, 0, 0], "look": [[3, 0, 0, 0, 0, 0]], "nodes": [b""], "wait": 1,
-        "status": [0, 0, 0, 0], "left": [0],
+        "status": [0, 0, 0, 0], "runs": [b"", b"", b"", b""], "left": [0], "grow": -1,
     }  # fmt: skip
     wire = Recorder(answers)
     store._wire = wire  # type: ignore[assignment]
@@ -132,7 +132,9 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store.wait_ended([id], timeout=0.1)
     store.status()
     store.left(["a", "b"])
+    store.run(run)
     store._run("page")
+    store._reserve("s1", [Expand(id, 4, [root, root])])
 
     sent = wire.sent
     assert set(sent) == set(scripts.NAMES)
@@ -152,7 +154,9 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["reschedule"] == [id, b"1", b"2"]
     assert rest["sweep"] == [b"11"]
     assert rest["look"] == [b"0", id]
+    assert rest["runs"] == [run]
     assert rest["nodes"] == [run, b"5", b"3"]
     assert rest["wait"][1:] == [b"1", id] and len(rest["wait"][0]) == 16
     assert rest["page"] == rest["status"] == []
+    assert rest["grow"] == [b"s1", id, b"\0\0\0\4", b"1", b"0", b"-1", b""]
     assert rest["left"] == [b"0", b"0", b"a", b"b"]

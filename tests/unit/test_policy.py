@@ -94,7 +94,7 @@ def test_an_option_of_another_library_is_answered_with_the_word_for_it(
 
 def test_a_mistyped_rule_is_named_once() -> None:
     with pytest.raises(GraphError, match="trigger_rule='al_done' is not known") as caught:
-        check_options({"trigger_rule": "al_done"}, "call", "task t")
+        check_options({"trigger_rule": "al_done"}, "node", "task t")
 
     assert str(caught.value).count("al_done") == 1
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from flowq import FlowQ
+from flowq.errors import ConfigError
 from flowq.pools import process
 from flowq.pools.child import Notes
 from flowq.pools.process import Child, ProcessPool
@@ -108,6 +110,58 @@ def test_workers_that_have_not_begun_end_at_once(
     pool.close()
 
 
+def test_a_worker_whose_app_cannot_be_loaded_ends_the_consumer_with_one_line(
+    tmp_path: Path, store_name: str
+) -> None:
+    """It loads in the parent and not in its workers, each time anew."""
+    code = (
+        "import os\nfrom flowq import FlowQ\n"
+        f"q = FlowQ({store_name!r}, 'sqlite:///{tmp_path}/q.db')\n"
+        "@q.task\ndef fine(): return 1\n"
+        f"if os.getppid() != {os.getpid()}: raise ZeroDivisionError('a worker')\n"
+    )
+    (tmp_path / "odd.py").write_text(code)
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "flowq", "worker", "odd:q", "-w", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    assert ended.returncode == 2
+    assert "the app cannot be loaded: ZeroDivisionError: a worker" in ended.stderr
+    assert "is started again" not in ended.stderr
+
+
+def test_workers_that_end_before_they_begin_are_started_ever_more_slowly(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: list[float] = []
+
+    class Timer(threading.Timer):
+        def __init__(self, delay: float, *more: Any) -> None:
+            delays.append(delay)
+            super().__init__(min(delay, 0.01), *more)
+
+    monkeypatch.setattr(process.threading, "Timer", Timer)
+    monkeypatch.setattr(process, "BOOT", "import os; os._exit(3)")
+    pool = ProcessPool(store, processes=1, config=CONFIG)
+    pool.start()
+    deadline = time.monotonic() + 30
+    while len(delays) < 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+    pool.stop()
+
+    assert pool.join(10.0)
+    assert delays[0] == 0.0 and delays == sorted(delays)
+    assert delays[8] == delays[9] == process.LONGEST_DELAY
+    pool.close()
+
+
 def test_what_one_worker_finds_drained_ends_all(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -143,6 +197,19 @@ def test_a_consumer_that_could_not_start_can_be_stopped_and_started(store_name: 
 
     with consumer:
         assert fine().get(timeout=10) == "ran"
+    q.store.close()
+
+
+def test_a_consumer_starts_once_and_may_wait_for_ever(store_name: str) -> None:
+    q = FlowQ(store_name, "memory://")
+    q.task(name="fine")(int)
+    consumer = q.consumer(shutdown_timeout=float("inf")).start()
+
+    with pytest.raises(ConfigError, match="started already"):
+        consumer.start()
+    assert consumer.run() == 2
+
+    consumer.stop()
     q.store.close()
 
 

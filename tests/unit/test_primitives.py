@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from flowq import DAG, FlowQ, chain, chord, group
-from flowq.errors import BindingError, CycleError, GraphError, NodeUsedAsValue
+from flowq.errors import (
+    BindingError,
+    CycleError,
+    GraphError,
+    NodeUsedAsValue,
+    TaskDefinitionError,
+)
+from flowq.habits import HABITS
 from flowq.lower import lower
 from flowq.message import Items, Mapping, Ref, Seq, decode_template
 from flowq.plan import Kind, NodeRow, Plan, indexes
-from flowq.wiring import HABITS
 
 q = FlowQ("composing", "memory://")
 
@@ -552,12 +559,96 @@ def test_a_parameter_that_is_bound_twice_by_edges_is_an_error() -> None:
     dag = DAG()
     dag.add(load.s("a"), name="a")
     dag.add(clean.s("x"), name="b")
-    dag.edge("a", "b", to="path")
+    dag.add(clean.s(), name="c")
+    dag.edge("a", "c", to="path")
+    dag.edge("a", "later", to="path")
+    dag.edge("a", "other", to="pth")
 
-    with pytest.raises(BindingError, match=r"'b'.*'path' is bound twice"):
-        plan_of(dag)
-    with pytest.raises(GraphError, match="'path' is bound twice, by two edges"):
+    with pytest.raises(BindingError, match=r"node 'c'.*'path' is bound twice, by two edges"):
+        dag.edge("a", "c", to="path")
+    with pytest.raises(BindingError, match=r"node 'b'.*'path' is bound twice"):
         dag.edge("a", "b", to="path")
+    with pytest.raises(BindingError, match=r"node 'later'.*'path' is bound twice"):
+        dag.add(clean.s(path="x"), name="later")
+    with pytest.raises(BindingError, match=r"node 'c'.*unexpected argument 'pth'.*mean 'path'"):
+        dag.edge("a", "c", to="pth")
+    with pytest.raises(BindingError, match=r"node 'other'.*unexpected argument 'pth'"):
+        dag.add(clean.s(), name="other")
+
+
+@pytest.mark.parametrize(
+    "name_it",
+    [
+        lambda name: DAG().add(ping.s(), name=name),
+        lambda name: DAG(name),
+        lambda name: ping.options(name=name),
+        lambda name: ping.s().options(name=name),
+        lambda name: (ping.s() >> ping.s()).options(name=name),
+        lambda name: clean.s().map([1]).options(name=name),
+        lambda name: DAG().add(ping.s(), name="a").options(name=name),
+    ],
+)
+@pytest.mark.parametrize("name", ["a/b", "a[0]", ""])
+def test_a_name_that_could_be_a_path_is_refused_where_it_is_given(name_it: Any, name: str) -> None:
+    with pytest.raises(GraphError, match=f"name='{re.escape(name)}' (cannot|must)"):
+        name_it(name)
+
+
+def test_a_mention_of_a_node_that_a_dag_has_not_names_those_that_it_has() -> None:
+    dag = DAG()
+    dag.add(load.s("a"), name="extract")
+    dag.add(clean.s(dag["zz"]), name="clean")
+
+    with pytest.raises(GraphError, match="has no node 'zz'; there are 'extract', 'clean'"):
+        dag.start()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: add.s(1, c=2), r"test_primitives\.add: unexpected argument 'c'; .*add\(a.*, b"),
+        (lambda: add.s(1, a=2), "'a' is bound twice"),
+        (lambda: add.s(1, 2, 3), "takes 2 positional arguments, but 3"),
+        (lambda: add.s().map([1], c=3), "unexpected argument 'c'"),
+        (lambda: add.s(load.s("x"), a=load.s("y")), "'a' is bound twice"),
+    ],
+)
+def test_what_can_be_wrong_with_a_signature_is_said_at_once(make: Any, said: str) -> None:
+    with pytest.raises(BindingError, match=said):
+        make()
+    assert [add.s().args, add.s(1).args, add.s(b=1).args] == [(), (1,), ()]  # more may come
+
+
+def test_calling_a_step_says_how_it_starts() -> None:
+    for step in (add.s(1, 2), add.s(1, 2) | clean.s(), group(ping.s()), DAG("d")):
+        with pytest.raises(NodeUsedAsValue, match=r"is not called; \.start\(\)"):
+            step()  # type: ignore[operator]
+    with pytest.raises(TaskDefinitionError, match="takes a function"):
+        q.task(name="x")(add.s(1, 2))
+
+
+def test_what_has_no_task_starts_with_the_app_that_is_named() -> None:
+    other = FlowQ("other", "memory://")
+
+    with q.inline():
+        rg = group([]).start(q)
+        assert (rg.get(), len(rg), rg.state) == ([], 0, "success")
+        assert (group([]) | group([])).start(q).get() == []
+        assert ping.s().start(q).get() is None
+    with pytest.raises(GraphError, match=r"'group' has no task.*\.start\(q\)"):
+        group([]).start()
+    for step in (add.s(1, 2), add.s(1, 2) | clean.s(), add.s(1).map([1])):
+        with pytest.raises(GraphError, match=r"belongs to .*, and cannot be started with"):
+            step.start(other)
+
+
+def test_a_mistyped_keyword_of_a_dag_is_answered() -> None:
+    dag = DAG()
+
+    with pytest.raises(TypeError, match=r"DAG\.add has no argument 'nam'; did you mean 'name'"):
+        dag.add(ping.s(), nam="x")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'task_id'; write name="):
+        dag.add(ping.s(), task_id="x")  # type: ignore[call-arg]
 
 
 def test_a_cycle_is_spelled_out() -> None:

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +121,80 @@ def keys_of(raw: redis.Redis, name: str) -> dict[str, int]:
     for key in raw.scan_iter(match=f"{{{name}}}:*", count=1000):
         found[key.split(b":", 1)[1].decode("latin-1")] = raw.pttl(key)
     return found
+
+
+# --- a cluster
+
+
+@pytest.fixture
+def cluster() -> Iterator[list[redis.Redis]]:
+    """Two nodes that share the slots."""
+    with contextlib.ExitStack() as stack:
+        nodes = []
+        for _ in range(2):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                bus = probe.getsockname()[1]
+            options = ["--cluster-enabled", "yes", "--cluster-port", str(bus)]
+            server = stack.enter_context(RedisServer(tcp=True, options=options))
+            nodes.append(stack.enter_context(redis.Redis(port=server.port)))
+        for k, node in enumerate(nodes):
+            node.execute_command("CLUSTER ADDSLOTSRANGE", k * 8192, k * 8192 + 8191)
+        port = nodes[1].connection_pool.connection_kwargs["port"]
+        nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
+
+        def agree() -> bool:
+            infos = [n.execute_command("CLUSTER INFO") for n in nodes]
+            if not all(isinstance(x, dict) for x in infos):
+                infos = [dict(x.split(":") for x in i.decode().split()) for i in infos]
+            return all(x["cluster_state"] == "ok" and x["cluster_size"] == "2" for x in infos)
+
+        wait_until(agree)
+        yield nodes
+
+
+def test_a_store_finds_its_node_of_a_cluster_and_follows_it_elsewhere(
+    cluster: list[redis.Redis],
+) -> None:
+    slot = cluster[0].execute_command("CLUSTER KEYSLOT", "{moving}:L")
+    owner, other = cluster if slot < 8192 else cluster[::-1]
+    store = RedisStore(url_of(other), name="moving")
+    waiting = RedisStore(url_of(other), name="moving")
+
+    store.enqueue([task()])
+    assert work(store) == 1 and work(waiting) == 0
+    assert waiting.wait_ready(["default"], timeout=5)  # what the enqueue left
+    thread, out = wait_in_thread(lambda: waiting.wait_ready(["default"], timeout=20))
+    wait_until(lambda: any(c["cmd"] == "bzpopmin" for c in owner.client_list()))
+    owner.flushall()
+    there = other.execute_command("CLUSTER MYID")
+    for node in (other, owner):
+        node.execute_command("CLUSTER SETSLOT", slot, "NODE", there)
+    thread.join(10)
+    assert out  # it looks again, at whoever has the slot now
+    m = task()
+    store.enqueue([m])
+
+    assert work(waiting) == 1 and waiting.wait_ended([m.id], timeout=5)
+    assert other.exists("{moving}:L")
+    store.close()
+    waiting.close()
+
+
+def test_a_socket_of_the_wrong_node_is_refused_with_the_right_address(
+    cluster: list[redis.Redis],
+) -> None:
+    slot = cluster[0].execute_command("CLUSTER KEYSLOT", "{moving}:L")
+    owner, other = cluster if slot < 8192 else cluster[::-1]
+    path = other.config_get("unixsocket")["unixsocket"]
+    store = RedisStore(f"unix://{path}", name="moving")
+
+    with pytest.raises(StoreError, match=re.escape(url_of(owner)[:-2])):
+        store.enqueue([task()])
+
+
+def url_of(node: redis.Redis) -> str:
+    return f"redis://127.0.0.1:{node.connection_pool.connection_kwargs['port']}/0"
 
 
 # --- times to live

@@ -18,8 +18,10 @@ import pytest
 from flowq import (
     BindingError,
     BlockingInTask,
+    DecodeError,
     Failure,
     FlowQ,
+    GraphError,
     GroupError,
     NotProduced,
     PayloadError,
@@ -46,6 +48,17 @@ def divide(q: FlowQ) -> Any:
         return a // b
 
     return divide
+
+
+def no_way_back() -> None:
+    raise RuntimeError("not here")
+
+
+class OneWay:
+    """It can be pickled, and what comes of that cannot be read."""
+
+    def __reduce__(self) -> Any:
+        return no_way_back, ()
 
 
 @contextmanager
@@ -182,8 +195,9 @@ def test_what_has_ended_cannot_be_cancelled(divide: Any, hand: Hand) -> None:
 def test_an_id_that_the_store_does_not_know_is_an_error_at_once(q: FlowQ) -> None:
     r = q.result(id_text(new_id()))
 
-    for ask in (r.get, r.wait, r.cancel, r.reschedule, lambda: r.get(blocking=True),
-                lambda: r.state, lambda: r.ready, lambda: r.task):  # fmt: skip
+    for ask in (r.get, r.wait, r.cancel, lambda: r.reschedule(delay=0),
+                lambda: r.get(blocking=True), lambda: r.state, lambda: r.ready,
+                lambda: r.task):  # fmt: skip
         with pytest.raises(ResultMissing, match=r.id):
             ask()
 
@@ -224,7 +238,10 @@ def test_a_scheduled_task_can_be_moved_and_a_started_one_cannot(divide: Any, han
     assert r.state == "scheduled"
     assert hand.work() == 0
 
-    assert r.reschedule()
+    for said in ({}, {"delay": 1, "eta": datetime.now()}):
+        with pytest.raises(GraphError, match=r"reschedule: give delay= or eta="):
+            r.reschedule(**said)
+    assert r.reschedule(delay=0)
     assert r.state == "queued"
     assert r.reschedule(eta=datetime.now() + timedelta(hours=1))
     assert r.state == "scheduled"
@@ -438,3 +455,94 @@ def test_a_group_larger_than_a_page_is_read_and_counted_whole(divide: Any, hand:
     assert (rg.finished, rg.failed) == (2_500, 0)
     assert sorted(r.index for r in rg.as_completed()) == list(range(2_500))
     assert str(rg.progress()) == "2500 of 2500 done"
+
+
+# --- words that are nearly right, and values that cannot be read
+
+
+def test_a_mistyped_keyword_is_answered_with_the_nearest(divide: Any) -> None:
+    r, rg = divide(1), divide.map([1])
+
+    for ask, said in (
+        (
+            lambda: r.get(block=True),
+            r"Result\.get has no argument 'block'; did you mean 'blocking'",
+        ),
+        (lambda: r(time_out=1), "did you mean 'timeout'"),
+        (lambda: r.get(propagate=False), "write raise_errors=False"),
+        (lambda: r.wait(timeuot=1), r"Result\.wait .*did you mean 'timeout'"),
+        (lambda: rg.get(blocks=True), r"ResultGroup\.get .*did you mean 'blocking'"),
+        (lambda: rg.nodes(states="failed"), "did you mean 'state'"),
+        (lambda: r.reschedule(countdown=3), "write delay="),
+    ):
+        with pytest.raises(TypeError, match=said):
+            ask()
+
+
+def test_a_task_that_was_called_alone_is_called_a_task(divide: Any, hand: Hand, q: FlowQ) -> None:
+    skipped, cancelled, run = divide(1, -1), divide(1), (divide.s(1) | divide.s(2)).start()
+    cancelled.cancel()
+    run.cancel()
+    hand.work()
+
+    with pytest.raises(NotProduced, match=rf"^task divide \({skipped.id}\) was skipped.*negative"):
+        skipped.get()
+    with pytest.raises(NotProduced, match=rf"^task .*{skipped.id}.* was skipped"):
+        q.result(skipped.id).get()
+    with pytest.raises(RunCancelled, match=rf"^task divide \({cancelled.id}\) was cancelled"):
+        cancelled.get()
+    with pytest.raises(RunCancelled, match=rf"^node 'divide' \(task divide, {run.id}:1\) was canc"):
+        run.result("divide").get()
+    for handle in (run, q.result(run.id)):
+        with pytest.raises(RunCancelled, match=rf"^run {run.id} was cancelled"):
+            handle.get()
+
+
+def test_a_result_that_cannot_be_read_says_whose_it_is_and_why(q: FlowQ) -> None:
+    @q.task(name="make")
+    def make(n: int) -> Any:
+        return OneWay() if n else n
+
+    r, rg = make(1), make.map([0, 1])
+    with q.consumer(drain=True):
+        pass
+
+    for ask, who in (
+        (r.get, rf"task make \({r.id}\)"),
+        (q.result(r.id).get, rf"task .*{r.id}\)?"),
+        (rg.get, rf"node 'make\[1\]' \(task make, {rg.id}:2\)"),
+        (rg[1].get, r"node 'make\[1\]' .*"),
+    ):
+        with pytest.raises(
+            DecodeError, match=f"the result of {who}: .*RuntimeError: not here"
+        ) as e:
+            ask()
+        assert isinstance(e.value.__cause__, RuntimeError)
+    assert rg[0].get() == 0 and rg.state == "success"
+
+
+def test_a_node_that_cannot_read_a_value_fails_for_good_and_its_worker_lives(q: FlowQ) -> None:
+    @q.task(name="make")
+    def make() -> Any:
+        return OneWay()
+
+    @q.task(name="read", retries=3)
+    def read(value: Any) -> Any:
+        return "read"
+
+    @q.task(name="fine")
+    def fine() -> str:
+        return "fine"
+
+    run = (make.s() | read.s()).start()
+    with q.consumer():
+        run.wait(timeout=20)
+        after = fine()
+        assert after.get(timeout=20) == "fine"
+
+    with pytest.raises(
+        TaskError, match=rf"result of node 'make' \(task make, {run.id}:1\): .*not here"
+    ) as failed:
+        run.get(timeout=20)
+    assert (failed.value.task, failed.value.failure.reason) == ("read", "undecodable")
+    assert [(n.name, n.state) for n in run.nodes()] == [("make", "success"), ("read", "failed")]

@@ -258,7 +258,7 @@ def test_a_running_body_ends_cancelled_whatever_it_returns(add: Any, hand: Hand)
 
 
 def test_a_map_inside_a_run_is_cancelled_with_all_that_stands_in_it(add: Any, hand: Hand) -> None:
-    run = (add.s(0).map([1, 2]) | add.s(9)).start()
+    run = (add.s(0).map([1, 2]) >> add.s(9)).start()
     other = (add.s(1, 1) >> add.s(0).map([1, 2])).start()
 
     assert run.result("add").cancel()  # under way
@@ -283,7 +283,7 @@ def test_a_run_that_the_store_does_not_know_is_an_error_at_once(q: FlowQ) -> Non
 
 
 def test_progress_counts_what_a_worker_runs(add: Any, fail: Any, hand: Hand) -> None:
-    run = (group(add.s(1), fail.s(), add.s(2)) | add.s()).start()
+    run = (group(add.s(1), fail.s(), add.s(2)) >> add.s(3)).start()
     hand.work()
 
     progress = run.progress()

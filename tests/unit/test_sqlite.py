@@ -23,7 +23,6 @@ from flowq.plan import Kind, NodeRow, Plan
 from flowq.states import Rule, State
 from flowq.storage import open_store
 from flowq.storage.base import LAYOUT
-from flowq.storage.sqlite import connection
 from flowq.storage.sqlite.store import SqliteStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +104,8 @@ def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
         "sqlite:///",
         "sqlite://host/file.db",
         "sqlite:///x.db?synchronous=off",
-        "sqlite:///x.db?timeout=3",
+        "sqlite:///x.db?timeout=soon",
+        "sqlite:///x.db?patience=3",
         "memory://name",
     ],
 )
@@ -172,7 +172,9 @@ def test_a_stranger_database_is_left_alone(store: SqliteStore, path: Path) -> No
 
     db = sqlite3.connect(path)
     assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     db.close()
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_file_that_is_no_database_is_an_error_of_the_store(
@@ -226,11 +228,8 @@ def test_a_full_disk_leaves_nothing_half_done_and_the_store_usable(store: Sqlite
     assert drain(store) == [small.id]
 
 
-def test_a_stranger_that_holds_the_file_makes_the_store_unavailable(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "BUSY_MS", 50)
-    store = open_store(f"sqlite:///{path}")
+def test_a_stranger_that_holds_the_file_makes_the_store_unavailable(path: Path) -> None:
+    store = open_store(f"sqlite:///{path}?timeout=0.05")
     store.status()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

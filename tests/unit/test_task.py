@@ -186,6 +186,19 @@ def test_options_speak_of_the_calls_that_follow(q: FlowQ) -> None:
     assert (urgent.name, dict(urgent.options)) == (add.name, dict(add.options))
 
 
+def test_an_option_of_a_node_means_nothing_to_a_call(q: FlowQ) -> None:
+    add = q.task(plain)
+
+    for option in ({"trigger_rule": "all_done"}, {"name": "first"}):
+        said = add.options(delay=1).options(**option)
+        with pytest.raises(
+            GraphError, match=r"\(\.\.\.\): option '.*' does not go here; say it in"
+        ):
+            said(1, 2)
+        assert said.s(1).start().id
+        assert len(said.map([1])) == 1
+
+
 def test_options_of_maps_are_for_maps(q: FlowQ) -> None:
     add = q.task(plain).options(unpack=False)
 

@@ -2,7 +2,8 @@
 """Connections to the server: one a thread, dropped after a fork, errors translated here alone.
 
 A redis-py `Connection` without its client: commands arrive packed, since packing is half of what a
-large call costs in Python.
+large call costs in Python. All keys of a store lie in one slot of a cluster, so one connection is
+enough there too: where a node answers that the slot is another's, the next connection goes there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _TRANSIENT: Final = (
 _TRANSIENT_TYPES: Final = tuple(
     kind
     for name in ("ReadOnlyError", "BusyLoadingError", "ClusterDownError", "TryAgainError",
-                 "MasterDownError", "NoScriptError")
+                 "MasterDownError", "NoScriptError", "AskError")
     if (kind := getattr(errors, name, None)) is not None
 )  # fmt: skip
 _LOST = (errors.ConnectionError, errors.TimeoutError, OSError)
@@ -160,6 +161,7 @@ class Connections:
         self._timeout = timeout
         self._greet = greet
         self._greeted = 0
+        self._moved: dict[str, Any] = {}  # host and port of the node of a cluster, if it was told
         self._pid = os.getpid()
         self._mine = _Mine()
         self._lock = threading.Lock()
@@ -178,13 +180,16 @@ class Connections:
         return mine
 
     def _connect(self) -> Any:
-        connection = self._kind(**self._kwargs)
+        connection = self._kind(**{**self._kwargs, **self._moved})
         try:
             connection.connect()
         except errors.AuthenticationError as err:
             raise StoreError(f"the server refused the user or password: {err}") from None
         except ssl.SSLError as err:
             raise StoreUnavailable(f"no secure connection: {err}") from err
+        except _LOST:
+            self._moved = {}  # that node is gone: ask the one of the URL again
+            raise
         self._all.add(connection)
         if self._greeted != os.getpid():
             with self._lock:
@@ -201,6 +206,15 @@ class Connections:
                         raise
                     self._greeted = os.getpid()
         return connection
+
+    def _follow(self, err: errors.MovedError) -> None:
+        """Let the next connection go to the node of a cluster that has the store's slot."""
+        if "path" in self._kwargs:
+            raise StoreError(
+                f"the server is a node of a cluster, and another one has what this app stores; "
+                f"use redis://{err.host}:{err.port} instead of the socket"
+            ) from err
+        self._moved = {"host": err.host or self._kwargs.get("host", "localhost"), "port": err.port}
 
     def close(self) -> None:
         """Close every connection of this process; the next use opens new ones."""
@@ -268,7 +282,11 @@ class Connections:
             except errors.ResponseError as err:
                 mine.used = time.monotonic()
                 text = str(err)
-                if isinstance(err, errors.NoScriptError) or text.startswith("NOSCRIPT"):
+                if isinstance(err, errors.MovedError):
+                    self._follow(err)
+                    self._drop(mine)
+                    text = f"MOVED {text}"
+                elif isinstance(err, errors.NoScriptError) or text.startswith("NOSCRIPT"):
                     unknown = True  # loaded in the next turn, where a broken connection is met
                 elif not _transient(err):
                     raise _translated(err) from err
@@ -277,7 +295,7 @@ class Connections:
                 until = until or time.monotonic() + PATIENCE
                 if time.monotonic() > until:
                     raise StoreUnavailable(f"the server is not ready: {text}") from err
-                if not isinstance(err, errors.NoScriptError):
+                if not isinstance(err, errors.NoScriptError | errors.MovedError):
                     time.sleep(0.05)
             except _LOST as err:
                 self._drop(mine)
@@ -321,6 +339,8 @@ class Connections:
             if not _transient(err):
                 raise _translated(err) from err
             self._drop(mine)
+            if isinstance(err, errors.MovedError):
+                self._follow(err)
             raise StoreUnavailable(f"the server is not ready: {err}") from err
         except _LOST as err:
             self._drop(mine)
@@ -359,6 +379,9 @@ class Connections:
             return None
         except errors.ResponseError as err:
             self._drop_wait(mine)
+            if isinstance(err, errors.MovedError):
+                self._follow(err)
+                return None
             if _transient(err):
                 raise StoreUnavailable(f"the server is not ready: {err}") from err
             raise _translated(err) from err

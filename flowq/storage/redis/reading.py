@@ -85,7 +85,7 @@ class Reading:
             at += len(page)
             # Few at a time where they are large, many where they are small.
             step = max(1, min(4 * step, 4_000, _CELL_BYTES * len(page) // (size + 1)))
-        return found
+        return found if found and self.run(run) else {}
 
     def message(self, id: bytes) -> bytes | None:
         """Give an encoded message; see `Store.message`."""
@@ -95,25 +95,27 @@ class Reading:
                 row = self._wire.ask(b"HGET", self._key + b"n:" + id, _i4(0))
         else:
             row = self._wire.ask(b"HGET", self._key + b"n:" + id[:16], id[16:])
+            if row is not None and self.run(id[:16]) is None:
+                row = None
         if row is None:
-            return None
+            letter = self.dead_letter(id)
+            return letter.body if letter else None
         return message_of(row) or None
 
     def run(self, id: bytes) -> RunInfo | None:
         """Describe one run, or None."""
-        head, root, uploading = self._wire.ask(b"HMGET", self._key + b"n:" + id, b"r", _i4(0), b"u")
-        if head is None or root is None or uploading is not None:
-            return None
-        state = self._wire.ask(b"GETRANGE", self._key + b"c:" + id, b"0", b"0")
-        if not state:
-            return None
-        created, nodes, name = read_run(head)
-        ended = 0
-        if state[0] >= State.SUCCESS:
-            cell = self._wire.ask(b"HGET", self._key + b"v:" + id, _i4(0))
-            if cell is not None:
-                ended = HEAD.unpack_from(cell, 5)[3]
-        return RunInfo(id, name, State(state[0]), created, ended, nodes - 1, NodeHead(root).value)
+        return next(self._runs([id]), None)
+
+    def _runs(self, ids: Sequence[bytes]) -> Iterator[RunInfo]:
+        """Describe those of these runs that are known."""
+        found = self._run("runs", *ids)
+        for id, head, root, state, cell in zip(ids, *(found[k::4] for k in range(4)), strict=True):
+            if not state:
+                continue
+            created, nodes, name = read_run(head)
+            ended = HEAD.unpack_from(cell, 5)[3] if state[0] >= State.SUCCESS and cell else 0
+            value = NodeHead(root).value
+            yield RunInfo(id, name, State(state[0]), created, ended, nodes - 1, value)
 
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
@@ -137,7 +139,8 @@ class Reading:
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
         """List runs, newest first; see `Store.runs`."""
-        return [x for x in map(self.run, self._listed(b"runs", after, limit)) if x is not None]
+        ids = self._listed(b"runs", after, limit)
+        return list(self._runs(ids)) if ids else []
 
     def _listed(self, what: bytes, after: bytes, limit: int) -> list[bytes]:
         start = b"+inf"
@@ -187,12 +190,23 @@ class Reading:
     def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:
         """List dead letters, newest first; see `Store.dead`."""
         ids = self._listed(b"deads", after, limit)
-        return [x for x in map(self.dead_letter, ids) if x is not None]
+        return list(self._letters(ids)) if ids else []
 
     def dead_letter(self, id: bytes) -> DeadLetter | None:
         """Give one dead letter, or None."""
-        raw = self._wire.ask(b"HGET", self._key + b"dead", id)
-        return None if raw is None else read_dead(id, raw)[1]
+        return next(self._letters([id]), None)
+
+    def _letters(self, ids: Sequence[bytes]) -> Iterator[DeadLetter]:
+        """Give those of these dead letters that are known."""
+        found = self._wire.ask(b"HMGET", self._key + b"dead", *ids)
+        there = [(id, raw) for id, raw in zip(ids, found, strict=True) if raw is not None]
+        runs = {id[:16] for id, _ in there if len(id) > 16}
+        known = {run.id for run in self._runs([*runs])} if runs else runs
+        now = self._now() if there else 0
+        for id, raw in there:
+            till, letter = read_dead(id, raw)
+            if id[:16] in known if len(id) > 16 else till > now:
+                yield letter
 
     def check(self, run: bytes) -> list[str]:
         """Compare a run's counts with its nodes' states; see `Store.check`."""

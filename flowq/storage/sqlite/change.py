@@ -70,6 +70,11 @@ class Change(Batch):
         self._todo.clear()
         super().close()
 
+    @property
+    def pages_left(self) -> bool:
+        """Whether edges are left for those who come by next."""
+        return bool(self._todo)
+
     # --- ends -----------------------------------------------------------------------------------
 
     def forget_ms(self, keep_ms: int | None) -> int:

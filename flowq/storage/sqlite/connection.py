@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,11 +17,7 @@ from flowq.errors import ConfigError, StoreError, StoreUnavailable, StoreVersion
 from flowq.storage.base import LAYOUT
 from flowq.storage.sqlite.known import Known, Link
 from flowq.storage.sqlite.statements import SCHEMA
-
-try:
-    import fcntl
-except ImportError:  # Windows: SQLite's own busy wait must do, which is correct but not fair
-    fcntl = None  # type: ignore[assignment]
+from flowq.storage.sqlite.turn import Turn
 
 __all__ = ["Database", "Place", "read_owner"]
 
@@ -28,7 +25,8 @@ OLDEST: Final = (3, 35, 0)
 """Before it there is no RETURNING."""
 APPLICATION_ID: Final = 0x666C7771
 """``flwq``: tells a store from any other SQLite file."""
-BUSY_MS: Final = 30_000
+PATIENCE: Final = "30"
+"""Seconds to wait for others that write, unless the URL says otherwise."""
 WAL_PAGES: Final = 4_000
 """Pages of the log at which a commit also writes back to the file."""
 WAL_KEPT: Final = 32 * 1024 * 1024
@@ -56,6 +54,8 @@ class Place:
         None: in memory.
     synchronous : str
         ``"FULL"`` or ``"NORMAL"``.
+    patience : float
+        Seconds to wait for others that write.
     url : str
         The URL with an absolute path.
     """
@@ -63,6 +63,7 @@ class Place:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        given = parts.query and f"?{parts.query}"
         self.path: Path | None = None
         self.synchronous = options.pop("synchronous", "full").upper()
         if self.synchronous not in ("FULL", "NORMAL"):
@@ -70,10 +71,16 @@ class Place:
                 f"{url!r}: synchronous={self.synchronous.lower()!r} is not known; "
                 "use synchronous=full or synchronous=normal"
             )
+        timeout = options.pop("timeout", PATIENCE)
+        if not re.fullmatch(r"\d{1,6}(\.\d+)?", timeout):
+            raise ConfigError(
+                f"{url!r}: timeout={timeout!r} is not a number of seconds; write timeout=30"
+            )
+        self.patience = float(timeout)
         if options:
             raise ConfigError(
                 f"{url!r}: {next(iter(options))!r} is no setting of a SQLite store; "
-                "there is synchronous=full or normal"
+                "there are synchronous=full or normal, and timeout=30"
             )
         if parts.scheme == "memory":
             if parts.netloc or parts.path.strip("/"):
@@ -85,8 +92,7 @@ class Place:
                 f"{url!r} names no file; write sqlite:///relative.db or sqlite:////absolute.db"
             )
         self.path = Path(os.path.abspath(os.path.expanduser(unquote(parts.path[1:]))))
-        normal = "" if self.synchronous == "FULL" else "?synchronous=normal"
-        self.url = f"sqlite:///{self.path}{normal}"
+        self.url = f"sqlite:///{self.path}{given}"
 
 
 class Database:
@@ -105,10 +111,10 @@ class Database:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
+        self._turn = Turn(self.place.path, self.place.patience)
+        self._lock = threading.RLock()  # who has it does not wait for the turn
         self._pid = os.getpid()
         self._connection: Link | None = None
-        self._lock_file = -1
         self._writes = 0
         self.opened = 0
 
@@ -119,8 +125,7 @@ class Database:
         """
         if self._pid != os.getpid():
             _INHERITED.append(self._connection)
-            if self._lock_file >= 0:
-                os.close(self._lock_file)
+            self._turn.forget()
             self._reset()
 
     # --- use ------------------------------------------------------------------------------------
@@ -128,36 +133,39 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[Link]:
         """Run one transaction that changes something: all of it is kept, or nothing."""
-        self._own()
-        with self._lock, self._translated():
-            db = self._open()
-            # Writers queue on a file of their own: in SQLite's busy wait they poll, and of two
-            # that write without pause one may get nothing for seconds.
+        with self._connected():
+            pass  # what is wrong with the file is said before anything is made beside it
+        with self._translated(), self._turn.taken(), self._connected() as db:
+            db.execute("BEGIN IMMEDIATE")
             try:
-                if self._lock_file >= 0:
-                    fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield db
-                    db.execute("COMMIT")
-                    self._writes += 1
-                except BaseException:
-                    # What it made is not there, and its number will be another's.
-                    db.known = Known()
-                    # A commit that failed may have ended the transaction itself.
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                    raise
-            finally:
-                if self._lock_file >= 0:
-                    fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+                yield db
+                db.execute("COMMIT")
+                self._writes += 1
+            except BaseException:
+                # What it made is not there, and its number will be another's.
+                db.known = Known()
+                # A commit that failed may have ended the transaction itself.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[Link]:
+        """Have the connection, and nothing else: who only reads waits for nobody that writes."""
+        self._own()
+        with self._translated():
+            while True:
+                if self._connection is None:
+                    self._open()
+                with self._lock:
+                    if self._connection is not None:  # else somebody has just closed it
+                        yield self._connection
+                        return
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Link]:
         """Run reads that all see one moment."""
-        self._own()
-        with self._lock, self._translated():
-            db = self._open()
+        with self._connected() as db:
             if db.in_transaction:  # within a write of this thread
                 yield db
                 return
@@ -169,16 +177,14 @@ class Database:
 
     def version(self) -> tuple[int, int]:
         """Give what changes when another process, or this one, has changed something."""
-        self._own()
-        with self._lock, self._translated():
-            found: int = self._open().execute("PRAGMA data_version").fetchone()[0]
+        with self._connected() as db:
+            found: int = db.execute("PRAGMA data_version").fetchone()[0]
             return found, self._writes
 
     def trim(self) -> None:
         """Write the log back to the file, as far as readers let it."""
-        self._own()
-        with self._lock, self._translated():
-            self._open().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with self._connected() as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close; the next use opens anew (what was in memory is gone)."""
@@ -187,9 +193,7 @@ class Database:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
-            if self._lock_file >= 0:
-                os.close(self._lock_file)
-                self._lock_file = -1
+        self._turn.close()
 
     def __del__(self) -> None:
         if getattr(self, "_pid", None) == os.getpid():
@@ -197,9 +201,8 @@ class Database:
 
     # --- open -----------------------------------------------------------------------------------
 
-    def _open(self) -> Link:
-        if self._connection is not None:
-            return self._connection
+    def _open(self) -> None:
+        """Open it; only an empty file asks for the turn to write."""
         if sqlite3.sqlite_version_info < OLDEST:
             raise StoreError(
                 f"SQLite {sqlite3.sqlite_version} is too old; "
@@ -212,68 +215,72 @@ class Database:
             ":memory:" if path is None else path,
             isolation_level=None,
             check_same_thread=False,
-            timeout=BUSY_MS / 1000,
+            timeout=self.place.patience,
             cached_statements=256,
             factory=Link,
         )
         db.known = Known()
         try:
+            if _is_empty(db):
+                with self._turn.taken():  # two may have found it so
+                    self._lay_out(db)
+            self._check(db)
             if path is not None:
-                if fcntl is not None:
-                    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                    self._lock_file = os.open(f"{path}-lock", flags, 0o600)
-                    fcntl.flock(self._lock_file, fcntl.LOCK_EX)
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute(f"PRAGMA synchronous = {self.place.synchronous}")
                 db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
                 db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
             db.execute("PRAGMA temp_store = MEMORY")
             db.execute("PRAGMA cache_size = -32768")
-            self._prepare(db)
-            if self._lock_file >= 0:
-                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         except BaseException:
             db.close()
-            if self._lock_file >= 0:
-                os.close(self._lock_file)
-                self._lock_file = -1
             raise
-        self._connection = db
-        self.opened += 1
-        return db
+        with self._lock:
+            if self._connection is None:
+                self._connection = db
+                self.opened += 1
+            else:  # another thread was faster
+                db.close()
 
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        """Lay out an empty database, or check that this one is ours."""
-        where = self.place.path or "memory"
+    def _lay_out(self, db: sqlite3.Connection) -> None:
+        """Make the tables, unless somebody has just done so."""
+        if not _is_empty(db):
+            return
+        if self.place.path is not None:
+            db.execute("PRAGMA journal_mode = WAL")
         db.execute("BEGIN IMMEDIATE")
         try:
-            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if _is_empty(db):
                 for statement in SCHEMA:
                     db.execute(statement)
                 db.execute("INSERT INTO store VALUES (1, ?, ?, 1, 1, 0)", (self.app, LAYOUT))
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {LAYOUT}")
-            if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise StoreVersionError(
-                    f"{where} is a SQLite file, but not a store of flowq; name another file"
-                )
-            layout = db.execute("PRAGMA user_version").fetchone()[0]
-            if layout != LAYOUT:
-                raise StoreVersionError(
-                    f"{where} has layout {layout}, this flowq knows layout {LAYOUT}; "
-                    "use the flowq that made it, or name a new file"
-                )
-            app = db.execute("SELECT app FROM store").fetchone()[0]
-            if app != self.app:
-                raise StoreVersionError(
-                    f"{where} belongs to the app {app!r}, not to {self.app!r}; "
-                    f"one file belongs to one app: name another file, or write FlowQ({app!r})"
-                )
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+    def _check(self, db: sqlite3.Connection) -> None:
+        """Refuse a file that is not ours."""
+        where = self.place.path or "memory"
+        if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise StoreVersionError(
+                f"{where} is a SQLite file, but not a store of flowq; name another file"
+            )
+        layout = db.execute("PRAGMA user_version").fetchone()[0]
+        if layout != LAYOUT:
+            raise StoreVersionError(
+                f"{where} has layout {layout}, this flowq knows layout {LAYOUT}; "
+                "use the flowq that made it, or name a new file"
+            )
+        app = db.execute("SELECT app FROM store").fetchone()[0]
+        if app != self.app:
+            raise StoreVersionError(
+                f"{where} belongs to the app {app!r}, not to {self.app!r}; "
+                f"one file belongs to one app: name another file, or write FlowQ({app!r})"
+            )
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -293,6 +300,10 @@ class Database:
 
 _INHERITED: list[sqlite3.Connection | None] = []
 """Connections of a parent process, kept so that nothing ever closes them here."""
+
+
+def _is_empty(db: sqlite3.Connection) -> bool:
+    return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
 
 def _create(path: Path) -> None:

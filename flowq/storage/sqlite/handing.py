@@ -83,7 +83,12 @@ def left(change: Change, queues: Sequence[int]) -> tuple[int, bool]:
 
 
 def next_ms(change: Change, session: int) -> int | None:
-    """Say in how many milliseconds something is due, or another session's lease ends."""
+    """Say in how many milliseconds something is due, or another session's lease ends.
+
+    Where pages of edges are left, that is now.
+    """
+    if change.pages_left:
+        return 0
     moments = [
         change.db.execute(SQL["next_due"]).fetchone()[0],
         change.db.execute(SQL["next_deadline"], (session,)).fetchone()[0],
@@ -111,10 +116,11 @@ def _best(
         return found[:1]
     chosen: list[tuple[Any, ...]] = []
     for row in found:
+        if row[4]:
+            continue  # it waits for a session that holds nothing, and nobody waits for it
         if row[5] & PREFETCH or len(chosen) == want:
             break
-        if not row[4]:
-            chosen.append(row)
+        chosen.append(row)
     return chosen
 
 

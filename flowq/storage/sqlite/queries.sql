@@ -263,6 +263,8 @@ AND d.id < COALESCE((SELECT id FROM dead WHERE uuid = ?1), 9223372036854775807) 
 SELECT d.uuid, d.reason, d.at_ms, d.body, d.losses FROM dead d LEFT JOIN run r ON r.id = d.run
 WHERE d.uuid = ?1
 AND CASE WHEN d.run IS NULL THEN d.forget_ms > ?2 ELSE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) END
+-- name: any_walk
+SELECT 1 FROM walk LIMIT 1
 -- name: any_ready
 SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) LIMIT 1
 -- name: check

@@ -48,7 +48,12 @@ _EXPANSION: Final = Kind.EXPANSION.value
 
 
 def any_ready(db: sqlite3.Connection, queues: Sequence[int], *, alone: bool) -> bool:
-    """Say whether a queue has a message; those for idle sessions count only with `alone`."""
+    """Say whether there is work: a message in a queue, or pages of edges that were left.
+
+    Messages for idle sessions count only with `alone`.
+    """
+    if db.execute(SQL["any_walk"]).fetchone() is not None:
+        return True
     if alone:
         return db.execute(SQL["any_ready"], (json.dumps(queues),)).fetchone() is not None
     return any(db.execute(SQL["next_ready"], (queue, 1)).fetchone() is not None for queue in queues)

@@ -148,6 +148,8 @@ class SqliteStore:
             ready, alone = handing.left(change, served)
             change.flush()
             given = handing.deliveries(db, ids, me) if ids else []
+            if change.pages_left:
+                change.left.update(served)
             if ids and ready:
                 change.left.update(queue for queue, n in change.count(served).items() if n)
             return Step(

@@ -27,6 +27,7 @@ from flowq.testing.contract.base import (
     done,
     end,
     make_plan,
+    node,
     run_all,
     task,
 )
@@ -54,6 +55,43 @@ class TestReads(StoreContract):
         assert store.nodes(plans[0].id, after=5) == []
         assert store.run(new_id()) is None
         assert store.nodes(new_id()) == []
+
+    def test_a_run_that_expired_is_gone_before_it_is_swept(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        plan = make_plan({"a": []}, ttl={"result_ttl_ms": 700_000, "failed_ttl_ms": 700_000})
+        store.submit(plan)
+        run_all(store, plan)
+        a = node(plan, "a")
+        clock.advance(699.999)
+        assert [x is None for x in store.look([plan.id, a])] == [False, False]
+        assert store.message(a) and store.cells(plan.id, ((0, 2),))
+
+        clock.advance(0.001)
+
+        assert store.look([plan.id, a]) == [None, None]
+        assert store.run(plan.id) is None
+        assert store.message(a) is None
+        assert (store.runs(), store.nodes(plan.id), store.cells(plan.id, ((0, 2),))) == ([], [], {})
+        assert store.submit(plan)
+        assert [look is not None for look in store.look([plan.id, a])] == [True, True]
+        store.sweep()
+        assert run_all(store, plan) == ["a"]
+
+    def test_the_message_of_a_dead_letter_is_there_as_long_as_the_letter(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        message = task(failed_ttl_ms=700_000)
+        store.enqueue([message])
+        body = store.message(message.id)
+        (d,) = store.step("w", want=1).deliveries
+        store.step("w", [Failed(d.id, d.delivery, cell(State.FAILED), dead="unreadable")])
+
+        assert body is not None and store.message(message.id) == body
+        clock.advance(700)
+
+        assert store.message(message.id) is None
+        assert (store.dead(), store.dead_letter(message.id)) == ([], None)
 
     def test_the_counts_of_a_store_follow_what_happens(self, store: Store) -> None:
         plan = make_plan({"a": []})

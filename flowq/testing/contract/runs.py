@@ -134,8 +134,10 @@ class TestSubmit(StoreContract):
 
         step = store.step("w", want=1)
         step = store.step("w", done(step))
-        assert step.ready == 1_000
+        assert (step.ready, step.next_ms) == (1_000, 0)
+        assert store.wait_ready(["default"], timeout=0)
         assert store.step("other").ready == 1_200
+        assert store.step("other").next_ms != 0
         assert store.sweep().continued == 0
 
         assert len(run_all(store, p)) == 1_200
@@ -265,6 +267,20 @@ class TestSubmit(StoreContract):
 
         assert store.run(plan.id) is None
         assert store.cells(plan.id, ((0, 3),)) == {}
+
+    def test_what_a_settlement_queued_keeps_its_turn_when_it_is_moved(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        plan, other = make_plan({"a": [], "b": ["a"]}), task()
+        store.submit(plan)
+        store.step("w", done(store.step("w", want=1)))
+        store.enqueue([other])
+
+        assert store.reschedule(node(plan, "b"), delay_ms=1_000) == State.SCHEDULED
+        clock.advance(1)
+
+        found = [d.id for d in store.step("w", want=5).deliveries]
+        assert found == [node(plan, "b"), other.id]
 
     def test_settled_work_goes_before_what_was_enqueued_and_by_index(self, store: Store) -> None:
         plan = make_plan({"a": [], "b": ["a"], "c": ["a"]})

@@ -113,6 +113,7 @@ class ModelStore(Ends):
             given = self._hand_out(session, want, queues)
             left = self._ready(queues)
             moments = [t.due_ms for t in self._things() if t.state == S.SCHEDULED]
+            moments += [self._now] if self._edges else []
             moments += [s.deadline_ms for s in self._sessions.values() if s.id != session]
             return Step(
                 verdicts=verdicts,

@@ -72,8 +72,16 @@ local function end_task(id, row, state, cell, settled)
   forget(id)
 end
 
+-- A letter of a task alone is kept its time to live. One of a node is kept as long as its run: it is
+-- looked at again so soon that it is told of the run's end before that is gone.
+local function letter_ttl(id, row)
+  local ttl = ttl_for(id, row, FAILED)
+  if #id == 20 then ttl = math.min(ttl, ttl_for(id, row, SUCCESS)) end
+  return math.max(ttl, MEMORY)
+end
+
 local function bury(id, row, reason)
-  local ttl = math.max(ttl_for(id, row, FAILED), MEMORY)
+  local ttl = letter_ttl(id, row)
   local history = call('HGET', P .. 'h', id) or ''
   call('HSET', P .. 'dead', id, pack('>I6I6HI4', now, now + ttl, #reason, #history)
     .. reason .. history .. sub(row, offset_of(row) + 1))

@@ -31,11 +31,11 @@ local function kept(id)
   return sub(raw, 12), sub(raw, 7, 11)
 end
 
--- Somebody may wait for this id.
-local function tell(id)
+-- Somebody may wait for this id, or for this node of a run.
+local function tell(id, index)
   if anyone_waits == nil then anyone_waits = call('EXISTS', P .. 'wait') == 1 end
   if not anyone_waits then return end
-  told[#told + 1] = id
+  told[#told + 1] = index and id .. pack('>I4', index) or id
 end
 
 local function flush_ended()

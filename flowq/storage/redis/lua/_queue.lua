@@ -4,19 +4,23 @@
 -- something. An entry of an "a" list begins with its place (4 bytes): how many entries of the list
 -- without "a" go before it, counted from the first that was popped since there is an "a" list (field
 -- n<level> of g:<queue>), so that both together are one line. A ghost is an entry whose message has left the list by another way (g:<queue>).
-local lines = {}
+local lines, line_of = {}, {}
 -- Queues of which this script says itself at its end whether it leaves a hint.
 local served = {}
 
 local function push(id, queue, priority, front, alone)
   local level = priority * 2 + (front and 1 or 0)
-  local member = alone and 'a' .. level or tostring(level)
-  local name = queue .. ':' .. member
-  local line = lines[name]
+  local of_queue = line_of[queue]
+  if not of_queue then
+    of_queue = {}
+    line_of[queue] = of_queue
+  end
+  local place = alone and level + 0.5 or level
+  local line = of_queue[place]
   if not line then
     line = {}
-    lines[name] = line
-    lines[#lines + 1] = {name, queue, member, level}
+    of_queue[place] = line
+    lines[#lines + 1] = {line, queue, alone and 'a' .. level or tostring(level), level}
   end
   line[#line + 1] = id
 end
@@ -35,8 +39,7 @@ end
 -- order in which it was pushed.
 local function flush_lines(as_given)
   for i = 1, #lines do
-    local name, queue, member, level = unpack(lines[i])
-    local ids = lines[name]
+    local ids, queue, member, level = unpack(lines[i])
     if byte(member) == 97 then
       local place = pack('>I4', (call('HGET', P .. 'g:' .. queue, 'n' .. level) or 0)
         + call('LLEN', P .. 'r:' .. queue .. ':' .. level))
@@ -44,7 +47,7 @@ local function flush_lines(as_given)
     elseif not as_given then
       in_order(ids)
     end
-    if many('RPUSH', P .. 'r:' .. name, ids) == #ids then
+    if many('RPUSH', P .. 'r:' .. queue .. ':' .. member, ids) == #ids then
       call('ZADD', P .. 'p:' .. queue, level, member)
     end
     if served[queue] ~= nil then
@@ -53,7 +56,7 @@ local function flush_lines(as_given)
       call('ZADD', P .. 'k:' .. queue, 0, 1)
     end
   end
-  if #lines > 0 then lines = {} end
+  if #lines > 0 then lines, line_of = {}, {} end
 end
 
 -- A queued message leaves its list by another way than being popped. The lists of those that lost a

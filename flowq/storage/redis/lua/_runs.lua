@@ -50,10 +50,12 @@ local function dirty(r, x)
   end
 end
 
+-- A node's row; without its message if that is large, so that not all that a page reads is kept.
 local function row_of(r, i)
   local row = r.rows[i]
   if row == nil then
     row = call('HGET', r.n, pack('>I4', i))
+    if row and #row > 4096 then row = sub(row, 1, offset_of(row)) end
     r.rows[i] = row
   end
   return row
@@ -76,10 +78,20 @@ local function lane_of(r, x)
   return lane[1], lane[2]
 end
 
+-- Whether a run ended so long ago that it is gone, though not removed yet; `state` is a node's.
+local past_runs = {}
+local function is_past(run, state)
+  if state < SUCCESS then return false end
+  if past_runs[run] == nil then
+    local till = call('ZSCORE', P .. 'x', 'r' .. run)
+    past_runs[run] = till and tonumber(till) <= now or false
+  end
+  return past_runs[run]
+end
+
 local function write_node(x)
   x.dirty = nil
-  return pack('>BBBBI4I4I6I4I4I4', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d)
-    .. '\0\0'
+  return pack('>BBBBI4I4I6I4I4I4xx', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d)
 end
 
 local function flush_runs()

@@ -34,11 +34,12 @@ for k = 3, #ARGV do
       end
       local at = unpack_('>I4', id, 17) * 32
       local raw = call('GETRANGE', P .. 'c:' .. sub(id, 1, 16), at, at)
-      if raw ~= '' and call('HEXISTS', P .. 'n:' .. sub(id, 1, 16), 'u') == 0 then
+      local run = sub(id, 1, 16)
+      if raw ~= '' and call('HEXISTS', P .. 'n:' .. run, 'u') == 0 and not is_past(run, byte(raw)) then
         state = byte(raw)
         one[1] = state
         if state >= SUCCESS and cells then
-          local v = call('HGET', P .. 'v:' .. sub(id, 1, 16), sub(id, 17))
+          local v = call('HGET', P .. 'v:' .. run, sub(id, 17))
           if v then one[6] = sub(v, 6) end
         end
       else

@@ -17,7 +17,9 @@
 local run, first, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local raw = call('GETRANGE', P .. 'c:' .. run, first * 32, (first + count) * 32 - 1)
 count = math.floor(#raw / 32)
-if count == 0 then return {''} end
+if count == 0 or call('HEXISTS', P .. 'n:' .. run, 'u') == 1 or is_past(run, byte(raw)) then
+  return {''}
+end
 local fields, open, places = {}, {}, {}
 for k = 0, count - 1 do fields[k + 1] = pack('>I4', first + k) end
 local rows = call('HMGET', P .. 'n:' .. run, unpack(fields))

@@ -3,7 +3,7 @@
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 id  3 delay, ms  4 due, ms
 -- Gives   1 if it was moved, 0 if it was left as it is
--- Cost    O(sessions + log n)
+-- Cost    O(sessions + log n); for a node the place in its list, 100,000 at most
 -- Repeat  safe
 -- @include _base
 -- @include _queue
@@ -25,7 +25,13 @@ local _, _, losses = record_of(id)
 local due = math.max(now + tonumber(ARGV[3]), tonumber(ARGV[4]))
 local scheduled = call('ZSCORE', P .. 's', id)
 if due > now then
-  if not scheduled then leave_list(id, queue, priority) end
+  if not scheduled then
+    if #id == 20 and call('HEXISTS', P .. 'd', id) == 0 -- what a settlement queued keeps its turn
+      and call('LPOS', P .. 'r:' .. queue .. ':' .. priority * 2 + 1, id, 'MAXLEN', 100000) then
+      remember(id, 0, 0, 0, 2, 0)
+    end
+    leave_list(id, queue, priority)
+  end
   call('ZADD', P .. 's', due, id)
   call('ZADD', P .. 'k:' .. queue, 0, 1)
 elseif scheduled then

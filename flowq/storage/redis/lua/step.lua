@@ -71,7 +71,7 @@ if n > 0 then
 end
 walk()
 leave()
-page = PAGE
+page = PAGE -- one more, so that what earlier steps left goes on where each step leaves more
 if resume() > 0 then walk() end
 local deadlines = call('ZRANGE', P .. 'L', 0, 1, 'WITHSCORES')
 if tonumber(deadlines[2]) <= now then
@@ -167,6 +167,10 @@ end
 -- One who goes to work minds no longer what is due before others look by themselves.
 if #ids > 0 and due and due - now < SOON then call('ZADD', P .. 'k:' .. ARGV[8], 0, 1) end
 local next_ms = -1
+if call('EXISTS', P .. 'todo') == 1 then -- pages of edges are left for whoever comes by
+  due = now
+  for q = 1, nq do call('ZADD', P .. 'k:' .. ARGV[7 + q], 0, 1) end
+end
 if due then next_ms = math.max(0, tonumber(due) - now) end
 local other = deadlines[1] ~= me and deadlines[2] or deadlines[4]
 if other then

@@ -18,9 +18,14 @@ front = false
 local run, first, count, total = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local r = run_of(run)
 local stored = call('HGET', r.n, 'u')
-if not stored and call('EXISTS', r.n) == 1 then return 'known' end
+if not stored and call('EXISTS', r.n) == 1 then
+  local root = node(r, 0)
+  if not root or not is_past(run, root.state) then return 'known' end
+end
 if first == 0 then
-  if stored then call('UNLINK', r.n, r.c, r.v) end
+  r.nodes = {}
+  call('UNLINK', r.n, r.c, r.v)
+  call('ZREM', P .. 'x', 'r' .. run)
   call('HSET', r.n, 'r', pack('>I6', now) .. ARGV[6], 'q', ARGV[7])
 elseif not stored then
   return 'lost'

@@ -30,20 +30,36 @@ for _, id in ipairs(late) do
 end
 walk()
 local left = leave()
-local gone = call('ZRANGE', P .. 'x', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
+-- Until when the letter of a node is kept, or looked at again; nil if its run is gone.
+local function kept_with_run(id)
+  local run = sub(id, 1, 16)
+  local till = tonumber(call('ZSCORE', P .. 'x', 'r' .. run) or nil)
+  if till then return till > now and till or nil end
+  return call('HEXISTS', P .. 'n:' .. run, 'r') == 1 and now + letter_ttl(id, '') or nil
+end
+
+local gone, again = call('ZRANGE', P .. 'x', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit), {}
 for _, what in ipairs(gone) do
   local kind, id = sub(what, 1, 1), sub(what, 2)
   if kind == 'r' then
     call('UNLINK', P .. 'c:' .. id, P .. 'n:' .. id, P .. 'v:' .. id)
     call('ZREM', P .. 'runs', id)
   elseif kind == 'd' then
-    call('HDEL', P .. 'dead', id)
-    call('ZREM', P .. 'deads', id)
+    local till = #id == 20 and kept_with_run(id)
+    if till then
+      again[#again + 1] = till
+      again[#again + 1] = what
+      n = n - 1
+    else
+      call('HDEL', P .. 'dead', id)
+      call('ZREM', P .. 'deads', id)
+    end
   else
     call('UNLINK', P .. what)
   end
   n = n + 1
 end
 if #gone > 0 then many('ZREM', P .. 'x', gone) end
+if #again > 0 then many('ZADD', P .. 'x', again) end
 local more = (left > 0 or #gone == limit or n >= math.min(limit, 1000)) and 1 or 0
 return {n, continued, more}

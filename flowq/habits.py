@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""Answers to words of other libraries, and to words that are nearly right."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from flowq.policy import nearest
+
+__all__ = ["HABITS", "check_keywords", "habit", "helpful"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HABITS: Final[dict[str, str]] = {
+    # Celery
+    "delay": "call the task: add(1, 2) enqueues; to wait, add.options(delay=60)(1, 2)",
+    "apply_async": "add.options(delay=60, priority=5)(1, 2) enqueues with options",
+    "apply": "add.call_local(1, 2) runs it here",
+    "si": "write a.s() >> b.s() for order without a value",
+    "signature": "write add.s(1, 2)",
+    "subtask": "write add.s(1, 2)",
+    "link": "write a.s() | b.s()",
+    "link_error": "write a.s() >> alert.options(trigger_rule='one_failed').s()",
+    "on_error": "not supported yet; write a.s() >> alert.options(trigger_rule='one_failed').s()",
+    "set": "write .options(priority=5)",
+    "clone": "signatures do not change; write .options(...) for a copy with other options",
+    "freeze": "start it and read .id",
+    "skew": "write .options(delay=...) on the members",
+    "chunks": "write .map(...); messages travel in batches by themselves",
+    "update_state": "log, or return a value",
+    "retry": "raise flowq.Retry(delay=...) in the body, or declare @q.task(retries=3)",
+    "revoke": "write .cancel() on what starting gave",
+    "forget": "say .options(result_ttl=0), or let it expire",
+    "successful": "compare .state with 'success'",
+    "status": "read .state",
+    # Huey
+    "then": "write a.s() | b.s()",
+    "error": "write a.s() >> alert.options(trigger_rule='one_failed').s()",
+    "is_ready": "read .ready on what starting gave",
+    "is_revoked": "read .state",
+    "restore": "enqueue it again; what is cancelled stays so",
+    "reset": "reading a result does not destroy it",
+    # RQ, Dramatiq, taskiq, arq
+    "enqueue": "call the task, or .start() a composition",
+    "enqueue_in": "write add.options(delay=60)(1, 2)",
+    "enqueue_at": "write add.options(eta=moment)(1, 2)",
+    "send": "call the task: add(1, 2) enqueues",
+    "send_with_options": "add.options(delay=60)(1, 2) enqueues with options",
+    "message": "write add.s(1, 2)",
+    "pipe": "write a.s() | b.s()",
+    "kiq": "call the task: add(1, 2) enqueues",
+    "kicker": "write add.options(...)(1, 2)",
+    "job": "call the task: add(1, 2) enqueues",
+    # Airflow, Prefect, Dagster
+    "set_upstream": "write .after(other), or other >> this",
+    "set_downstream": "write this >> other",
+    "expand": "write .map(xs)",
+    "partial": "write .s(...) with what is bound, then .map(xs)",
+    "override": "write .options(...)",
+    "submit": "call the task, or .start() a composition",
+    "run": "write .start(), or call the task",
+    "wait_for": "write .after(other)",
+    "with_options": "write .options(...)",
+    "execution_timeout": "timeouts are not supported yet",
+    # of an app
+    "crontab": "schedules are not supported yet; let cron call the task",
+    "periodic_task": "schedules are not supported yet; let cron call the task",
+    "schedule_task": "schedules are not supported yet; let cron call the task",
+    "on_after_configure": "schedules are not supported yet; let cron call the task",
+    "send_task": "import the task and call it, or name it by q.tasks['shop.add'](1, 2)",
+    "autodiscover_tasks": "write FlowQ(imports=['shop.tasks'])",
+    "conf": "settings are arguments of FlowQ, FLOWQ_* and [tool.flowq]",
+    "AsyncResult": "write q.result(id)",
+    "GroupResult": "write q.run(id)",
+    "lock_task": "locks are not supported yet",
+    "flow": "flows are not supported yet; compose with chain, group, map and DAG",
+    "shared_task": "write @q.task",
+    # of what starting gives
+    "get": "that goes to what starting gives: .start().get(blocking=True), add(1, 2).get(...)",
+    "wait": "that goes to what starting gives: .start().wait(), add(1, 2).wait()",
+    "ready": "that goes to what starting gives: .start().ready, add(1, 2).ready",
+    "cancel": "that goes to what starting gives: .start().cancel(), add(1, 2).cancel()",
+}
+"""Words of other libraries, and what flowq says instead. Shared by tasks and compositions."""
+
+
+def habit(name: str, who: str) -> str | None:
+    """The answer to a word of another library; None if it is not known.
+
+    Examples
+    --------
+    >>> habit("si", "a signature")
+    "a signature has no 'si'; write a.s() >> b.s() for order without a value"
+    """
+    said = HABITS.get(name)
+    return None if said is None else f"{who} has no {name!r}; {said}"
+
+
+KEYWORDS: Final[dict[str, str]] = {
+    # of reading results
+    "propagate": "write raise_errors=False",
+    "disable_sync_subtasks": "write allow_in_task=True",
+    "interval": "waiting does not poll, so there is none",
+    "no_ack": "reading does not destroy",
+    "preserve": "reading does not destroy",
+    "backoff": "waiting does not poll, so there is none",
+    # of consumers
+    "concurrency": "write workers=",
+    "threads": "write workers=",
+    "processes": "write workers=, and kind='process'",
+    "worker_type": "write kind=",
+    "pool": "write kind=",
+    # of nodes
+    "task_id": "write name=",
+    "upstream": "write after=",
+    "depends_on": "write after=",
+    "dependencies": "write after=",
+    "countdown": "write delay=",
+}
+"""Keyword arguments of other libraries, and what flowq says instead."""
+
+
+def check_keywords(who: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse keyword arguments that there are not.
+
+    Raises
+    ------
+    TypeError
+        As Python's own, but with the nearest word.
+    """
+    words = list(known)
+    for name in given:
+        if name not in words:
+            said = None if (near := nearest(name, words)) else KEYWORDS.get(name)
+            hint = f"; {said}" if said else near or f"; there are {', '.join(words)}"
+            raise TypeError(f"{who} has no argument {name!r}{hint}")
+
+
+def helpful(method: F) -> F:
+    """Let a method answer a keyword that it does not take with the nearest that it does."""
+    names = [p.name for p in inspect.signature(method).parameters.values()][1:]
+    known = frozenset(names)
+
+    @wraps(method)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if not known.issuperset(kwargs):
+            check_keywords(f"{type(self).__name__}.{method.__name__}", kwargs, names)
+        return method(self, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
