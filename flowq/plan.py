@@ -34,9 +34,12 @@ __all__ = [
     "ROOT",
     "Bits",
     "Kind",
+    "Later",
     "NodeRow",
+    "Phase",
     "Plan",
     "Ranges",
+    "When",
     "decode_rows",
     "encode_rows",
     "indexes",
@@ -91,9 +94,50 @@ class Bits(IntFlag):
     FORGIVEN = 1  # its failure or cancel does not count in the expansion around it
     NAMED = 2  # the value of the expansion around it names it
     STOPPING = 4  # cancelled while running; set by the store, never by a plan
-    COUNTS_AS_SUCCESS = 8  # reserved: failure_policy="continue"
+    COUNTS_AS_SUCCESS = 8  # if it is ``failed``, children count a success, and around it nothing
     OWNED = 16  # reserved: owned by a race
-    SHIELDED = 32  # reserved: a cleanup that a cancel spares
+    SHIELDED = 32  # reserved
+    STOPS = 64  # if it is ``failed`` and that counts, all else in the body around it is stopped
+
+
+class Phase(IntEnum):
+    """When an inner node has its turn in the expansion around it."""
+
+    BODY = 0
+    HANDLERS = 1  # on_success, on_failure: once the outcome is fixed
+    FINALLY = 2  # after all of that
+    FALLBACK = 3  # last, in the place of an outcome that is ``failed``
+
+
+class When(IntEnum):
+    """For which outcome the nodes of a later phase run."""
+
+    ALWAYS = 0
+    SUCCESS = 1
+    FAILED = 2
+
+
+class Later(msgspec.Struct, frozen=True, array_like=True):
+    """What runs in an expansion, or after a task, when its outcome is fixed.
+
+    Attributes
+    ----------
+    phase : Phase
+    when : When
+    entries, body : Ranges
+        Nodes without parents, and all nodes, of this group.
+    inner : int
+        How many those are.
+    value : bytes
+        For a fallback: the template of the value that it gives.
+    """
+
+    phase: int
+    when: int
+    entries: Ranges
+    body: Ranges
+    inner: int
+    value: bytes = b""
 
 
 class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -110,6 +154,8 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         When it runs, counted over `parents`.
     parents, children : Ranges
         Counted edges in and out, each neighbour once; all within the same body.
+    lenient : Ranges
+        Counted edges out along which any end counts as a success; not among `children`.
     reads : Ranges
         Nodes whose values it is given, anywhere in the plan; each is a parent of it or of an
         expansion around it.
@@ -127,7 +173,12 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         0 body, 1 handlers, 2 finally: the phase of its owner in which it runs.
     body : Ranges
         For an expansion: all nodes that stand in its body, not deeper. They end with it if it ends
-        before it began.
+        before it began. Those of later phases are among them.
+    later : tuple of Later
+        What runs after its body, in this order; for a task, after it, where a fallback is all that
+        can be.
+    tolerate : int
+        For an expansion: how many failures inside it do not count.
     """
 
     name: str
@@ -144,6 +195,9 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     bits: int = 0
     phase: int = 0
     body: Ranges = ()
+    lenient: Ranges = ()
+    later: tuple[Later, ...] = ()
+    tolerate: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -252,6 +306,9 @@ def relocate(
             return ranges
         return tuple([(place(first), count) for first, count in ranges])
 
+    def shifted_value(raw: bytes) -> bytes:
+        return encode_template(_shifted(decode_template(raw), place)) if raw else raw
+
     made: list[NodeRow] = []
     for k, row in enumerate(rows, start):
         message = row.message
@@ -276,12 +333,25 @@ def relocate(
                 message,
                 moved(row.entries),
                 row.inner,
-                encode_template(_shifted(decode_template(row.value), place))
-                if row.value
-                else row.value,
+                shifted_value(row.value),
                 row.bits,
                 row.phase,
                 moved(row.body),
+                moved(row.lenient),
+                tuple(
+                    [
+                        Later(
+                            x.phase,
+                            x.when,
+                            moved(x.entries),
+                            moved(x.body),
+                            x.inner,
+                            shifted_value(x.value),
+                        )
+                        for x in row.later
+                    ]
+                ),
+                row.tolerate,
             )
         )
     return made

@@ -120,8 +120,13 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.RUNNING, E.FAIL): S.FAILED,
     (S.RUNNING, E.SKIP): S.SKIPPED,
     (S.RUNNING, E.CANCEL): S.CANCELLED,
+    (S.EXPANDED, E.CANCEL): S.CANCELLED,
 }
-"""(state, event) -> state. A pair that is missing changes nothing. END leaves EXPANDED only."""
+"""(state, event) -> state. A pair that is missing changes nothing. END leaves EXPANDED only.
+
+What runs, or has expanded, comes to ``cancelled`` once its body, or what is inside, has stopped. A
+task that fails for good and has a fallback becomes EXPANDED in its place.
+"""
 
 
 def next_state(state: State, event: Event) -> State | None:
@@ -248,8 +253,10 @@ def verdict(rule: Rule, parents: int, counts: Counts) -> State | None:
     return None
 
 
-def outcome_of(failures: int, cancels: int, skips: int) -> State:
-    """Say how an expansion ends once all of its inner nodes have ended.
+def outcome_of(
+    failures: int, cancels: int, skips: int, *, tolerate: int = 0, stopped: bool = False
+) -> State:
+    """Say how an expansion ends once all nodes of its body have ended.
 
     Parameters
     ----------
@@ -257,8 +264,14 @@ def outcome_of(failures: int, cancels: int, skips: int) -> State:
         Inner nodes that ended ``failed`` or ``blocked``, or ``cancelled``, and are not forgiven.
     skips : int
         Nodes that the expansion's value names and that ended ``skipped``.
+    tolerate : int
+        How many failures do not count.
+    stopped : bool
+        Whether it was cancelled while its body ran.
     """
-    if failures:
+    if stopped:
+        return State.CANCELLED
+    if failures > tolerate:
         return State.FAILED
     if cancels:
         return State.CANCELLED

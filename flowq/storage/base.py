@@ -13,12 +13,36 @@ The settling step, in words that all stores share::
     finish(node, state):                       only from an unfinished state
         state of the node := state; its cell is stored
         for each child (in pages of PAGE edges, under a stored cursor):
-            the child's count for that state goes up by one
-            if the child is waiting and what it stands in has begun: weigh it
+            the child's count for that state goes up by one; that of successes along a `lenient`
+                edge, and where the node is failed and has Bits.COUNTS_AS_SUCCESS
+            if the child is waiting and what it stands in has begun: weigh it; not if that is
+                closing, unless the child is of a later phase
         if the node is an expansion that was waiting: each node in its body that is waiting ends
             as it did, and likewise what is inside that (pages as above); no rule in it is looked at
-        in its owner: unfinished -1; failures, cancels, skips as Bits and state say
-        if the owner has no unfinished node left: finish(owner, outcome_of(its counts))
+        in its owner: if that has not come to the node's phase, one more ended early; else
+            unfinished -1, and failures, cancels, skips as Bits and state say
+        if its failure counts and it has Bits.STOPS: the owner is closing, and stop(x) for each
+            node of that phase, before any rule is looked at
+        if the owner has no unfinished node left in its phase: passed(owner)
+    passed(expansion):
+        after the body its outcome is fixed: outcome_of(its counts, tolerate, stopped)
+        after a fallback: outcome_of(the counts of that phase), and the value is that group's
+        then the groups of `later`, in their order:
+            whose `when` fits the outcome: its phase is the expansion's, the counts begin anew
+                (less what ended early), its entries start; where nothing is left, on to the next
+            whose `when` does not, or which a cancel forbids: its nodes end skipped, uncounted
+        none left: finish(expansion, outcome)
+    a task that fails for good and has a group in `later`:
+        its cell is stored, so that who reads it gets the failure; it is expanded, with `failed`
+        for its outcome, and passed; if it ends otherwise, the nodes of its groups end skipped
+    stop(node):
+        waiting, scheduled, held, queued -> finish(node, cancelled)
+        running  -> marked, its session is told; whatever it settles to is cancelled
+        expanded -> cancel(node)
+    cancel(expansion):                         no fallback from now on
+        in its body: it is stopped and closing, stop(x) for each node of the body; no handlers then
+        in handlers, a fallback: closing till they end, stop(x) for each; the outcome stands
+        in finally: nothing, unless by `force`: stop(x) for each; that forbids later ones too
     weigh(node):
         verdict(rule, parents, counts) -> start it, or finish it, or it waits on
     start(node):
@@ -26,6 +50,7 @@ The settling step, in words that all stores share::
         an expansion -> expanded, its entries start (none at all: it ends at once); where a cancel
                         has ended some of its body before, all in it that is waiting is weighed
         a join       -> finish(node, success)
+        in what is closing, in its phase, nothing starts: it ends cancelled
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
         the fragment's rows get free indexes of the run, all behind those that there are, next to
         each other and in their order (`flowq.plan.relocate`); the node takes over `entries`,
@@ -459,13 +484,13 @@ class Store(Protocol):
         """
         ...
 
-    def cancel(self, ids: Sequence[bytes]) -> list[State | None]:
-        """Stop tasks or nodes (not runs).
+    def cancel(self, ids: Sequence[bytes], *, force: bool = False) -> list[State | None]:
+        """Stop tasks, nodes or runs.
 
         Unstarted ones end ``cancelled`` in this step (with what depends on them); a running one is
         marked, its session is told by `step` and `renew` and woken, and whatever it settles to
-        counts as ``cancelled``. Final ones stay, and so does an expansion that has begun: its
-        outcome is that of what stands inside it, which is cancelled by its own ids.
+        counts as ``cancelled``. A run, and an expansion that has begun, is cancelled inwards as is
+        told above; the call drives its own pages to the end. Final ones stay.
 
         Returns
         -------

@@ -14,6 +14,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 """
 
 from flowq.testing.contract.expand import TestExpand
+from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
 from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
 from flowq.testing.contract.tables import TestTransitions, TestVerdicts
@@ -22,8 +23,11 @@ from flowq.testing.contract.workers import TestRelease, TestRenew
 
 __all__ = [
     "TestCancel",
+    "TestCancelInwards",
     "TestEnqueue",
     "TestExpand",
+    "TestPhases",
+    "TestPolicies",
     "TestReads",
     "TestRelease",
     "TestRenew",

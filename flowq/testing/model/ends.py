@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from flowq.errors import Failure
@@ -17,7 +19,7 @@ from flowq.message import (
     node_id,
     pack_cell,
 )
-from flowq.plan import ROOT, Bits, Kind, NodeRow, Plan, indexes, relocate
+from flowq.plan import ROOT, Bits, Kind, NodeRow, Phase, Plan, When, indexes, relocate
 from flowq.states import Counts, Rule, State, outcome_of, verdict
 from flowq.storage.base import (
     MEMORY_OF_ENDED_MS,
@@ -29,6 +31,7 @@ from flowq.testing.model.reads import FAILED, PLACE, Reads, Run, Thing
 __all__ = ["Ends"]
 
 S = State
+STOPPED: Final = b"what it stands in was cancelled"
 
 
 class Ends(Reads):
@@ -52,15 +55,25 @@ class Ends(Reads):
             return
         if state == S.FAILED and t.kind == Kind.TASK:
             culprit = t.index
-        self._edges.extend((t.run, child, state, culprit) for child in indexes(t.plan.children))
+            if self._falls_back(t):
+                return
+        owner = t.run.nodes[t.plan.owner]
+        if t.fails and t.plan.bits & Bits.STOPS and owner.phase == t.plan.phase:
+            self._close(owner)
+        for child in (*indexes(t.plan.children), *indexes(t.plan.lenient)):
+            counts = t.counts_as(child)
+            self._edges.append((t.run, child, counts, culprit if counts in FAILED else None))
         self._close_off(t)
-        self._count_around(t, t.run.nodes[t.plan.owner], culprit)
+        self._count_around(t, owner, culprit)
 
     def _count_around(self, t: Thing, owner: Thing, culprit: int | None) -> None:
         """Count an end in the expansion around it."""
         state = t.state
+        if t.plan.phase != owner.phase:
+            owner.early += t.plan.phase > owner.phase
+            return
         owner.inner[0] -= 1
-        if state in FAILED and not t.plan.bits & Bits.FORGIVEN:
+        if t.fails:
             owner.inner[1] += 1
             owner.blame = culprit if owner.inner[1] == 1 else owner.blame
         owner.inner[2] += state == S.CANCELLED and not t.plan.bits & Bits.FORGIVEN
@@ -68,15 +81,17 @@ class Ends(Reads):
         self._end_expansion(owner)
 
     def _close_off(self, t: Thing) -> None:
-        """Let all in the body of an expansion end as it did, if it is one that never began."""
-        if t.kind == Kind.EXPANSION and not t.ready_ms and t.run:
+        """Let all inside a node end as it did if it never began, or what was to follow it."""
+        if t.run and t.plan.body and (not t.ready_ms or t.kind == Kind.TASK):
             run = t.run
             self._edges.extend((run, inner, S.WAITING, None) for inner in indexes(t.plan.body))
 
     def _end_inside(self, t: Thing, owner: Thing) -> None:
         """End a node with the expansion around it; no rule is looked at, nothing else counted."""
         t.state, t.blame = owner.state, owner.blame
-        if owner.state == S.BLOCKED:
+        if owner.ready_ms:  # a task that ran: what was to follow its failure is not wanted
+            t.state = S.SKIPPED
+        if t.state == S.BLOCKED:
             body = (NO_NODE if t.blame is None else t.blame).to_bytes(4, "big")
             t.cell = self._cell(S.BLOCKED, body, CULPRIT)
         else:
@@ -84,16 +99,91 @@ class Ends(Reads):
         self._count_around(t, owner, t.blame)
         self._close_off(t)
 
+    def _not_called(self, t: Thing) -> None:
+        """End a node of a group that the outcome does not call for; nothing is counted."""
+        if t.state == S.WAITING:
+            t.state = S.SKIPPED
+            t.cell = self._cell(S.SKIPPED, b"not called for")
+            self._close_off(t)
+
     def _end_expansion(self, t: Thing) -> None:
         """End an expansion that runs, if none of its inner nodes is unfinished."""
         unfinished, *counts = t.inner
         if t.state != S.EXPANDED or unfinished:
             return
-        ends = outcome_of(*counts)
-        if ends == S.SUCCESS:
-            self._finish(t, ends, self._cell(ends, t.plan.value, TEMPLATE))
+        if t.phase == Phase.BODY:
+            t.outcome = outcome_of(*counts, tolerate=t.plan.tolerate, stopped=t.stopped)
+            t.given = t.plan.value
+        elif t.phase == Phase.FALLBACK and Phase.FALLBACK not in t.forbidden:
+            t.outcome = outcome_of(*counts)
+            t.given = t.plan.later[t.passed - 1].value
+        self._pass_on(t)
+
+    def _pass_on(self, t: Thing) -> None:
+        """Let the next of the later groups begin whose turn it is, or end the expansion."""
+        assert t.run is not None and t.outcome is not None
+        t.closing = False
+        while t.passed < len(t.plan.later):
+            group = t.plan.later[t.passed]
+            t.passed += 1
+            wanted = {S.SUCCESS: When.SUCCESS, S.FAILED: When.FAILED}.get(t.outcome)
+            if group.when not in (When.ALWAYS, wanted) or group.phase in t.forbidden:
+                self._edges.extend((t.run, i, S.SKIPPED, -1) for i in indexes(group.body))
+                continue
+            t.phase, t.inner = Phase(group.phase), [group.inner - t.early, 0, 0, 0]
+            t.early = 0
+            self._edges.extend((t.run, i, S.EXPANDED, None) for i in indexes(group.entries))
+            if t.inner[0]:
+                return
+            if t.phase == Phase.FALLBACK:
+                t.outcome, t.given = S.SUCCESS, group.value
+        if t.outcome == S.SUCCESS:
+            self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, t.given, TEMPLATE))
+        elif t.outcome == S.CANCELLED and t.stopped:
+            self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, b"cancelled"))
         else:
-            self._drop(t, ends, "what its value names")
+            self._drop(t, t.outcome, "what its value names")
+
+    def _falls_back(self, t: Thing) -> bool:
+        """Let what is to follow a task's failure begin, if there is something."""
+        assert t.run is not None
+        owner = t.run.nodes[t.plan.owner]
+        if not t.plan.later or (owner.closing and owner.phase == t.plan.phase):
+            return False
+        t.kind, t.state, t.outcome = Kind.EXPANSION, S.EXPANDED, S.FAILED
+        t.blame = t.index
+        self._pass_on(t)
+        return True
+
+    # --- stopping --------------------------------------------------------------------------------
+
+    def _close(self, t: Thing) -> None:
+        """Let nothing start any more in an expansion's phase, and stop what is unfinished."""
+        assert t.run is not None
+        t.closing = True
+        for inner in indexes(t.plan.body):
+            if t.run.nodes[inner].plan.phase == t.phase:
+                self._edges.append((t.run, inner, S.RUNNING, None))
+
+    def _stop(self, t: Thing) -> None:
+        if t.state == S.RUNNING:
+            t.stopping = True
+        elif t.state == S.EXPANDED:
+            self._cancel_inwards(t)
+        elif not t.state.final:
+            self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, STOPPED))
+
+    def _cancel_inwards(self, t: Thing, *, force: bool = False) -> None:
+        """Cancel an expansion that has begun."""
+        t.forbidden.add(Phase.FALLBACK)
+        if force:
+            t.forbidden.add(Phase.FINALLY)
+        if t.phase == Phase.BODY:
+            t.stopped = True
+            self._close(t)
+        elif t.phase != Phase.FINALLY or force:
+            t.forbidden.add(Phase.HANDLERS)
+            self._close(t)
 
     def _drop(self, t: Thing, state: State, what: str = "what it waits for") -> None:
         """End a node because of others: with its culprit if it failed or is blocked."""
@@ -105,13 +195,17 @@ class Ends(Reads):
             self._finish(t, state, self._cell(state, why))
 
     def _start(self, t: Thing) -> None:
+        assert t.run is not None
+        owner = t.run.nodes[t.plan.owner] if t.index != ROOT else t
+        if owner.closing and owner.phase == t.plan.phase:
+            self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, STOPPED))
+            return
         t.ready_ms = self._now
         if t.kind == Kind.TASK:
             self._let_run(t, t.index)
         elif t.kind == Kind.JOIN:
             self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, b"", EMPTY))
         else:
-            assert t.run is not None
             t.state = S.EXPANDED
             run = t.run
             body = t.plan.body if t.inner[0] < t.plan.inner else t.plan.entries
@@ -169,8 +263,13 @@ class Ends(Reads):
     def _weigh(self, t: Thing) -> None:
         """Let the counts of a node that waits decide, if what it stands in has begun."""
         assert t.run is not None
-        if t.state != S.WAITING or t.run.nodes[t.plan.owner].state != S.EXPANDED:
+        owner = t.run.nodes[t.plan.owner]
+        if t.state != S.WAITING or owner.state != S.EXPANDED:
             return
+        if owner.closing and owner.phase == t.plan.phase:
+            return  # it is stopped with the rest
+        if t.plan.phase > owner.phase and not t.plan.parents:
+            return  # its turn comes
         becomes = verdict(t.plan.rule, sum(n for _, n in t.plan.parents), Counts(*t.parents))
         if becomes == S.QUEUED:
             t.blame = None
@@ -188,6 +287,10 @@ class Ends(Reads):
             if state == S.WAITING:
                 if node.state == S.WAITING:
                     self._end_inside(node, run.nodes[node.plan.owner])
+            elif state == S.RUNNING:
+                self._stop(node)
+            elif culprit == -1:
+                self._not_called(node)
             elif state != S.EXPANDED:
                 self._count(node, state, culprit)
             else:

@@ -23,7 +23,7 @@ from flowq.message import (
     node_id,
     read_cell,
 )
-from flowq.plan import ROOT, Bits, Kind, NodeRow, Plan, Ranges, indexes
+from flowq.plan import ROOT, Bits, Kind, NodeRow, Phase, Plan, Ranges, indexes
 from flowq.states import State
 from flowq.storage.base import (
     REPLY_BYTES,
@@ -77,7 +77,19 @@ class Thing:
     parents: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     """Parents that succeeded, failed, were skipped, were cancelled."""
     inner: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    """Of an expansion: inner nodes unfinished; failures, cancels and skips that count."""
+    """Of an expansion: unfinished nodes of its phase; failures, cancels and skips that count."""
+    phase: Phase = Phase.BODY
+    early: int = 0
+    """Of an expansion: nodes of a later phase that ended before it."""
+    passed: int = 0
+    """Of an expansion: how many groups of `later` are behind it or run."""
+    outcome: State | None = None
+    given: bytes = b""
+    """Of an expansion: the template of its value, once the outcome is fixed."""
+    stopped: bool = False
+    closing: bool = False
+    forbidden: set[Phase] = field(default_factory=set)
+    """Of an expansion: later phases that a cancel has forbidden."""
     blame: int | None = None
     """Culprit of the first parent, or inner node, that failed."""
 
@@ -91,6 +103,22 @@ class Thing:
         """Its row in the plan of its run."""
         assert self.row is not None
         return self.row
+
+    @property
+    def fails(self) -> bool:
+        """Whether it ended as a failure that counts in the expansion around it."""
+        bits = self.plan.bits
+        forgiven = bool(bits & Bits.FORGIVEN)
+        if self.state == S.FAILED:
+            forgiven |= bool(bits & Bits.COUNTS_AS_SUCCESS)
+        return self.state in FAILED and not forgiven
+
+    def counts_as(self, child: int) -> State:
+        """What a child counts of its end."""
+        lenient = child in indexes(self.plan.lenient)
+        if lenient or (self.state == S.FAILED and self.plan.bits & Bits.COUNTS_AS_SUCCESS):
+            return S.SUCCESS
+        return self.state
 
     @property
     def call(self) -> Message:
@@ -241,17 +269,17 @@ class Reads:
             # nothing is counted along the edges in an expansion that ended before it began
             closed = {t.index for t in found.nodes if t.state.final and not t.ready_ms}
             for t in found.nodes:
-                ends = Counter(found.nodes[p].state for p in indexes(t.plan.parents))
                 true = [0, 0, 0, 0]
-                for state, n in ends.items():
-                    if state.final:
-                        true[PLACE[state]] += n
+                for p in indexes(t.plan.parents):
+                    parent = found.nodes[p]
+                    if parent.state.final:
+                        true[PLACE[parent.counts_as(t.index)]] += 1
                 if t.parents != true and t.plan.owner not in closed:
                     wrong.append(f"node {t.index} counts {t.parents}, its parents say {true}")
-                if t.index != ROOT:
+                if t.index != ROOT and t.plan.phase == found.nodes[t.plan.owner].phase:
                     counts, bits = inner[t.plan.owner], t.plan.bits
                     counts[0] += not t.state.final
-                    counts[1] += t.state in FAILED and not bits & Bits.FORGIVEN
+                    counts[1] += t.fails
                     counts[2] += t.state == S.CANCELLED and not bits & Bits.FORGIVEN
                     counts[3] += t.state == S.SKIPPED and bool(bits & Bits.NAMED)
             for t, true in zip(found.nodes, inner, strict=True):

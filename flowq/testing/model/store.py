@@ -278,18 +278,21 @@ class ModelStore(Ends):
 
     # --- from outside ----------------------------------------------------------------------------
 
-    def cancel(self, ids: Sequence[bytes]) -> list[State | None]:
+    def cancel(self, ids: Sequence[bytes], *, force: bool = False) -> list[State | None]:
         """Stop tasks or nodes; see `Store.cancel`."""
         with self._change():
-            found = [self._find(id) for id in ids]
+            found = [self._find(id) or self._find(node_id(id, ROOT)) for id in ids]
             for t in found:
-                if t is None or t.state.final or t.state == S.EXPANDED:
+                if t is None or t.state.final:
                     continue
-                if t.state == S.RUNNING:
+                if t.state == S.EXPANDED:
+                    self._cancel_inwards(t, force=force)
+                elif t.state == S.RUNNING:
                     t.stopping = True
                 else:
                     self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, b"cancelled"))
-            self._drive()
+            while self._edges:
+                self._drive()
             return [None if t is None else t.state for t in found]
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
