@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from flowq.errors import UnknownTask as UnknownTask
     from flowq.errors import WorkerLost as WorkerLost
     from flowq.primitives import DAG as DAG
+    from flowq.primitives import Flow as Flow
     from flowq.primitives import Signature as Signature
     from flowq.primitives import chain as chain
     from flowq.primitives import chord as chord
@@ -70,7 +71,7 @@ _HOMES = {
         "Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled TaskDefinitionError "
         "TaskError UnknownTask WorkerLost"
     ),
-    "primitives": "DAG Signature chain chord group",
+    "primitives": "DAG Flow Signature chain chord group",
     "result": "Result ResultGroup",
     "run": "Run",
     "task": "Task",

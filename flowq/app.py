@@ -28,12 +28,14 @@ from typing import (
 )
 
 from flowq.clock import SYSTEM_CLOCK, Clock, SkippingClock
+from flowq.current import TRACE
 from flowq.errors import ConfigError, TaskDefinitionError, UnknownTask
 from flowq.habits import check_keywords, habit
 from flowq.message import Message, id_bytes
 from flowq.plan import Plan, Ranges
 from flowq.policy import check_name, check_options, nearest
 from flowq.primitives import Composition
+from flowq.primitives.flow import Flow, FlowDecorator
 from flowq.result import Result, ResultGroup
 from flowq.run import Run
 from flowq.serializer import Serializer, open_serializer
@@ -165,6 +167,8 @@ class FlowQ:
         self.run_defaults: Mapping[str, Any] = {k: self._defaults[k] for k in ttls}
         self._tasks: dict[str, Task[..., Any]] = {}
         self.tasks: Mapping[str, Task[..., Any]] = MappingProxyType(self._tasks)
+        self._flows: dict[str, Flow[..., Any]] = {}
+        self.flows: Mapping[str, Flow[..., Any]] = MappingProxyType(self._flows)
         self._url = url
         self._store: Store | None = None
         self._inline: tuple[Store, ...] = ()
@@ -239,6 +243,42 @@ class FlowQ:
         self._tasks[made.name] = made
         return made
 
+    @overload
+    def flow(self, func: Callable[P, R], /) -> Flow[P, R]: ...
+    @overload
+    def flow(self, /, **options: Any) -> FlowDecorator: ...
+    def flow(self, func: Any = None, /, **options: Any) -> Any:
+        """Turn a function whose body calls tasks into a flow; with or without parentheses.
+
+        Parameters
+        ----------
+        **options
+            Of its runs: ``name``, ``priority``, ``result_ttl``, ``failed_ttl``: see
+            ``docs/reference/options.md``.
+
+        Raises
+        ------
+        TaskDefinitionError
+            It has no name, or one that is taken; it is async, or a generator.
+        ConfigError
+            An option is unknown, out of bounds, or goes elsewhere; the text says where.
+        """
+        if func is None:
+            return lambda func: self._define_flow(func, options)
+        return self._define_flow(func, options)
+
+    def _define_flow(self, func: Any, options: Mapping[str, Any]) -> Flow[..., Any]:
+        made: Flow[..., Any] = Flow(self, func, options)
+        known = self._flows.get(made.name)
+        if known is not None and getattr(made.func, "__module__", None) not in MAIN:
+            code = getattr(known.func, "__code__", None)
+            where = f" at {code.co_filename}:{code.co_firstlineno}" if code else ""
+            raise TaskDefinitionError(
+                f"there is a flow {made.name!r} already{where}; say @q.flow(name=...) for another"
+            )
+        self._flows[made.name] = made
+        return made
+
     def spec(self, name: str) -> Task[..., Any]:
         """Give a registered task, of ``imports`` too.
 
@@ -293,6 +333,9 @@ class FlowQ:
     @property
     def store(self) -> Store:
         """Its store, shared by all threads; opened at first use, and anew in a forked child."""
+        trace = TRACE.get()
+        if trace is not None:
+            trace.refuse("the store was asked")
         return self._store or self._open()
 
     def _open(self) -> Store:
@@ -319,6 +362,9 @@ class FlowQ:
         self, message: Message, spec: TaskSpec, args: Any, kwargs: Any
     ) -> Result[Any]:
         """Enqueue one task alone; `Task` calls it."""
+        trace = TRACE.get()
+        if trace is not None:
+            trace.refuse(f"{spec.name} was enqueued")
         batch = self._batch()
         if batch is not None:
             batch.messages.append(message)
@@ -328,6 +374,9 @@ class FlowQ:
 
     def start_plan(self, plan: Plan, *, members: Ranges | None = None) -> Any:
         """Submit a plan; compositions call it."""
+        trace = TRACE.get()
+        if trace is not None:
+            trace.refuse(f"{plan.name!r} was started")
         batch = self._batch()
         if batch is not None:
             batch.plans.append(plan)

@@ -212,7 +212,7 @@ def check_edges(nodes: Iterable[Node]) -> None:
         if node.spec is None or node.rule_text != "all_success":
             continue
         for to, value in _edges(node):
-            if type(value) is Node and value.spec is not None:
+            if type(value) is Node and value.inner is None and value.spec is not None:
                 key = (node.spec, to, value.spec)
                 if key in known:
                     continue
@@ -251,6 +251,8 @@ def _compare(value: Any, wanted: Any, depth: int = 0) -> _Verdict:
     if kind is Node:
         return _compare_node(value, wanted, depth)
     if kind is Take:
+        if type(value.node) is not Node:
+            return _FITS
         given = _given(value.node)
         for key in value.path:
             given = item_of(given, key)
@@ -264,7 +266,7 @@ def _compare(value: Any, wanted: Any, depth: int = 0) -> _Verdict:
     worst, seen = _FITS, set()
     for place, x in enumerate(value.values() if kind is dict else value):
         at = place if kind is tuple else -1
-        if type(x) is Node and x.spec is not None:
+        if type(x) is Node and x.inner is None and x.spec is not None:
             if (x.spec, at) in seen:
                 continue
             seen.add((x.spec, at))

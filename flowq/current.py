@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from flowq.message import id_text
 
-__all__ = ["CURRENT", "CurrentTask", "current_task"]
+if TYPE_CHECKING:
+    from flowq.primitives.trace import Trace
+
+__all__ = ["CURRENT", "TRACE", "CurrentTask", "current_task"]
 
 
 class CurrentTask:
@@ -110,6 +114,8 @@ class CurrentTask:
 
 _guard = threading.Lock()
 CURRENT: ContextVar[CurrentTask | None] = ContextVar("flowq_current_task", default=None)
+TRACE: ContextVar[Trace | None] = ContextVar("flowq_trace", default=None)
+"""What is being built, while the function of a flow runs."""
 
 
 def current_task() -> CurrentTask:

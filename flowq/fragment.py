@@ -149,7 +149,8 @@ class _Filling:
         return _NOTHING
 
     def _elem(self, template: Elem) -> Any:
-        return self.element if template.part is None else self.element[template.part]
+        found = self.element if template.part is None else self.element[template.part]
+        return _item(found, template.path)
 
     def _spread(self, template: Elem) -> Sequence[Any]:
         kind = type(self.element)

@@ -144,7 +144,7 @@ class Graph:
             made[body] = view
             for node in body.nodes:
                 facts: dict[str, Any] = {
-                    "task": node.spec.name if node.spec else "",
+                    "task": node.spec.name if node.spec and node.inner is None else "",
                     "kind": kind_text(node),
                     "rule": node.rule_text,
                     "options": dict(node.options),

@@ -76,7 +76,7 @@ HABITS: Final[dict[str, str]] = {
     "AsyncResult": "write q.result(id)",
     "GroupResult": "write q.run(id)",
     "lock_task": "locks are not supported yet",
-    "flow": "flows are not supported yet; compose with chain, group, map and DAG",
+    "workflow": "write @q.flow",
     "shared_task": "write @q.task",
     # of what starting gives
     "get": "that goes to what starting gives: .start().get(blocking=True), add(1, 2).get(...)",

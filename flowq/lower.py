@@ -33,7 +33,18 @@ from flowq.message import (
     nodes_of,
 )
 from flowq.message import Mapping as MappingTemplate
-from flowq.node import Body, Element, Node, Slot, Take, has_slots, is_plain_map, leaves, listed
+from flowq.node import (
+    Body,
+    Element,
+    Node,
+    Slot,
+    Take,
+    has_slots,
+    is_plain_map,
+    leaves,
+    listed,
+    spread_over,
+)
 from flowq.plan import INNER, ROOT, Bits, Kind, NodeRow, Plan, Ranges, encode_rows, ranges_of
 from flowq.policy import MAX_PRIORITY, OPTIONS, RetryPolicy
 from flowq.states import Rule, trigger_rule
@@ -250,7 +261,7 @@ class _Lowering:
         known: set[TaskSpec] = set()
         for body in bodies:
             for node in body.nodes:
-                if node.spec is not None and node.spec not in known:
+                if node.kind is Kind.TASK and node.spec is not None and node.spec not in known:
                     try:
                         submitter.spec(node.spec.name)
                     except UnknownTask as err:
@@ -540,9 +551,30 @@ class _Lowering:
         """The template of a node's value, or of one item of it."""
         return Ref(node.index, path)
 
-    def _slot(self, slot: Slot) -> Template:
-        """The template of the element of a map whose list is not known yet."""
-        raise AssertionError("only the plan of an item has elements")
+    def _slot(self, slot: Slot, path: tuple[int | str, ...], pool: list[Any]) -> Template:
+        """The template of the element of a map: of a known list, that of the item being made."""
+        place, found = slot.source.item
+        assert slot.source.lists is None, "only the plan of an item has elements"
+        if slot.part is not None:
+            found = spread_over(slot.source, found)[slot.part]
+        for key in path:
+            if type(found) is Node:
+                return self._leaf(found, path)
+            if type(found) is Take:
+                return self._template(Take(found.node, (*found.path, *path)), pool)
+            try:
+                found = found[key]
+            except (LookupError, TypeError) as err:
+                raise GraphError(
+                    f"{slot.source.who}: item {place}, a {type(found).__name__}, has no {key!r}"
+                ) from err
+            path = path[1:]
+        if any(True for _ in leaves(found)):
+            return self._template(found, pool)
+        if plain(found):
+            return Const(found)
+        pool.append(found)
+        return Lit(len(pool) - 1)
 
     def _is_here(self, node: Node) -> bool:
         """Whether a node is in this plan, not around it."""
@@ -557,9 +589,11 @@ class _Lowering:
         if kind is Node:
             return self._leaf(value, ())
         if kind is Take:
+            if type(value.node) is Slot:
+                return self._slot(value.node, value.path, pool)
             return self._leaf(value.node, value.path)
         if kind is Slot:
-            return self._slot(value)
+            return self._slot(value, (), pool)
         if kind is list or kind is tuple:
             if kind is list and value and all(type(x) is Node and self._is_here(x) for x in value):
                 first = value[0].index
@@ -593,7 +627,7 @@ class _Lowering:
             if not known:
                 edges[k] = given
         bindings = tuple([Binding(to, self._template(v, pool)) for to, v in edges.items()])
-        captures = tuple([self._captured(c) for c in item.captured])
+        captures = tuple([self._captured(c, pool) for c in item.captured])
         task = next(_tasks(node.inner))
         message = Message(
             self._id(node.index),
@@ -618,8 +652,8 @@ class _Lowering:
             bits=self._bits(node),
         )
 
-    def _captured(self, what: Node | Slot) -> Template:
-        return self._slot(what) if isinstance(what, Slot) else self._leaf(what, ())
+    def _captured(self, what: Node | Slot, pool: list[Any]) -> Template:
+        return self._slot(what, (), pool) if isinstance(what, Slot) else self._leaf(what, ())
 
 
 class _Item(_Lowering):
@@ -675,15 +709,17 @@ class _Item(_Lowering):
             return Ref(node.index, path)
         return self._capture(node, path)
 
-    def _slot(self, slot: Slot) -> Template:
+    def _slot(self, slot: Slot, path: tuple[int | str, ...], pool: list[Any]) -> Template:
+        if slot.source.lists is None:
+            return super()._slot(slot, path, pool)
         if slot.source is self._source:
-            return Elem(slot.part, slot.spread, slot.source.unpack is True)
+            return Elem(slot.part, slot.spread, slot.source.unpack is True, path)
         if slot.spread and slot.source.unpack:
             raise GraphError(
                 f"{self._source.who}: tuples that are mapped over around it cannot be unpacked "
                 "inside it; say unpack=False, or take them apart in a task"
             )
-        return self._capture(Slot(slot.source, slot.part), ())
+        return self._capture(Slot(slot.source, slot.part), path)
 
     def _capture(self, what: Node | Slot, path: tuple[int | str, ...]) -> Template:
         key = _key(what)

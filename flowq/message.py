@@ -164,11 +164,13 @@ class Elem(msgspec.Struct, frozen=True, array_like=True, tag="e"):
 
     Of lists that are zipped, `part` says which one's. With `spread`, an element that is a tuple
     fills as many arguments as it has items (a list too if `forced`); then nothing follows it.
+    `path` takes an item of the element.
     """
 
     part: int | None = None
     spread: bool = False
     forced: bool = False
+    path: tuple[int | str, ...] = ()
 
 
 class Cap(msgspec.Struct, frozen=True, array_like=True, tag="k"):

@@ -21,6 +21,7 @@ __all__ = [
     "kind_text",
     "leaves",
     "listed",
+    "spread_over",
 ]
 
 _ALWAYS: Final = Rule(0, 0, 0, 0, 0)
@@ -67,6 +68,11 @@ class Node:
         For a map: whether its elements become arguments; None if as fits the task.
     item : tuple of int and object
         For a map: the place and the element of the item that is being lowered.
+    late : object
+        For a flow whose graph is not placed yet: what places it when all that it is given is
+        known. Its `spec` is the flow, its arguments and edges what that is called with.
+    where : str
+        File and line of the user's code that made it, where that is known.
     elements : list of Element
         For a task: the elements of maps that it takes, with their positions.
     parents, children : list of Node
@@ -95,6 +101,7 @@ class Node:
         "kind",
         "kwargs",
         "label",
+        "late",
         "lists",
         "name",
         "options",
@@ -105,6 +112,7 @@ class Node:
         "rule",
         "spec",
         "unpack",
+        "where",
         "width",
     )
 
@@ -144,6 +152,8 @@ class Node:
         self.rule = _ALWAYS
         self.name = ""
         self.index = -1
+        self.late: Any = None
+        self.where = ""
         body.nodes.append(self)
 
     def __repr__(self) -> str:
@@ -153,7 +163,10 @@ class Node:
     def who(self) -> str:
         """What errors call it."""
         name = self.name or self.label or self.base
-        return f"node {name!r}" + (f" (task {self.spec.name})" if self.spec else "")
+        if self.spec is None:
+            return f"node {name!r}{self.where}"
+        kind = "task" if self.kind is Kind.TASK else "flow"
+        return f"node {name!r} ({kind} {self.spec.name}){self.where}"
 
     @property
     def rule_text(self) -> str:
@@ -163,17 +176,21 @@ class Node:
 
 
 class Take:
-    """One item of a node's value: the keys that are applied to it, in turn."""
+    """One item of a node's value, or of an element: the keys that are applied, in turn."""
 
     __slots__ = ("node", "path")
 
-    def __init__(self, node: Node, path: tuple[int | str, ...]) -> None:
+    def __init__(self, node: Node | Slot, path: tuple[int | str, ...]) -> None:
         self.node = node
         self.path = path
 
 
 class Slot:
-    """An element of a map whose list is not known yet; of zipped lists, that of list `part`."""
+    """An element of a map, where no argument of a task stands for it.
+
+    Its list is not known yet, or a flow is mapped over it. Of zipped lists, or of a tuple that is
+    spread over parameters, it is that at `part`.
+    """
 
     __slots__ = ("part", "source", "spread")
 
@@ -214,11 +231,16 @@ class Element:
 
     def given(self, item: Any) -> Sequence[Any]:
         """The arguments that one element fills."""
-        kind = type(item)
-        if self.spread and (kind is tuple or (kind is list and self.source.unpack is True)):
-            found: Sequence[Any] = item
-            return found
-        return (item,)
+        return spread_over(self.source, item) if self.spread else (item,)
+
+
+def spread_over(source: Node, item: Any) -> Sequence[Any]:
+    """The arguments that an element of a map becomes where it may become several."""
+    kind = type(item)
+    if kind is tuple or (kind is list and source.unpack is True):
+        found: Sequence[Any] = item
+        return found
+    return (item,)
 
 
 def listed(node: Node) -> Iterator[Node]:
@@ -238,7 +260,8 @@ def leaves(structure: Any) -> Iterator[Node]:
         if kind is Node:
             yield x
         elif kind is Take:
-            yield x.node
+            if type(x.node) is Node:
+                yield x.node
         elif kind is list or kind is tuple:
             stack.extend(reversed(x))
         elif kind is dict:
@@ -252,7 +275,7 @@ def has_slots(structure: Any) -> bool:
         return any(has_slots(x) for x in structure)
     if kind is dict:
         return any(has_slots(x) for x in [*structure.keys(), *structure.values()])
-    return kind is Slot
+    return kind is Slot or (kind is Take and type(structure.node) is Slot)
 
 
 class Body:

@@ -47,7 +47,7 @@ PLACES: Final[dict[str, str]] = {
     "call": "task.options(...)(...)",
     "node": ".options(...) of a signature or node",
     "map": "task.options(...).map(...)",
-    "flow": ".options(...) of a chain, group or DAG",
+    "flow": "@q.flow(...), .options(...) of a flow, chain, group or DAG",
     "app": "FlowQ(...)",
 }
 

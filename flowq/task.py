@@ -22,7 +22,7 @@ from typing import (
     overload,
 )
 
-from flowq.current import CurrentTask
+from flowq.current import TRACE, CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
 from flowq.habits import habit, helpful
 from flowq.handle import Handle
@@ -30,6 +30,7 @@ from flowq.hints import hints_of
 from flowq.lower import build_message
 from flowq.message import Message, id_text, new_id
 from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, misplaced, nearest
+from flowq.primitives.build import Part
 from flowq.primitives.map import Map, map_of
 from flowq.primitives.signature import Signature
 from flowq.result import Result, ResultGroup
@@ -43,6 +44,7 @@ __all__ = [
     "Owner",
     "Task",
     "import_name",
+    "parameters_of",
     "task_name",
 ]
 
@@ -131,7 +133,7 @@ class Task(Generic[P, R]):
         kind: Any = type(func)
         self.is_async = any(map(inspect.iscoroutinefunction, (func, kind.__call__)))
         self.policy = RetryPolicy.of(options)
-        self.parameters = _parameters(func, self.name, self.context)
+        self.parameters = parameters_of(func, self.name, self.context)
         update_wrapper(cast(Any, self), func, updated=())
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})
         self._base: Task[P, R] = self
@@ -167,6 +169,9 @@ class Task(Generic[P, R]):
         StoreUnavailable
             It is not known whether it was enqueued.
         """
+        trace = TRACE.get()
+        if trace is not None:  # inside a flow, which finds handles by itself
+            return cast("Result[R]", trace.add(lambda: self._signature("call", args, kwargs)))
         for arg in args:
             if isinstance(arg, Handle):
                 raise self._composes(arg)
@@ -193,6 +198,8 @@ class Task(Generic[P, R]):
 
     def starmap(self, /, items: Iterable[Iterable[Any]], **kwargs: Any) -> ResultGroup[R]:
         """Enqueue a call for each element, which is unpacked into arguments."""
+        if isinstance(items, Part):
+            return self._map((items,), kwargs, True)
         return self._map(([tuple(item) for item in items],), kwargs, True)
 
     @helpful
@@ -228,12 +235,13 @@ class Task(Generic[P, R]):
 
     def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
         """Make a signature: the task with bound arguments, to be composed and started later."""
-        if self._call_options:
-            self._check_place("node", f"{self.name}.s(...)")
+        trace = TRACE.get()
+        if trace is not None:
+            trace.check((*args, *kwargs.values()))
         for arg in (*args, *kwargs.values()):
             if isinstance(arg, Handle):
                 raise self._composes(arg)
-        return Signature(self._base, args, kwargs, self._call_options)
+        return self._signature("s", args, kwargs)
 
     def each(self, /, **kwargs: Any) -> Map[R]:
         """Make a map over the list that is piped in: ``extract.s() | clean.each() | total.s()``.
@@ -257,6 +265,11 @@ class Task(Generic[P, R]):
 
     # --- inside ----------------------------------------------------------------------------------
 
+    def _signature(self, verb: str, args: Any, kwargs: Any) -> Signature[R]:
+        if self._call_options:
+            self._check_place("node", f"{self.name}.{verb}(...)")
+        return Signature(self._base, args, kwargs, self._call_options)
+
     def _with(self, options: Mapping[str, Any]) -> Task[P, R]:
         # what goes with calls or signatures goes with maps; which of them it is comes later
         checked = check_options(options, "map", f"{self.name}.options")
@@ -276,10 +289,14 @@ class Task(Generic[P, R]):
     def _map(
         self, lists: tuple[Any, ...], kwargs: Mapping[str, Any], unpack: bool | None
     ) -> ResultGroup[R]:
+        options = {k: v for k, v in self._call_options.items() if k != "unpack"}
+        trace = TRACE.get()
+        if trace is not None:
+            node = trace.add(lambda: map_of(self._base, lists, kwargs, options, unpack=unpack))
+            return cast("ResultGroup[R]", node)
         for arg in (*lists, *kwargs.values()):
             if isinstance(arg, Handle):
                 raise self._composes(arg)
-        options = {k: v for k, v in self._call_options.items() if k != "unpack"}
         graph: Map[R] = map_of(self._base, lists, kwargs, options, unpack=unpack)
         return cast("ResultGroup[R]", graph.start())
 
@@ -374,7 +391,14 @@ def import_name(module: str) -> str:
     return Path(path).stem if path and Path(path).is_file() else module  # "<stdin>" is none
 
 
-def _parameters(func: Callable[..., Any], name: str, context: bool) -> inspect.Signature:
+def parameters_of(func: Callable[..., Any], name: str, context: bool) -> inspect.Signature:
+    """Give what a caller may pass to the function of a task or flow.
+
+    Raises
+    ------
+    TaskDefinitionError
+        It is to be given the running task, and does not take it.
+    """
     try:
         found = inspect.signature(func)
     except (TypeError, ValueError):  # some that are written in C do not tell

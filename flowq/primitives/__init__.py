@@ -4,6 +4,7 @@
 from flowq.primitives.base import Composition
 from flowq.primitives.chain import Chain, chain
 from flowq.primitives.dag import DAG, DagNode
+from flowq.primitives.flow import Flow
 from flowq.primitives.group import Group, chord, group
 from flowq.primitives.map import Map, map_of
 from flowq.primitives.signature import Signature
@@ -13,6 +14,7 @@ __all__ = [
     "Chain",
     "Composition",
     "DagNode",
+    "Flow",
     "Group",
     "Map",
     "Signature",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 
+from flowq.current import TRACE
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
 from flowq.habits import habit
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
     from flowq.primitives.chain import Chain
     from flowq.primitives.map import Map
 
-__all__ = ["Composition", "Item", "NoAttribute", "Reference", "as_part", "group_of", "mentions"]
+__all__ = [
+    "Composition",
+    "Item",
+    "NoAttribute",
+    "Reference",
+    "as_part",
+    "group_of",
+    "mentions",
+    "users_code",
+]
 
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
@@ -42,7 +52,7 @@ class Unknown(Part):
 
     def _refuse(self, what: str, instead: str = "do this in a task") -> NoReturn:
         raise NodeUsedAsValue(
-            f"{what} of {self!r}{_where()}: its value is not known while the graph is built; "
+            f"{what} of {self!r}{users_code()}: its value is not known while the graph is built; "
             f"{instead}"
         )
 
@@ -89,26 +99,39 @@ class Unknown(Part):
     __lt__ = __le__ = __gt__ = __ge__ = _arithmetic
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _arithmetic
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _arithmetic
-    __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __abs__ = _arithmetic
-    __int__ = __float__ = __index__ = _arithmetic
+    __mod__ = __rmod__ = __pow__ = __rpow__ = __divmod__ = __rdivmod__ = _arithmetic
+    __matmul__ = __rmatmul__ = __and__ = __rand__ = __xor__ = __rxor__ = _arithmetic
+    __neg__ = __pos__ = __abs__ = __invert__ = __round__ = __trunc__ = _arithmetic
+    __int__ = __float__ = __complex__ = __index__ = __floor__ = __ceil__ = _arithmetic
+
+    def __lshift__(self, other: Any) -> NoReturn:
+        raise NodeUsedAsValue(f"{self!r} << ...{users_code()}: write it as other >> this")
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        self._refuse("a change", "a task returns the changed value")
+
+    __delitem__ = _arithmetic
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):  # what copy, inspect and others ask for
             raise AttributeError(name)
-        kind = type(self).__name__.lower()
+        kind = "node" if isinstance(self, Reference) else type(self).__name__.lower()
         known = [n for n in dir(type(self)) if not n.startswith("_")]
         said = habit(name, f"a {kind}")
         raise NoAttribute(
-            said
-            or f"a {kind} has no {name!r}{nearest(name, known)}; if its value has: that is not "
-            "known while the graph is built, so do this in a task"
+            (
+                said
+                or f"a {kind} has no {name!r}{nearest(name, known)}; if its value has: that is "
+                "not known while the graph is built, so do this in a task"
+            )
+            + users_code()
         )
 
 
-def _where() -> str:
+def users_code() -> str:
     """File and line of the user's code that got us here."""
     frame = sys._getframe(1)
-    here = os.path.dirname(os.path.dirname(__file__))
+    here = os.path.dirname(os.path.dirname(__file__)) + os.sep
     while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
         frame = frame.f_back
     return f" ({frame.f_code.co_filename}, line {frame.f_lineno})"
@@ -195,6 +218,17 @@ class Reference(Joinable):
     def __str__(self) -> str:
         self._refuse("the text", "do this in a task, or write repr(...) to look at the step")
 
+    def __rshift__(self, other: Any) -> Any:
+        from flowq.primitives.dag import DagNode
+
+        if isinstance(other, DagNode):
+            return NotImplemented  # it adds an edge
+        if isinstance(other, list | tuple) and other and all(isinstance(x, DagNode) for x in other):
+            for node in other:
+                self >> node
+            return other
+        return super().__rshift__(other)
+
     def put(self, build: Builder, body: Body) -> Fragment:
         """As a member it gives the value of what it refers to, and adds nothing."""
         return Fragment(
@@ -258,6 +292,7 @@ class Composition(Joinable, Generic[R]):
     __slots__ = ("_after", "_options")
 
     _place: Place = "flow"
+    _single = False  # whether it is one node wherever it stands
 
     _after: tuple[Part, ...]
     _options: dict[str, Any]
@@ -265,6 +300,12 @@ class Composition(Joinable, Generic[R]):
     def __init__(self) -> None:
         self._after = ()
         self._options = {}
+        self._made()
+
+    def _made(self) -> None:
+        trace = TRACE.get()
+        if trace is not None:
+            trace.made(self)
 
     # --- changed copies --------------------------------------------------------------------------
 
@@ -275,6 +316,10 @@ class Composition(Joinable, Generic[R]):
             for slot in getattr(kind, "__slots__", ()):
                 if slot != "__weakref__":
                     setattr(made, slot, getattr(self, slot))
+        trace = TRACE.get()
+        if trace is not None:
+            trace.copied(self)
+            trace.made(made)
         return made
 
     def options(self, **options: Any) -> Self:
@@ -377,6 +422,9 @@ class Composition(Joinable, Generic[R]):
         return cast("ValueHandle[R]", self._start(app))
 
     def _start(self, app: Submitter | None = None) -> Any:
+        trace = TRACE.get()
+        if trace is not None:
+            trace.refuse(f"{self!r}.start()")
         graph = self._graph()
         submitter = graph.submitter(app)
         plan = lower(graph, submitter)

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 from flowq.binding import misfit, params_of
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue
 from flowq.graph import Graph
-from flowq.node import Body, Element, Node, leaves, listed
+from flowq.node import Body, Element, Node, Slot, leaves, listed
 from flowq.plan import Kind
 from flowq.wiring import TaskSpec
 
@@ -128,8 +128,11 @@ class Builder:
     def __init__(self) -> None:
         self.floats: dict[int, Fragment] = {}
         self.keep: list[Part] = []  # places are known by identity, so what is placed must live
+        self.where = ""  # of the user's code that made what is being placed
         self._nodes: list[Node] = []
         self._bodies: list[Body] = []
+        self._resolved = 0  # so many nodes, and values of bodies, hold no references any more
+        self._valued = 0
 
     # --- placing ---------------------------------------------------------------------------------
 
@@ -146,6 +149,7 @@ class Builder:
     ) -> Node:
         """Add a node to a body."""
         node = Node(kind, body, base, spec=spec, args=args, kwargs=kwargs, options=options)
+        node.where = self.where
         self._nodes.append(node)
         return node
 
@@ -238,15 +242,11 @@ class Builder:
         self._bodies.append(body)
         made = self.place(top, body)
         body.value = made.value
-        done = 0
-        for inner in self._bodies:  # both grow while they are walked
-            done = self._resolve_nodes(done)
-            if inner.owner is not None and has_parts((inner.value,)):
-                inner.value = self._resolve(inner.value, inner, None)
-        self._resolve_nodes(done)
+        self._resolve_all()
         self._refuse_reaching_in(body)
-        for node in self._nodes:
+        for node in self._nodes:  # grows while it is walked
             self._bind(node)
+        self._refuse_reaching_in(body)
         self._settle(body)
         for node in self._nodes:
             self._check(node)
@@ -274,11 +274,20 @@ class Builder:
 
     # --- references ------------------------------------------------------------------------------
 
-    def _resolve_nodes(self, done: int) -> int:
-        while done < len(self._nodes):
-            self._resolve_node(self._nodes[done])
-            done += 1
-        return done
+    def _resolve_all(self) -> None:
+        """Resolve what was placed since; both lists grow while they are walked."""
+        self._resolve_nodes()
+        while self._valued < len(self._bodies):
+            inner = self._bodies[self._valued]
+            self._valued += 1
+            if inner.owner is not None and has_parts((inner.value,)):
+                inner.value = self._resolve(inner.value, inner, None)
+            self._resolve_nodes()
+
+    def _resolve_nodes(self) -> None:
+        while self._resolved < len(self._nodes):
+            self._resolved += 1
+            self._resolve_node(self._nodes[self._resolved - 1])
 
     def _resolve_node(self, node: Node) -> None:
         body, order = node.body, node.order
@@ -358,6 +367,9 @@ class Builder:
         An expansion passes it on to where it begins; owners come before what is inside them.
         """
         inner = node.inner
+        if node.late is not None:
+            self._grow(node)
+            return
         if inner is None:
             if node.pipes:
                 self._bind_task(node)
@@ -388,6 +400,32 @@ class Builder:
         for head in heads:
             for value in given:
                 head.pipes.append(copy(value) if type(value) is Element else value)
+
+    def _grow(self, node: Node) -> None:
+        """Place the graph of a flow, now that all is known that it is given."""
+        inner, late = node.inner, node.late
+        assert inner is not None
+        self._bind_task(node)
+        for element in node.elements:
+            if len(element.widths) > 1:
+                raise GraphError(
+                    f"{node.who}: the tuples that it is mapped over differ in length, but a flow "
+                    "is built once for all; use tuples of one length, or say unpack=False"
+                )
+            count = _places(element)
+            for k in range(count):
+                part = k if element.spread or len(element.source.lists or ()) > 1 else None
+                node.edges[element.at + k] = Slot(element.source, part)
+        node.elements = []
+        self._check(node)
+        node.late = None
+        contents = late.contents(node)
+        self.keep.append(contents)
+        inner.value = self.place(contents, inner).value
+        self._resolve_nodes()
+        if has_parts((inner.value,)):
+            inner.value = self._resolve(inner.value, inner, None)
+        self._resolve_all()
 
     def _bind_task(self, node: Node) -> None:
         assert node.spec is not None
@@ -442,7 +480,15 @@ class Builder:
         assert lists is not None
         if len(lists) > 1:
             node.args.extend([None] * len(lists))  # one place for an element of each
-        elif element.source.unpack or (element.source.unpack is None and room > 1):
+        elif node.late is not None and element.source.unpack:
+            raise GraphError(
+                f"{node.who}: it is not known how many arguments a tuple has that comes with the "
+                "run, and a flow is built once for all; map over several lists, or take the tuple "
+                "apart in the flow: item[0]"
+            )
+        elif node.late is None and (
+            element.source.unpack or (element.source.unpack is None and room > 1)
+        ):
             element.spread = True
         else:
             node.args.append(None)
@@ -501,6 +547,13 @@ class Builder:
         for body, n in waits.items():
             if n:  # a ring of references; sorting the graph spells it
                 _move(body, root)
+
+
+def _places(element: Element) -> int:
+    """How many arguments an element fills that is the same for all items."""
+    if element.source.lists is not None:
+        return max(1, len(element.source.lists))
+    return next(iter(element.widths), 1)
 
 
 def _move(body: Body, target: Body) -> None:

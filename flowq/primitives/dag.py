@@ -16,7 +16,7 @@ from flowq.primitives.map import Map
 from flowq.primitives.signature import Signature
 from flowq.wiring import RunHandle, Submitter
 
-__all__ = ["DAG", "DagNode"]
+__all__ = ["DAG", "Contents", "DagNode"]
 
 R = TypeVar("R", covariant=True)
 
@@ -72,11 +72,11 @@ class DagNode(Reference):
         return other
 
     def __rrshift__(self, other: Any) -> Any:
-        ours = self._dag._ours(other)
-        if ours is None:
+        given = other if isinstance(other, list | tuple) else [other]
+        if not given or not all(isinstance(x, Reference) for x in given):
             return super().__rrshift__(other)
-        for node in ours:
-            self._dag.edge(node, self)
+        for source in given:
+            self._dag.edge(source, self)
         return self
 
     def __or__(self, other: Any) -> Any:
@@ -112,7 +112,7 @@ class DagNode(Reference):
 class _Entry:
     """What was added under a name."""
 
-    __slots__ = ("after", "original", "part", "pipes", "to")
+    __slots__ = ("after", "original", "part", "pipes", "to", "where")
 
     def __init__(self, part: Any, original: Part) -> None:
         self.part = part
@@ -120,6 +120,7 @@ class _Entry:
         self.after: list[Part] = []
         self.pipes: list[Any] = []
         self.to: dict[str, Part] = {}
+        self.where = ""  # of the user's code that added it, where that is known
 
 
 class DAG(Composition[Any]):
@@ -148,6 +149,8 @@ class DAG(Composition[Any]):
     __slots__ = ("_early", "_entries", "_last", "_name", "_returns")
 
     has_members = True
+    _kind = "DAG"
+    _single = True
 
     def __init__(self, name: str = "dag") -> None:
         super().__init__()
@@ -200,7 +203,7 @@ class DAG(Composition[Any]):
         if isinstance(part, Reference):
             raise GraphError(f"{part!r} is in the graph already; add a signature, chain or group")
         if name is None:
-            name = part._options.get("name") if isinstance(part, Signature | Map) else None
+            name = part._options.get("name") if part._single else None
         if name is None:
             name = self._free_name(part._base())
         name = check_options({"name": name}, "flow", f"{self!r}: node")["name"]
@@ -219,7 +222,7 @@ class DAG(Composition[Any]):
         entry = self._early.pop(name, None) or _Entry(made, part)
         entry.part, entry.original = made, part
         self._entries[name] = entry
-        node = DagNode(self, name)
+        node = self._node(name)
         given = [after] if isinstance(after, str | Part) else list(after)
         node.after(*given)
         return node
@@ -264,7 +267,7 @@ class DAG(Composition[Any]):
     def __getitem__(self, name: Any) -> Any:
         if not isinstance(name, str):
             raise GraphError(f"{self!r}: nodes have names; {name!r} is none")
-        return DagNode(self, name)
+        return self._node(name)
 
     def __len__(self) -> int:  # type: ignore[override]
         return len(self._entries)
@@ -301,9 +304,12 @@ class DAG(Composition[Any]):
             found = self._early[name] = _Entry(None, self)
         return found
 
+    def _node(self, name: str) -> DagNode:
+        return DagNode(self, name)
+
     def _mention(self, what: Any) -> Part:
         if isinstance(what, str):
-            return DagNode(self, what)
+            return self._node(what)
         if isinstance(what, DagNode) and what._dag is not self:
             raise GraphError(f"{what!r} is a node of {what._dag!r}, not of {self!r}")
         return as_part(what)
@@ -334,7 +340,7 @@ class DAG(Composition[Any]):
         return self._name
 
     def _bare(self) -> Part:
-        return _Contents(self)
+        return Contents(self)
 
     def put(self, build: Builder, body: Body) -> Placing:
         """Add it as one node, with its nodes inside."""
@@ -343,14 +349,14 @@ class DAG(Composition[Any]):
                 raise GraphError(f"{self!r}: {name}= speaks of a run; here it is part of another")
         node, inner = build.expansion(body, self._name, self._options)
         node.order.extend(self._after)
-        contents = _Contents(self)
+        contents = Contents(self)
         build.keep.append(contents)
         made = yield contents, inner
         inner.value = made.value
         return Fragment([node], [node], node)
 
 
-class _Contents(Part):
+class Contents(Part):
     """The nodes of a DAG, without the node that it is to others."""
 
     __slots__ = ("_dag",)
@@ -359,6 +365,7 @@ class _Contents(Part):
         self._dag = dag
 
     def put(self, build: Builder, body: Body) -> Placing:
+        """Add the nodes, and lead edges between them."""
         dag = self._dag
         body.scope = dag
         if dag._early:
@@ -367,7 +374,9 @@ class _Contents(Part):
         for name, entry in dag._entries.items():
             part = _Named(entry.part, name)
             build.keep.append(part)
+            around, build.where = build.where, entry.where or build.where
             made = yield part, body
+            build.where = around
             (node,) = made.heads
             body.names[name] = node
             body.places.setdefault(id(entry.original), made)
@@ -410,7 +419,7 @@ class _Named(Part):
 
     def put(self, build: Builder, body: Body) -> Any:
         part = self._part
-        if isinstance(part, Signature | Map | DAG):
+        if part._single:
             made = part.put(build, body)
             return self._labelled(made)
         return inside(part, build, body, label=self._name)

@@ -32,6 +32,7 @@ class Map(Composition[list[R]], Generic[R]):
     has_members = True
 
     _place = "map"
+    _single = True
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.binding import check_call, misfit
+from flowq.current import TRACE
 from flowq.graph import check_app
 from flowq.lower import build_message
 from flowq.node import Body
@@ -51,6 +52,7 @@ class Signature(Composition[R]):
     __slots__ = ("_args", "_kwargs", "_spec")
 
     _place = "node"
+    _single = True
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Signature(Composition[R]):
         self._args = tuple(args)
         self._kwargs = dict(kwargs) if kwargs else {}
         check_call(spec, self._args, self._kwargs, more=True)
+        self._made()
 
     @property
     def task(self) -> str:
@@ -120,7 +123,14 @@ class Signature(Composition[R]):
     def _graph(self) -> Any:
         return Builder().build(self, self._base(), {})
 
+    def _called(self) -> tuple[TaskSpec, tuple[Any, ...], Mapping[str, Any]]:
+        """What is called, and with what."""
+        return self._spec, self._args, self._kwargs
+
     def _start(self, app: Submitter | None = None) -> Any:
+        trace = TRACE.get()
+        if trace is not None:
+            trace.refuse(f"{self!r}.start()")
         if self._after or has_parts((*self._args, *self._kwargs.values())):
             return super()._start(app)
         # a graph of one node takes the short path
