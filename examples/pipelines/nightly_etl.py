@@ -35,7 +35,7 @@ import flights
 import report as pages
 from watch import watch
 
-from flowq import DAG, FlowQ, Run, TaskError, current_task
+from flowq import DAG, ConfigError, FlowQ, Run, StoreError, TaskError, current_task
 
 HERE = Path(__file__).resolve().parent
 
@@ -233,13 +233,19 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _months(text: str) -> tuple[int, ...]:
     months: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        months.update(range(int(first), int(last or first) + 1))
-    if not months <= set(flights.MONTHS):
-        raise argparse.ArgumentTypeError("months are 1 to 12")
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            months.update(range(int(first), int(last or first) + 1))
+    except ValueError:
+        months = set()
+    if not months or not months <= set(flights.MONTHS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no months; write 1-12, 3 or 1-3,7")
     return tuple(sorted(months))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ConfigError, StoreError) as err:  # such as a wrong --url; nothing to be traced
+        sys.exit(f"nightly_etl: {err}")

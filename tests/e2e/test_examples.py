@@ -289,3 +289,29 @@ def test_one_program_runs_by_itself_and_a_wrong_name_is_told(url: str) -> None:
 
     assert out.returncode == 2
     assert "there is no program nothing" in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("example", "args", "said"),
+    [
+        ("nightly_etl.py", ["--url", "http://h"], "begins with none of"),
+        ("nightly_etl.py", ["--resume", "zzz"], "is not an id"),
+        ("nightly_etl.py", ["--months", "13"], "write 1-12"),
+        ("nightly_etl.py", ["--months", "May"], "write 1-12"),
+        ("fan_out.py", ["--url", "unix:///nowhere/s"], "No such file"),
+        ("fan_out.py", ["--workers", "0"], "between 1 and"),
+        ("first_steps.py", ["--url", "sqlite:///no/such/folder.db"], "does not exist"),
+        ("wordcount_stdlib.py", ["--url", "redis://:hush@127.0.0.1:1"], "refused"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.endswith(".py") else "",
+)
+def test_a_mistake_is_told_and_not_traced(
+    example: str, args: list[str], said: str, tmp_path: Path
+) -> None:
+    out = subprocess.run(
+        [sys.executable, EXAMPLES / example, *args], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert out.returncode in (1, 2)
+    assert said in out.stderr
+    assert "Traceback" not in out.stderr and "hush" not in out.stderr
