@@ -22,12 +22,12 @@ from typing import (
     overload,
 )
 
+from flowq.calls import build_message
 from flowq.current import CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
 from flowq.habits import habit, helpful
 from flowq.handle import Handle
 from flowq.hints import hints_of
-from flowq.lower import build_message
 from flowq.message import Message, id_text, new_id
 from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, misplaced, nearest
 from flowq.primitives.map import Map, map_of

@@ -726,7 +726,7 @@ def test_habits_from_elsewhere_are_answered(word: str) -> None:
 
 
 def test_a_plain_call_with_a_step_says_to_compose() -> None:
-    from flowq.lower import build_message
+    from flowq.calls import build_message
 
     with pytest.raises(BindingError, match=r"compose: total\.s\("):
         build_message(total, (load.s("a"),), {}, {})
