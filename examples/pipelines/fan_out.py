@@ -87,3 +87,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except (ConfigError, StoreError) as err:  # such as a wrong --url; nothing to be traced
         sys.exit(f"fan_out: {err}")
+    except KeyboardInterrupt:
+        sys.exit(130)

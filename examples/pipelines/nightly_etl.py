@@ -24,6 +24,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import sys
 import time
@@ -160,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             watch(run)
             value = run.get(blocking=True)
     except KeyboardInterrupt:
-        print(f"\nStopped. Go on with: {Path(__file__).name} --resume {run.id}", file=sys.stderr)
+        again = shlex.join([*sys.orig_argv, "--resume", run.id])
+        print(f"\nStopped. Go on with: {again}", file=sys.stderr)
         return 130
     except TaskError as err:
         print(f"\n{err.node or err.task} failed: {err}\n{err.traceback}", file=sys.stderr)
@@ -249,3 +251,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except (ConfigError, StoreError) as err:  # such as a wrong --url; nothing to be traced
         sys.exit(f"nightly_etl: {err}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -144,3 +144,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except (ConfigError, StoreError) as err:  # such as a wrong --url; nothing to be traced
         sys.exit(f"wordcount_stdlib: {err}")
+    except KeyboardInterrupt:
+        sys.exit(130)

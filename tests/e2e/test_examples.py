@@ -221,6 +221,33 @@ def test_the_script_itself_may_be_killed_and_resumed(job: Any, url: str, tmp_pat
     assert figures(tmp_path)["totals"]["flights"] == 12 * 6000
 
 
+@pytest.mark.timeout(180)
+def test_after_a_ctrl_c_the_command_that_is_told_goes_on(tmp_path: Path) -> None:
+    # given the job, stopped at its terminal when a step has ended
+    script = subprocess.Popen(
+        [sys.executable, EXAMPLES / "nightly_etl.py", "--rows", "6000", "--out", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert script.stdout is not None
+    while "success" not in script.stdout.readline():
+        assert script.poll() is None
+    os.killpg(script.pid, signal.SIGINT)
+    _, told = script.communicate(timeout=60)
+    assert script.returncode == 130
+    assert "Traceback" not in told
+
+    # when what it says is typed
+    command = told.strip().rpartition("Go on with: ")[2]
+    out = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
+
+    # then
+    assert out.returncode == 0, out.stderr
+    assert figures(tmp_path)["totals"]["flights"] == 12 * 6000
+
+
 @pytest.mark.timeout(120)
 def test_workers_may_be_started_elsewhere(url: str, tmp_path: Path) -> None:
     worker = Worker(url, tmp_path / "worker.log")
