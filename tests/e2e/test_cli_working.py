@@ -9,9 +9,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 
+from flowq.consumer import ONE_SIGNAL
 from tests.e2e.shell import Shell, until
 
 # --- working
@@ -33,6 +35,36 @@ def test_a_signal_lets_what_runs_finish_and_gives_0(
 
     assert worker[0].wait(30) == 0
     assert each.run("result", id, "--name", each.name) == (0, "'slept'\n", "")
+
+
+def test_two_signals_at_once_are_one_and_a_later_one_ends_what_runs(
+    shell: Shell, worker: list[subprocess.Popen[str]]
+) -> None:
+    (id,) = shell.python("from shop import *; print(hold('done').id)")
+    worker.append(shell.start("worker", "shop:q", "-w", "1"))
+    until(worker[0], f"{id} starts")
+
+    # as timeout(1), which signals the process and then its group; of two kinds, as the system may
+    # make one of two that are alike
+    worker[0].send_signal(signal.SIGTERM)
+    worker[0].send_signal(signal.SIGINT)
+    until(worker[0], "finishing what runs")
+    time.sleep(ONE_SIGNAL)  # the promise is this length of time
+    shell.write("done", "")
+
+    assert worker[0].wait(30) == 0
+    assert shell.run("result", id)[0] == 0
+
+    (id,) = shell.python("from shop import *; print(hold('never').id)")
+    worker.append(shell.start("worker", "shop:q", "-w", "1"))
+    until(worker[1], f"{id} starts")
+    worker[1].send_signal(signal.SIGTERM)
+    until(worker[1], "finishing what runs")
+    time.sleep(ONE_SIGNAL)
+    worker[1].send_signal(signal.SIGTERM)
+
+    until(worker[1], "before the second signal and go back")
+    assert worker[1].wait(30) == 0
 
 
 def test_a_live_worker_and_a_watched_run_are_seen(
