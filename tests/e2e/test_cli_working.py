@@ -94,14 +94,32 @@ def test_a_live_worker_and_a_watched_run_are_seen(
 
 
 def test_logs_in_json_parse_line_by_line(shell: Shell) -> None:
-    shell.python("from shop import *; add(1, 2)")
+    shell.write(
+        "rude.py",
+        "import threading, warnings\n"
+        "from shop import q\n"
+        "@q.task\n"
+        "def rude():\n"
+        "    warnings.warn('old spelling')\n"
+        "    thread = threading.Thread(target=lambda: 1 / 0)\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+        "    raise ValueError('two\\nlines')\n",
+    )
+    (id,) = shell.python("from rude import rude; print(rude().id)")
 
-    status, _, err = shell.run("worker", "shop:q", "--drain", "-w", "1", "--log-format", "json")
+    status, _, err = shell.run(
+        *("worker", "shop:q", "--import", "rude", "--drain", "-w", "1", "--log-format", "json")
+    )
 
     assert status == 0
     lines = [json.loads(text) for text in err.splitlines()]
-    assert {"info"} == {text["level"] for text in lines}
     assert len({text["pid"] for text in lines}) == 2  # the parent and its worker alike
+    assert [text["level"] for text in lines if "old spelling" in text["message"]] == ["warning"]
+    assert sum("ZeroDivisionError" in text.get("exception", "") for text in lines) == 1
+    began, ended = (text for text in lines if id in text["message"])
+    assert (began["task_id"], ended["task_id"], ended["level"]) == (id, id, "error")
+    assert 0 <= ended["seconds"] < 60
 
 
 def test_settings_come_from_flag_then_environment_then_project(shell: Shell) -> None:
