@@ -19,14 +19,8 @@ from flowq.errors import (
     Skipped,
 )
 from flowq.habits import helpful
-from flowq.handle import (
-    PAGE_OF_IDS,
-    Home,
-    ValueHandle,
-    moment,
-    nobody_for,
-    one_value,
-)
+from flowq.handle import PAGE_OF_IDS, ValueHandle
+from flowq.looking import Home, moment, nobody_for, one_value
 from flowq.message import (
     EMPTY,
     Message,

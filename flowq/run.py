@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from flowq.errors import ConfigError, DecodeError, ResultMissing
 from flowq.habits import helpful
-from flowq.handle import Home, ValueHandle, moment, nobody_for, one_value, put_together
+from flowq.handle import ValueHandle
+from flowq.looking import Home, moment, nobody_for, one_value, put_together
 from flowq.message import Template, decode_message, decode_template, id_text, node_id
 from flowq.plan import ROOT, Kind, indexes
 from flowq.policy import nearest
