@@ -13,9 +13,10 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
-from flowq.app import FlowQ, app_path
+from flowq.app import FlowQ
 from flowq.errors import ConfigError, StoreError, StoreUnavailable
 from flowq.leases import release_dead
+from flowq.naming import app_path
 from flowq.policy import check_name, nearest
 from flowq.pools.process import ProcessPool
 from flowq.pools.thread import ThreadPool
