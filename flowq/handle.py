@@ -19,10 +19,10 @@ from typing import (
 )
 
 from flowq.current import CURRENT
-from flowq.errors import BlockingInTask, DecodeError, ResultMissing, ResultTimeout
+from flowq.errors import BlockingInTask, ResultMissing, ResultTimeout
 from flowq.habits import habit, helpful
-from flowq.looking import Home, given, nobody_for, shown_state
-from flowq.message import decode_message, id_text
+from flowq.looking import Home, given, lacking, shown_state
+from flowq.message import id_text
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look
@@ -179,9 +179,11 @@ class Handle(FitsAnywhere):
 
     def _timed_out(self, timeout: float | None) -> ResultTimeout:
         state = self._app.store.look((self._id,), cells=False)[0]
+        said = self._lacking()
         return ResultTimeout(
             f"{self!r} gave no value within {timeout:g} s; it is "
             f"{shown_state(state.state) if state else 'not known any more'}"
+            f"{f': {said}' if said else ''}"
         )
 
     def _next_up(self) -> bytes | None:
@@ -190,22 +192,18 @@ class Handle(FitsAnywhere):
 
     def _warn(self) -> bool:
         """Say that no worker lives that would run what is waited for; whether that was said."""
-        store = self._app.store
-        id = self._next_up()
-        look = None if id is None else store.look((id,), cells=False)[0]
-        if id is None or look is None or look.state is not State.QUEUED:
-            return False
-        raw = store.message(id)
-        try:
-            message = None if raw is None else decode_message(raw)
-        except DecodeError:
-            message = None  # a worker will tell what is wrong with it
-        if message is None:
-            return False
-        said = nobody_for(self._app, message)
+        said = self._lacking()
         if said:
             log.warning("%r has waited %g s: %s", self, WARN_AFTER, said)
         return said is not None
+
+    def _lacking(self) -> str | None:
+        """Say why no live worker would run what is waited for; None if one would."""
+        id = self._next_up()
+        look = None if id is None else self._app.store.look((id,), cells=False)[0]
+        if id is None or look is None or look.state not in (State.QUEUED, State.SCHEDULED):
+            return None
+        return lacking(self._app, id, look.state)
 
     # --- as Python objects -----------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from flowq.errors import NotProduced
-from flowq.message import Message, Ref, Template, id_text, split_node
+from flowq.errors import DecodeError, NotProduced
+from flowq.message import Message, Ref, Template, decode_message, id_text, split_node
+from flowq.policy import nearest
 from flowq.serializer import Serializer
 from flowq.states import State
 from flowq.storage.base import Look, Store
@@ -18,8 +19,8 @@ from flowq.wiring import TaskSpec
 __all__ = [
     "Home",
     "given",
+    "lacking",
     "moment",
-    "nobody_for",
     "one_value",
     "put_together",
     "shown_state",
@@ -67,22 +68,34 @@ def moment(ms: int) -> datetime | None:
     return datetime.fromtimestamp(ms / 1000, timezone.utc) if ms else None
 
 
-def nobody_for(app: Home, message: Message) -> str | None:
-    """Say why no live worker would run a message, and what to do; None if one would."""
+def lacking(app: Home, id: bytes, state: State) -> str | None:
+    """Say why no live worker would run what is queued or scheduled; None if one would."""
+    raw = app.store.message(id)
+    try:
+        return None if raw is None else _nobody_for(app, decode_message(raw), state)
+    except DecodeError as err:  # a worker will tell it too
+        return str(err)
+
+
+def _nobody_for(app: Home, message: Message, state: State) -> str | None:
     store = app.store
     sessions = store.sessions()
-    start = f"start one: {app.command(message.queue)}"
-    if not sessions:
-        return f"no worker serves {store.url}; {start}"
     serving = [s for s in sessions if message.queue in s.queues]
-    if not serving:
-        return f"no live worker of {store.url} serves queue {message.queue!r}; {start}"
-    if not any(message.task in s.tasks for s in serving):
+    start = f"start one: {app.command(message.queue)}"
+    known = {name for s in serving for name in s.tasks}
+    if serving and message.task not in known:
         return (
             f"no live worker of {store.url} that serves queue {message.queue!r} knows task "
-            f"{message.task!r}; restart them with the present code, or {start}"
+            f"{message.task!r}{nearest(message.task, known)}; restart them with the present code, "
+            f"or {start}"
         )
-    return None
+    # What is due later may find a worker by then. Not so a task that those who live do not know:
+    # they hand it back, and it is due later again and again.
+    if serving or state is State.SCHEDULED:
+        return None
+    if not sessions:
+        return f"no worker serves {store.url}; {start}"
+    return f"no live worker of {store.url} serves queue {message.queue!r}; {start}"
 
 
 def one_value(app: Home, id: bytes, look: Look, task: str = "") -> Any:

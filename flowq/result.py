@@ -20,7 +20,7 @@ from flowq.errors import (
 )
 from flowq.habits import helpful
 from flowq.handle import PAGE_OF_IDS, ValueHandle
-from flowq.looking import Home, moment, nobody_for, one_value
+from flowq.looking import Home, lacking, moment, one_value
 from flowq.message import (
     EMPTY,
     Message,
@@ -236,11 +236,12 @@ class Result(ValueHandle[R]):
             return Run[Any](self._app, id).why(index)
         look = self._look()
         text = f"{self!r}: {look.state.label}"
-        if look.state is State.SCHEDULED:
-            return f"{text}, due at {moment(look.due_ms)}; {look.attempt} attempts have failed"
-        if look.state is State.QUEUED:
-            said = nobody_for(self._app, self.task._message)
-            return f"{text}; {said}" if said else f"{text}, the next free worker takes it"
+        if look.state in (State.QUEUED, State.SCHEDULED):
+            said = lacking(self._app, self._id, look.state)
+            due = f", due at {moment(look.due_ms)}; {look.attempt} attempts have failed"
+            if look.state is State.QUEUED:
+                due = "" if said else ", the next free worker takes it"
+            return f"{text}{due}; {said}" if said else f"{text}{due}"
         if look.state.final and look.state is not State.SUCCESS:
             gone = one_value(self._app, self._id, look)
             said = getattr(gone, "message", "") or getattr(gone, "reason", "")

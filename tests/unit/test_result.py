@@ -351,6 +351,32 @@ def test_the_warning_says_what_the_living_workers_lack(
     assert (len(told) == 0) if said is None else (said in told[0])
 
 
+def test_a_task_that_no_live_worker_knows_is_told_though_it_is_handed_back(
+    divide: Any, q: FlowQ, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.handle.WARN_AFTER", 0.05)
+    old = FlowQ(q.name, q.url)
+    old._store = q.store  # a store in memory is that of one app
+    old.task(name="divided")(divide.func)
+    later = divide.schedule((1,), delay=3600)
+    r, run = divide(1), (divide.s(1) | divide.s(2)).start()
+    with old.consumer():
+        deadline = time.monotonic() + 20
+        while r.state != "scheduled" or run.result("divide").state != "scheduled":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+        for handle in (r, run):
+            with pytest.raises(ResultTimeout, match="knows task 'divide'; did you mean 'divided'"):
+                handle.get(timeout=0.3)
+            assert "knows task 'divide'; did you mean 'divided'" in handle.why()
+    with pytest.raises(ResultTimeout, match=r"it is scheduled$"):  # somebody may come by then
+        later.get(timeout=0.3)
+
+    told = [x.getMessage() for x in caplog.records if x.name == "flowq.result"]
+    assert [f"{h!r} has waited" in t for h, t in zip((r, run), told, strict=True)] == [True, True]
+
+
 # --- many
 
 
