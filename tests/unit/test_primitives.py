@@ -169,6 +169,15 @@ def test_the_same_shape_gives_the_same_plan_however_it_is_written() -> None:
     assert bound(plan_of(dag), "total") == {0: Items(1, 2)}
 
 
+def test_named_chains_nest_as_deep_as_anyone_likes() -> None:
+    nested = clean.s("a")
+    for i in range(300):
+        nested = chain(nested, clean.s()).options(name=f"n{i}")
+
+    assert repr(nested) == "<chain <chain ...> | clean.s()>"
+    assert (nested | total.s()).graph.number_of_nodes() == 2
+
+
 def test_a_chain_takes_one_iterable_too() -> None:
     steps = [load.s("a"), clean.s()]
 
