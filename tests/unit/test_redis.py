@@ -433,6 +433,23 @@ def test_another_layout_is_refused_with_both_numbers(
         RedisStore(redis_url, name=store_name).status()
 
 
+@pytest.mark.parametrize("key", ["m", "s", "wait", "dead"])
+def test_a_key_that_another_program_has_written_is_named_before_anything_is_changed(
+    redis_url: str, store_name: str, raw: redis.Redis, key: str
+) -> None:
+    raw.set(f"{{{store_name}}}:{key}", "x")
+    store = RedisStore(redis_url, name=store_name)
+
+    with pytest.raises(
+        StoreError, match=rf"{{{store_name}}}:{key} .*is a string, not a (hash|zset)"
+    ):
+        store.enqueue([task()])
+
+    raw.delete(f"{{{store_name}}}:{key}")
+    assert store.enqueue([task()]) == [True]
+    store.close()
+
+
 def test_a_server_that_is_away_is_said_so_without_the_password() -> None:
     store = open_store("redis://user:secret@127.0.0.1:1/0", name="app")
 
