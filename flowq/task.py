@@ -24,7 +24,6 @@ from flowq.current import CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
 from flowq.habits import habit, helpful
 from flowq.handle import Handle
-from flowq.hints import hints_of
 from flowq.message import Message, id_text, new_id
 from flowq.naming import task_name
 from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, misplaced, nearest
@@ -137,6 +136,8 @@ class Task(Generic[P, R]):
         A class has those of its attributes, which are no parameters.
         """
         if self._hints is None:
+            from flowq.hints import hints_of  # here, so that an import of flowq costs less
+
             self._hints = {} if isinstance(self.func, type) else hints_of(self.func)
         return self._hints
 
