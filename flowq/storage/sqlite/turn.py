@@ -80,8 +80,11 @@ class Turn:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return True
+                try:
+                    threading.Thread(target=self._ask, name="flowq-turn", daemon=True).start()
+                except RuntimeError as err:  # there are too many, or the interpreter ends
+                    raise OSError(f"{self._path} is locked, and {err}") from err
                 self._asking = True
-                threading.Thread(target=self._ask, name="flowq-turn", daemon=True).start()
             self._wanted, self._got = True, False
             try:
                 self._changed.wait_for(lambda: not self._asking, until - time.monotonic())
