@@ -11,10 +11,11 @@ from flowq.binding import check_call
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue, PayloadError
 from flowq.message import Message, new_id
 from flowq.policy import OPTIONS, RetryPolicy
+from flowq.serializer import Serializer
 from flowq.states import trigger_rule
 from flowq.wiring import TaskSpec
 
-__all__ = ["Settings", "build_message", "own_priority"]
+__all__ = ["Settings", "build_message", "own_priority", "pack"]
 
 _RETRY: Final = RetryPolicy.__struct_fields__
 _RUN_KEEPS_MS: Final = round(OPTIONS["result_ttl"].default * 1000)
@@ -98,15 +99,13 @@ def build_message(
     check_call(spec, args, kwargs)
     settings = _settings_alone(spec, options)
     try:
-        payload = spec.submitter.serializer.dumps((args, kwargs), f"arguments of {spec.name}")
-    except PayloadError as err:
-        if isinstance(err.__cause__, NodeUsedAsValue):
-            name = spec.name.rpartition(".")[2]
-            raise BindingError(
-                f"{spec.name} was called with a step as argument, whose value is not known yet; "
-                f"compose: {name}.s(...).start()"
-            ) from None
-        raise
+        payload = pack(spec.submitter.serializer, (args, kwargs), f"arguments of {spec.name}")
+    except NodeUsedAsValue:
+        name = spec.name.rpartition(".")[2]
+        raise BindingError(
+            f"{spec.name} was called with a step as argument, whose value is not known yet; "
+            f"compose: {name}.s(...).start()"
+        ) from None
     return Message(
         id or new_id(),
         spec.name,
@@ -118,6 +117,26 @@ def build_message(
         None,
         settings.prefetch,
     )
+
+
+def pack(serializer: Serializer, value: Any, what: str) -> bytes:
+    """Give the bytes of arguments.
+
+    Raises
+    ------
+    BindingError, NodeUsedAsValue
+        Among them is a handle, or a step, whose value is not known yet.
+    PayloadError, PayloadTooLarge
+        They cannot travel.
+    """
+    try:
+        return serializer.dumps(value, what)
+    except PayloadError as err:
+        if isinstance(err.__cause__, NodeUsedAsValue):
+            raise NodeUsedAsValue(f"{what}: {err.__cause__}") from None
+        if isinstance(err.__cause__, BindingError):
+            raise BindingError(f"{what}: {err.__cause__}") from None
+        raise
 
 
 _declared: WeakKeyDictionary[TaskSpec, Settings] = WeakKeyDictionary()

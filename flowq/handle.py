@@ -19,7 +19,7 @@ from typing import (
 )
 
 from flowq.current import CURRENT
-from flowq.errors import BlockingInTask, ResultMissing, ResultTimeout
+from flowq.errors import BindingError, BlockingInTask, ResultMissing, ResultTimeout
 from flowq.habits import habit, helpful
 from flowq.looking import Home, given, lacking, shown_state
 from flowq.message import id_text
@@ -217,7 +217,7 @@ class Handle(FitsAnywhere):
         return f"<{self._kind}: {self.id}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
+        raise BindingError(
             f"{self!r} cannot travel; to pass its value on, compose: a.s(1) | b.s(), or "
             "b.s(a.s(1)) with the signature as argument; else pass its .id"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from flowq.calls import Settings
+from flowq.calls import Settings, pack
 from flowq.errors import GraphError
 from flowq.facts import (
     check_tasks,
@@ -254,13 +254,13 @@ class _Lowering:
     ) -> bytes:
         what = f"arguments of node {path!r} (task {spec.name})"
         if pool:
-            return self._serializer.dumps((tuple(args), kwargs, pool), what)
+            return pack(self._serializer, (tuple(args), kwargs, pool), what)
         if not kwargs and all(a is None for a in args):  # what a chain's links have in common
             key = len(args)
             if key not in self._payloads:
-                self._payloads[key] = self._serializer.dumps((tuple(args), {}), what)
+                self._payloads[key] = pack(self._serializer, (tuple(args), {}), what)
             return self._payloads[key]
-        return self._serializer.dumps((tuple(args), kwargs), what)
+        return pack(self._serializer, (tuple(args), kwargs), what)
 
     def _plain_items(self, source: Node, node: Node, item_path: str) -> None:
         """Make the rows of a map's items where each is one task: the quick way for many."""
@@ -275,7 +275,7 @@ class _Lowering:
                 self._task(node, at, f"{item_path}[{i}]", i, 0)
             return
         settings = self._settings_of(node)
-        run, name, dumps = self._run, spec.name, self._serializer.dumps
+        run, name, serializer = self._run, spec.name, self._serializer
         pool: list[Any] = []
         bindings = tuple([Binding(to, _template(v, pool)) for to, v in node.edges.items()])
         reads = _ranges(node.reads)
@@ -287,7 +287,8 @@ class _Lowering:
         for i, item in enumerate(items):
             path = f"{item_path}[{i}]"
             args = (*before, *given(item), *after)
-            payload = dumps(
+            payload = pack(
+                serializer,
                 (args, kwargs, pool) if pool else (args, kwargs),
                 f"arguments of node {path!r} (task {name})",
             )

@@ -169,9 +169,10 @@ class Run(ValueHandle[T]):
         Returns
         -------
         bool
-            Whether there was anything to stop.
+            Whether it is stopped or being stopped, by this call or an earlier one; False if it had
+            ended otherwise.
         """
-        return self.cancel_inside(ROOT)
+        return self.cancel_inside(ROOT) or self._look(cells=False).state is State.CANCELLED
 
     def cancel_inside(self, expansion: int) -> bool:
         """Stop all that stands in the body of one of its expansions, at any depth.

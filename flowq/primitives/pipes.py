@@ -8,6 +8,7 @@ from copy import copy
 from flowq.binding import misfit, params_of
 from flowq.errors import BindingError, GraphError
 from flowq.node import Body, Element, Node, leaves
+from flowq.serializer import short_repr
 
 __all__ = ["bind", "check"]
 
@@ -98,7 +99,19 @@ def check(node: Node) -> None:
     for more in widths if len(widths) > 1 else (0,):
         count = len(node.args) + more
         if not params.fits(count, names):
-            raise misfit(node.who, node.spec, params.problem(count, names))
+            raise misfit(_which(node, more), node.spec, params.problem(count, names))
+
+
+def _which(node: Node, width: int) -> str:
+    """A node as errors call it; where the elements of a map differ, the first of that width."""
+    element = node.elements[-1] if node.elements else None
+    if element is None or not element.widths:
+        return node.who
+    source, wanted = element.source, width or next(iter(element.widths))
+    items = enumerate(source.items or ())
+    i, item = next((i, x) for i, x in items if len(element.given(x)) == wanted)
+    name = source.name or source.label or source.base
+    return f"{node.who}: {name}[{i}], of {short_repr(item)}"
 
 
 def _entries(body: Body) -> list[Node]:

@@ -734,6 +734,21 @@ def test_habits_from_elsewhere_are_answered(word: str) -> None:
     assert not hasattr(load.s("a"), "__array__")
 
 
+def test_an_element_that_does_not_fit_is_named_with_its_place() -> None:
+    long = "x" * 500
+
+    for make in (
+        lambda: add.map([(1, 2), (long,)]),
+        lambda: add.s().map([(1, 2), (long,)]).start(),
+        lambda: add.starmap([(1, 2), (long,)]),
+    ):
+        with pytest.raises(BindingError, match=r"add\[1\], of \('xxx.*: missing argument 'b'") as e:
+            make()
+        assert len(str(e.value)) < 400
+    with pytest.raises(BindingError, match=r"add\[0\], of \(1,\): missing argument 'b'"):
+        add.map([(1,), (2,)])
+
+
 def test_a_plain_call_with_a_step_says_to_compose() -> None:
     from flowq.calls import build_message
 
