@@ -7,7 +7,6 @@ import importlib
 import inspect
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -22,7 +21,6 @@ from typing import (
     Literal,
     NoReturn,
     ParamSpec,
-    Protocol,
     TypeVar,
     overload,
 )
@@ -32,6 +30,7 @@ from flowq.current import TRACE
 from flowq.errors import ConfigError, TaskDefinitionError, UnknownTask
 from flowq.habits import check_keywords, habit
 from flowq.message import Message, id_bytes
+from flowq.naming import MAIN, app_at, app_path, import_module
 from flowq.plan import Plan, Ranges
 from flowq.policy import check_name, check_options, nearest
 from flowq.primitives import Composition
@@ -41,10 +40,10 @@ from flowq.run import Run
 from flowq.serializer import Serializer, open_serializer
 from flowq.settings import DEFAULT_URL, load_settings
 from flowq.storage import Store, open_store
-from flowq.task import MAIN, ContextDecorator, Decorator, Task, import_name
-from flowq.wiring import TaskSpec
+from flowq.task import ContextDecorator, Decorator, Task
+from flowq.wiring import ConsumerHandle, TaskSpec
 
-__all__ = ["ConsumerHandle", "FlowQ", "app_path"]
+__all__ = ["FlowQ"]
 
 log = logging.getLogger("flowq.app")
 
@@ -54,25 +53,6 @@ R = TypeVar("R")
 DAY: Final = 86_400.0
 BATCH_PAGE: Final = 10_000
 """So many calls of a ``q.batch()`` go in one enqueue."""
-
-
-class ConsumerHandle(Protocol):
-    """A consumer inside this process; see `flowq.consumer.Consumer`."""
-
-    def start(self) -> Any:
-        """Start it; gives it back."""
-        ...
-
-    def stop(self, timeout: float | None = None) -> None:
-        """Let running tasks finish, put back the rest, and stop."""
-        ...
-
-    def run(self) -> int:
-        """Run it here until it is stopped by a signal; gives the exit status."""
-        ...
-
-    def __enter__(self) -> Any: ...
-    def __exit__(self, *exc: object) -> None: ...
 
 
 class Batch:
@@ -184,7 +164,7 @@ class FlowQ:
         path = app_path(self)
         if path is None:
             raise TypeError(f"{self!r} can travel only by name, and no module holds it")
-        return _app_at, (path,)
+        return app_at, (path,)
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -304,7 +284,7 @@ class FlowQ:
             There is no such module.
         """
         for module in self.imports:
-            _import(module)
+            import_module(module)
 
     def queues(self) -> tuple[str, ...]:
         """Give the queues that its tasks name, the default one first."""
@@ -505,33 +485,6 @@ class FlowQ:
             known = [n for n in (*dir(type(self)), *vars(self)) if not n.startswith("_")]
             said = habit(name, "a FlowQ")
             raise AttributeError(said or f"a FlowQ has no {name!r}{nearest(name, known)}")
-
-
-def app_path(app: FlowQ) -> str | None:
-    """Say where an app is found: ``module:name``; None if no loaded module holds it.
-
-    ``__main__`` comes last: a script that imports an app is no place to find it.
-    """
-    modules = sorted(list(sys.modules.items()), key=lambda item: item[0] == "__main__")
-    for name, module in modules:
-        for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            if value is app:
-                return f"{import_name(name)}:{attribute}"
-    return None
-
-
-def _app_at(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _import(module: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as err:
-        if err.name is None or not f"{module}.".startswith(f"{err.name}."):
-            raise  # the module is there, and lacks one of its own
-        raise ConfigError(f"FlowQ(imports=): there is no module {module!r}") from None
 
 
 def _id(text: str) -> bytes:

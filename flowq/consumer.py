@@ -7,14 +7,16 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
-from flowq.app import FlowQ, app_path
+from flowq.app import FlowQ
 from flowq.errors import ConfigError, StoreError, StoreUnavailable
 from flowq.leases import release_dead
+from flowq.naming import app_path
 from flowq.policy import check_name, nearest
 from flowq.pools.process import ProcessPool
 from flowq.pools.thread import ThreadPool
@@ -27,6 +29,9 @@ log = logging.getLogger("flowq.consumer")
 Kind: TypeAlias = Literal["thread", "process"]
 MAX_WORKERS: Final = 1_000
 USAGE, UNREACHABLE = 2, 4
+ONE_SIGNAL: Final = 1.0
+"""Signals within so many seconds of the first are one: timeout(1), and others who end a process
+and then its group, send two at once."""
 
 
 class Consumer:
@@ -135,8 +140,7 @@ class Consumer:
         self._pool.stop()
         limit = self.shutdown_timeout if timeout is None else min(timeout, threading.TIMEOUT_MAX)
         if not self._pool.join(limit):
-            log.warning("running tasks did not end in time and go back to their queues")
-            self._pool.abandon()
+            self._abandon("in time")
         self._end()
 
     def join(self, timeout: float | None = None) -> bool:
@@ -169,8 +173,9 @@ class Consumer:
 
         With a store in memory, which other processes cannot see, in threads of this process.
 
-        The first SIGINT or SIGTERM lets running bodies finish within `shutdown_timeout`, the second
-        ends them at once. Only in the main thread are signals heard; elsewhere `stop` ends it.
+        The first SIGINT or SIGTERM lets running bodies finish within `shutdown_timeout`; a further
+        one, from a second later on, ends them at once. Only in the main thread are signals heard;
+        elsewhere `stop` ends it.
 
         Returns
         -------
@@ -178,10 +183,10 @@ class Consumer:
             0 after a graceful end, 2 if there is no task or the app cannot be loaded, 4 if the
             store cannot be reached.
         """
-        asked: SimpleQueue[int] = SimpleQueue()
+        asked: SimpleQueue[tuple[int, float]] = SimpleQueue()
 
         def ask(signum: int, frame: FrameType | None) -> None:
-            asked.put(signum)  # reentrant, as a handler needs it
+            asked.put((signum, time.monotonic()))  # reentrant, as a handler needs it
 
         # Before anything is started, so that a signal at any moment ends it as it should.
         before: dict[int, Any] = {}
@@ -202,18 +207,18 @@ class Consumer:
                 if handler is not None:  # None: it was not Python's
                     signal.signal(number, handler)
 
-    def _run(self, asked: SimpleQueue[int]) -> int:
+    def _run(self, asked: SimpleQueue[tuple[int, float]]) -> int:
         self._begin(self.kind == "process" or self.app.store.shares_processes)
         pool = self._pool
         assert pool is not None
 
         def ended() -> None:
             pool.join()
-            asked.put(0)
+            asked.put((0, 0.0))
 
         threading.Thread(target=ended, name="flowq-ended", daemon=True).start()
         try:
-            signum = asked.get()
+            signum, first = asked.get()
             if signum:
                 log.info(
                     "%s: finishing what runs (%g s at most; again: at once)",
@@ -221,25 +226,28 @@ class Consumer:
                     self.shutdown_timeout,
                 )
                 pool.stop()
-                self._await(asked)
+                self._await(asked, first)
         finally:
             self._end()
         log.info("stopped")
         return pool.status
 
-    def _await(self, asked: SimpleQueue[int]) -> None:
-        """Wait for the end of the pool; after a second signal, or too long, end it."""
-        pool = self._pool
-        assert pool is not None
-        timer = threading.Timer(self.shutdown_timeout, asked.put, (-1,))
+    def _await(self, asked: SimpleQueue[tuple[int, float]], first: float) -> None:
+        """Wait for the end of the pool; after another signal, or too long, end it."""
+        timer = threading.Timer(self.shutdown_timeout, asked.put, ((-1, 0.0),))
         timer.daemon = True
         timer.start()
-        signum = asked.get()
+        signum, at = asked.get()
+        while signum > 0 and at - first < ONE_SIGNAL:
+            signum, at = asked.get()
         timer.cancel()
         if signum:
-            why = "in time" if signum < 0 else "before the second signal"
-            log.warning("running tasks did not end %s and go back to their queues", why)
-            pool.abandon()
+            self._abandon("in time" if signum < 0 else "before the second signal")
+
+    def _abandon(self, when: str) -> None:
+        assert self._pool is not None
+        if self._pool.abandon():
+            log.warning("running tasks did not end %s and go back to their queues", when)
 
     # --- both ------------------------------------------------------------------------------------
 

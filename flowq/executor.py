@@ -206,7 +206,7 @@ class Executor:
             return self._unready(delivery, message, err, started)
         chatty = log.isEnabledFor(logging.INFO)
         if chatty:
-            log.info("%s %s starts%s", message.task, current.id, _which(current))
+            log.info("%s starts%s", _who(current), _which(current), extra={"flowq_task": current})
         error: BaseException | None
         value, error = self._body(lane, job, task, args, kwargs, current)
         ended = self._now_ms()
@@ -225,7 +225,7 @@ class Executor:
         before = self.usual.get(message.task)
         self.usual[message.task] = took if before is None else 0.8 * before + 0.2 * took
         if chatty or error is not None:
-            _report(message, current, outcome, took, error)
+            _report(current, outcome, took, error)
         return outcome
 
     def _body(
@@ -306,6 +306,12 @@ class Executor:
         if isinstance(err, DecodeError):
             log.error("%s %s: %s", message.task, id_text(delivery.id), err)
             return undecodable(delivery, err, message)
+        log.error(
+            "%s %s failed, its arguments cannot be read: %s",
+            message.task,
+            id_text(delivery.id),
+            exception_text(err),
+        )
         ended = self._now_ms()
         return decide(message, delivery, err, _NEVER, started_ms=started, ended_ms=ended)
 
@@ -359,30 +365,36 @@ def _which(current: CurrentTask) -> str:
     return f" (attempt {current.attempt})" if current.attempt > 1 else ""
 
 
+def _who(current: CurrentTask) -> str:
+    node = f" ({current.node})" if current.node else ""
+    return f"{current.name} {current.id}{node}"
+
+
 def _report(
-    message: Message,
     current: CurrentTask,
     outcome: Outcome,
     took: float,
     error: BaseException | None,
 ) -> None:
     """Say in one line how an attempt ended; a failure for good with its traceback."""
-    who = (message.task, current.id)
+    who = _who(current)
+    extra = {"flowq_task": current, "flowq_seconds": round(took, 6)}
     if isinstance(outcome, Done):
-        log.info("%s %s done in %.3f s", *who, took)
+        log.info("%s done in %.3f s", who, took, extra=extra)
     elif isinstance(outcome, Expand):
-        log.info("%s %s became %d nodes in %.3f s", *who, len(outcome.rows) - 1, took)
+        log.info("%s became %d nodes in %.3f s", who, len(outcome.rows) - 1, took, extra=extra)
     elif isinstance(outcome, RetryAt):
         log.warning(
-            "%s %s failed in %.3f s with %s, again in %.1f s (retries left: %d)",
-            *who,
+            "%s failed in %.3f s with %s, again in %.1f s (retries left: %d)",
+            who,
             took,
             exception_text(error),
             outcome.delay_ms / 1000,
             current.retries_left - 1,
+            extra=extra,
         )
     elif isinstance(outcome, Failed):
         trace = traceback_text(error).rstrip() if error is not None else ""
-        log.error("%s %s failed in %.3f s\n%s", *who, took, trace)
+        log.error("%s failed in %.3f s\n%s", who, took, trace, extra=extra)
     else:
-        log.info("%s %s %s in %.3f s", *who, type(outcome).__name__.lower(), took)
+        log.info("%s %s in %.3f s", who, type(outcome).__name__.lower(), took, extra=extra)

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from flowq.binding import check_edges, parameter_name
+from flowq.binding import parameter_name
 from flowq.errors import CycleError, GraphError
 from flowq.node import Body, Node, is_plain_map, kind_text, leaves, listed
 from flowq.plan import Kind
@@ -77,6 +77,8 @@ class Graph:
             _name(body)
             for node in body.nodes:
                 _rule(node)
+        from flowq.edges import check_edges  # here, so that an import of flowq costs less
+
         for body in bodies:
             check_edges(body.nodes)
 

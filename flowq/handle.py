@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -15,21 +14,18 @@ from typing import (
     Generic,
     Literal,
     NoReturn,
-    Protocol,
     TypeVar,
     overload,
 )
 
 from flowq.current import CURRENT
-from flowq.errors import BlockingInTask, DecodeError, NotProduced, ResultMissing, ResultTimeout
+from flowq.errors import BindingError, BlockingInTask, ResultMissing, ResultTimeout
 from flowq.habits import habit, helpful
-from flowq.message import Message, Ref, Template, decode_message, id_text, split_node
+from flowq.looking import Home, given, lacking, shown_state
+from flowq.message import id_text
 from flowq.policy import nearest
-from flowq.serializer import Serializer
 from flowq.states import State
-from flowq.storage.base import Look, Store
-from flowq.values import MISSING, Values, raise_for
-from flowq.wiring import TaskSpec
+from flowq.storage.base import Look
 
 if TYPE_CHECKING:
     # For checkers a handle fits any parameter and can be indexed, so that what a flow binds
@@ -51,14 +47,7 @@ __all__ = [
     "PAGE_OF_IDS",
     "FitsAnywhere",
     "Handle",
-    "Home",
     "ValueHandle",
-    "given",
-    "moment",
-    "nobody_for",
-    "one_value",
-    "put_together",
-    "shown_state",
 ]
 
 T = TypeVar("T")
@@ -70,47 +59,6 @@ WARN_AFTER: Final = 3.0
 """Seconds after which who waits is told that nobody works."""
 LONGEST_WAIT: Final = 60.0
 """Seconds of one wait; a wake-up that was lost costs no more than this."""
-
-
-class Home(Protocol):
-    """What a handle must know of the app that made it."""
-
-    @property
-    def name(self) -> str:
-        """The app's name."""
-        ...
-
-    @property
-    def serializer(self) -> Serializer:
-        """Codec of results."""
-        ...
-
-    @property
-    def store(self) -> Store:
-        """Where to ask."""
-        ...
-
-    def command(self, queue: str | None = None) -> str:
-        """How a worker for it is started, as one would type it."""
-        ...
-
-    def spec(self, name: str) -> TaskSpec:
-        """A registered task."""
-        ...
-
-    def result(self, id: str) -> Any:
-        """The handle of one task or node."""
-        ...
-
-
-def shown_state(state: State) -> str:
-    """Write the state of a task or run as people read it: an expanded one is running."""
-    return "running" if state is State.EXPANDED else state.label
-
-
-def moment(ms: int) -> datetime | None:
-    """Give milliseconds since 1970 as an aware datetime; None for 0."""
-    return datetime.fromtimestamp(ms / 1000, timezone.utc) if ms else None
 
 
 class Handle(FitsAnywhere):
@@ -231,9 +179,11 @@ class Handle(FitsAnywhere):
 
     def _timed_out(self, timeout: float | None) -> ResultTimeout:
         state = self._app.store.look((self._id,), cells=False)[0]
+        said = self._lacking()
         return ResultTimeout(
             f"{self!r} gave no value within {timeout:g} s; it is "
             f"{shown_state(state.state) if state else 'not known any more'}"
+            f"{f': {said}' if said else ''}"
         )
 
     def _next_up(self) -> bytes | None:
@@ -242,22 +192,18 @@ class Handle(FitsAnywhere):
 
     def _warn(self) -> bool:
         """Say that no worker lives that would run what is waited for; whether that was said."""
-        store = self._app.store
-        id = self._next_up()
-        look = None if id is None else store.look((id,), cells=False)[0]
-        if id is None or look is None or look.state is not State.QUEUED:
-            return False
-        raw = store.message(id)
-        try:
-            message = None if raw is None else decode_message(raw)
-        except DecodeError:
-            message = None  # a worker will tell what is wrong with it
-        if message is None:
-            return False
-        said = nobody_for(self._app, message)
+        said = self._lacking()
         if said:
             log.warning("%r has waited %g s: %s", self, WARN_AFTER, said)
         return said is not None
+
+    def _lacking(self) -> str | None:
+        """Say why no live worker would run what is waited for; None if one would."""
+        id = self._next_up()
+        look = None if id is None else self._app.store.look((id,), cells=False)[0]
+        if id is None or look is None or look.state not in (State.QUEUED, State.SCHEDULED):
+            return None
+        return lacking(self._app, id, look.state)
 
     # --- as Python objects -----------------------------------------------------------------------
 
@@ -271,7 +217,7 @@ class Handle(FitsAnywhere):
         return f"<{self._kind}: {self.id}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
+        raise BindingError(
             f"{self!r} cannot travel; to pass its value on, compose: a.s(1) | b.s(), or "
             "b.s(a.s(1)) with the signature as argument; else pass its .id"
         )
@@ -403,64 +349,3 @@ class ValueHandle(Handle, Generic[T]):
     def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
         """Make what `_until` calls: it looks, and puts the value into `found` once it is known."""
         raise NotImplementedError
-
-
-def nobody_for(app: Home, message: Message) -> str | None:
-    """Say why no live worker would run a message, and what to do; None if one would."""
-    store = app.store
-    sessions = store.sessions()
-    start = f"start one: {app.command(message.queue)}"
-    if not sessions:
-        return f"no worker serves {store.url}; {start}"
-    serving = [s for s in sessions if message.queue in s.queues]
-    if not serving:
-        return f"no live worker of {store.url} serves queue {message.queue!r}; {start}"
-    if not any(message.task in s.tasks for s in serving):
-        return (
-            f"no live worker of {store.url} that serves queue {message.queue!r} knows task "
-            f"{message.task!r}; restart them with the present code, or {start}"
-        )
-    return None
-
-
-def one_value(app: Home, id: bytes, look: Look, task: str = "") -> Any:
-    """Give the value of an ended task, node or run, or what stands in its place.
-
-    `task` is the name of a task that was called alone, if it is known.
-    """
-    run, index = (id, 0) if len(id) == 16 else split_node(id)
-    cells = {} if look.cell is None else {index: look.cell}
-    return put_together(app, run, Ref(index), cells, task)
-
-
-def put_together(
-    app: Home,
-    run: bytes,
-    template: Template,
-    cells: Mapping[int, bytes] | None = None,
-    task: str = "",
-) -> Any:
-    """Give a value that is made of those of a run's nodes.
-
-    Raises
-    ------
-    NotProduced
-        It asks for an item that a node's value does not have.
-    DecodeError
-        A result cannot be read.
-    """
-    values = Values(app.store, run, app.serializer, cells, task=task)
-    try:
-        return values.resolve(template)
-    except (LookupError, TypeError) as err:
-        raise NotProduced(
-            f"the value of run {id_text(run)} names an item that is not there: "
-            f"{type(err).__name__}: {err}"
-        ) from None
-
-
-def given(value: Any, raise_errors: bool) -> Any:
-    """Give a value to who asked, or raise the error that it stands for."""
-    if raise_errors and isinstance(value, MISSING):
-        raise raise_for(value)
-    return value

@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import sys
+import threading
+import warnings
 from datetime import datetime, timezone
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 from flowq.current import CURRENT
 
@@ -23,6 +25,7 @@ Format: TypeAlias = Literal["text", "json", "simple"]
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 _LEVELS = {2: logging.DEBUG, -1: logging.WARNING, -2: logging.ERROR}
+_python = logging.getLogger("py.warnings")  # the name that the standard library gives it
 _applied: dict[str, Any] | None = None
 
 
@@ -30,7 +33,8 @@ def configure(*, verbosity: int = 0, format: Format = "text", file: str = "") ->
     """Send what is logged in this process to one place, in one form.
 
     It adds a handler to the root logger, in place of the one that an earlier call added; a
-    user's own handlers stay. Calling again is safe, also in a child after a fork.
+    user's own handlers stay. Warnings, and exceptions that end a thread or that nobody can catch,
+    are logged as well. Calling again is safe, also in a child after a fork.
 
     Parameters
     ----------
@@ -62,6 +66,10 @@ def configure(*, verbosity: int = 0, format: Format = "text", file: str = "") ->
     root.addHandler(handler)
     root.setLevel(_LEVELS.get(verbosity, logging.INFO))
     logging.getLogger("flowq").setLevel(logging.DEBUG if verbosity > 0 else logging.NOTSET)
+    # What Python says by itself goes the same way, in the same form.
+    warnings.showwarning = _warned
+    threading.excepthook = _thread_ended
+    sys.unraisablehook = _ignored
     _applied = {"verbosity": verbosity, "format": format, "file": file}
 
 
@@ -71,6 +79,37 @@ def settings() -> dict[str, Any]:
     Where nobody called it (a consumer inside a user's program), children say only warnings.
     """
     return dict(_applied or {"verbosity": -1})
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Log a warning in one line; one that is meant for a file goes there as ever."""
+    if file is not None:
+        file.write(warnings.formatwarning(message, category, filename, lineno, line))
+        return
+    _python.warning("%s:%d: %s: %s", filename, lineno, category.__name__, message)
+
+
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread of the user's, or of ours."""
+    if args.exc_value is None or issubclass(args.exc_type, SystemExit):
+        return
+    name = args.thread.name if args.thread is not None else "?"
+    exc_info = (args.exc_type, args.exc_value, args.exc_traceback)
+    _python.error("the thread %s ended by an exception", name, exc_info=exc_info)
+
+
+def _ignored(args: sys.UnraisableHookArgs) -> None:
+    """Log an exception that nobody can catch, as one of a finalizer."""
+    exc_info = args.exc_value and (args.exc_type, args.exc_value, args.exc_traceback)
+    what = args.err_msg or "Exception ignored in"
+    _python.error("%s: %r", what, args.object, exc_info=exc_info)
 
 
 class _OurStream(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for checkers
@@ -115,7 +154,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line, with stable keys; what `extra=` carries is not part of it."""
+    """An object a line, with stable keys; what a user's `extra=` carries is not part of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line."""
@@ -127,11 +166,13 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "pid": record.process,
         }
-        task = CURRENT.get()
+        task = getattr(record, "flowq_task", None) or CURRENT.get()
         if task is not None:
             line |= {"task": task.name, "task_id": task.id, "attempt": task.attempt}
             if task.run is not None:
                 line |= {"run_id": task.run, "node": task.node}
+        if (took := getattr(record, "flowq_seconds", None)) is not None:
+            line["seconds"] = took
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)

@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
-from flowq.binding import check_call
-from flowq.errors import BindingError, GraphError, NodeUsedAsValue, PayloadError, UnknownTask
+from flowq.calls import Settings, pack
+from flowq.errors import GraphError
+from flowq.facts import (
+    check_tasks,
+    named_and_forgiven,
+    priorities,
+    read_by_others,
+    size_of,
+    sizes,
+)
 from flowq.fragment import MAP, plain
 from flowq.graph import Graph
 from flowq.message import (
@@ -42,138 +49,17 @@ from flowq.node import (
     has_slots,
     is_plain_map,
     leaves,
-    listed,
     spread_over,
 )
 from flowq.plan import INNER, ROOT, Bits, Kind, NodeRow, Plan, Ranges, encode_rows, ranges_of
-from flowq.policy import MAX_PRIORITY, OPTIONS, RetryPolicy
-from flowq.states import Rule, trigger_rule
-from flowq.wiring import Submitter, TaskSpec
+from flowq.policy import OPTIONS
+from flowq.states import Rule
+from flowq.wiring import Submitter
 
-__all__ = ["build_message", "lower", "lower_fragment"]
+__all__ = ["lower", "lower_fragment"]
 
-_RETRY: Final = RetryPolicy.__struct_fields__
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 MAX_NAME: Final = 200
-_RUN_KEEPS_MS: Final = round(OPTIONS["result_ttl"].default * 1000)
-
-
-class Settings:
-    """The fields of a message that options decide, in the order of `Message` from ``queue`` on."""
-
-    __slots__ = ("fields", "policy", "prefetch")
-
-    def __init__(
-        self, spec: TaskSpec, options: Mapping[str, Any], priority: int, read: bool = False
-    ) -> None:
-        declared = spec.options
-
-        def of(name: str) -> Any:
-            value = options.get(name, declared.get(name))
-            return OPTIONS[name].default if value is None else value
-
-        # a delay on the call replaces an eta of the declaration, and the other way round
-        delay, eta = of("delay"), of("eta")
-        if "delay" in options:
-            eta = None
-        elif "eta" in options:
-            delay = 0
-        expires = of("expires")
-        at = isinstance(expires, int)
-        self.fields = (
-            of("queue"),
-            priority,
-            round(delay * 1000),
-            eta or 0,
-            0 if at else round((expires or 0) * 1000),
-            expires if at else 0,
-            # "keep no value" cannot mean that those who read it get none
-            round(of("result_ttl") * 1000) or (_RUN_KEEPS_MS if read else 0),
-            round(of("failed_ttl") * 1000),
-            of("max_losses"),
-        )
-        self.policy = {
-            k: options[k] for k in _RETRY if k in options and options[k] != declared.get(k)
-        }
-        self.prefetch: int = of("prefetch")
-
-
-def own_priority(spec: TaskSpec, options: Mapping[str, Any]) -> int | None:
-    """The priority that is set for a call, or for its task; None if neither is."""
-    found: int | None = options.get("priority", spec.options.get("priority"))
-    return found
-
-
-def build_message(
-    spec: TaskSpec,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    options: Mapping[str, Any],
-    *,
-    id: bytes | None = None,
-) -> Message:
-    """Make the message of a task that is called alone.
-
-    Parameters
-    ----------
-    spec : TaskSpec
-    args, kwargs
-        Plain arguments.
-    options : mapping
-        Checked options of the call.
-    id : bytes, optional
-        16 bytes; a new one unless given.
-
-    Raises
-    ------
-    BindingError
-        The arguments do not fit the task.
-    GraphError
-        A trigger rule asks for parents.
-    PayloadError, PayloadTooLarge
-        The arguments cannot travel.
-    """
-    check_call(spec, args, kwargs)
-    settings = _settings_alone(spec, options)
-    try:
-        payload = spec.submitter.serializer.dumps((args, kwargs), f"arguments of {spec.name}")
-    except PayloadError as err:
-        if isinstance(err.__cause__, NodeUsedAsValue):
-            name = spec.name.rpartition(".")[2]
-            raise BindingError(
-                f"{spec.name} was called with a step as argument, whose value is not known yet; "
-                f"compose: {name}.s(...).start()"
-            ) from None
-        raise
-    return Message(
-        id or new_id(),
-        spec.name,
-        payload,
-        *settings.fields,
-        "",
-        (),
-        settings.policy,
-        None,
-        settings.prefetch,
-    )
-
-
-_declared: WeakKeyDictionary[TaskSpec, Settings] = WeakKeyDictionary()
-
-
-def _settings_alone(spec: TaskSpec, options: Mapping[str, Any]) -> Settings:
-    """The settings of a call alone; those without options are made once for each task."""
-    if not options:
-        found = _declared.get(spec)
-        if found is None:
-            found = _declared[spec] = Settings(spec, options, own_priority(spec, options) or 0)
-        return found
-    if "trigger_rule" in options:
-        try:
-            trigger_rule(options["trigger_rule"], 0)
-        except ValueError as err:
-            raise GraphError(f"task {spec.name}: {err}") from None
-    return Settings(spec, options, own_priority(spec, options) or 0)
 
 
 def lower(graph: Graph, submitter: Submitter) -> Plan:
@@ -216,21 +102,15 @@ class _Lowering:
         self._run = new_id()
         self._first = ROOT
         self._options = {**submitter.run_defaults, **graph.options}
-        self._base_priority: int = graph.options.get("priority") or 0
-        self._sizes: dict[Body, int] = {}
         self._settings: dict[Any, Settings] = {}
         self._payloads: dict[Any, bytes] = {}
-        self._forgiven: set[Node] = set()
-        self._named: set[Node] = set()
-        self._priorities: dict[Node, int] = {}
         self._rows: list[NodeRow] = []
         bodies = list(graph.bodies())
-        self._know_tasks(bodies, submitter)
-        for body in reversed(bodies):
-            self._sizes[body] = sum(self._size(node) for node in body.nodes)
-            self._forgive(body)
-        self._prioritise(bodies)
-        self._read = _read_by_others(bodies)
+        check_tasks(bodies, submitter)
+        self._sizes = sizes(bodies)
+        self._named, self._forgiven = named_and_forgiven(bodies)
+        self._priorities = priorities(bodies, graph.options.get("priority") or 0)
+        self._read = read_by_others(bodies)
 
     def plan(self) -> Plan:
         """Make the rows."""
@@ -250,66 +130,10 @@ class _Lowering:
 
     def _made(self, name: str, prefix: str = "") -> None:
         root = self._graph.root
-        self._rows = [None] * self._size(root)  # type: ignore[list-item]
+        self._rows = [None] * size_of(root, self._sizes)  # type: ignore[list-item]
         root.index = self._first
         item_path = prefix.removesuffix("/") or name
         self._emit((self._expansion, root, NO_NODE, "", item_path, prefix))
-
-    # --- facts about the whole graph -------------------------------------------------------------
-
-    def _know_tasks(self, bodies: list[Body], submitter: Submitter) -> None:
-        known: set[TaskSpec] = set()
-        for body in bodies:
-            for node in body.nodes:
-                if node.kind is Kind.TASK and node.spec is not None and node.spec not in known:
-                    try:
-                        submitter.spec(node.spec.name)
-                    except UnknownTask as err:
-                        raise UnknownTask(f"{node.who}: {err}") from None
-                    known.add(node.spec)
-
-    def _size(self, node: Node) -> int:
-        """How many rows a node takes, what is inside it included."""
-        if node.inner is None or node.lists is not None:
-            return 1
-        inside = self._sizes[node.inner]
-        if node.items is None:
-            return 1 + inside
-        return 1 + len(node.items) * (1 if is_plain_map(node) else 1 + inside)
-
-    def _forgive(self, body: Body) -> None:
-        """Find what the value names, and whose failure does not count (semantics, section 4)."""
-        named = {n for n in leaves(body.value) if n.body is body}
-        self._named |= named
-        for node in reversed(body.nodes):
-            if node in named or not node.children:
-                continue
-            if all(c in self._forgiven or _needs_some(c) for c in node.children):
-                self._forgiven.add(node)
-
-    def _prioritise(self, bodies: list[Body]) -> None:
-        """Find final priorities (semantics, section 7): the highest set below, unless set here."""
-        inside: dict[Node, int | None] = {}
-        for body in reversed(bodies):
-            if body.owner is not None:
-                every = [_set(n) for n in body.nodes] + [inside.get(n) for n in body.nodes]
-                inside[body.owner] = _highest(every)
-        below: dict[Node, int | None] = {self._graph.root: None}
-        for body in bodies:
-            owner = body.owner
-            around = below[owner] if owner is not None else None
-            if owner is not None and owner is not self._graph.root:
-                around = _highest((_set(owner), around))
-            up: dict[Node, int | None] = {}
-            for node in reversed(body.nodes):
-                down = _highest([around, *(up[c] for c in node.children)])
-                below[node] = down
-                up[node] = _highest((_set(node), inside.get(node), down))
-                own = node.options.get("priority")
-                if own is None:
-                    own = _highest((_set(node), down)) or 0
-                final = self._base_priority + own
-                self._priorities[node] = max(-MAX_PRIORITY, min(MAX_PRIORITY, final))
 
     # --- rows ------------------------------------------------------------------------------------
 
@@ -371,7 +195,7 @@ class _Lowering:
     def _lay_out(self, body: Body, at: int) -> None:
         for node in body.nodes:
             node.index = at
-            at += self._size(node)
+            at += size_of(node, self._sizes)
 
     def _put(
         self, node: Node, owner: int, path: str, entries: Ranges, body: Ranges, value: Template
@@ -469,13 +293,13 @@ class _Lowering:
     ) -> bytes:
         what = f"arguments of node {path!r} (task {task})"
         if pool:
-            return self._serializer.dumps((tuple(args), kwargs, pool), what)
+            return pack(self._serializer, (tuple(args), kwargs, pool), what)
         if not kwargs and all(a is None for a in args):  # what a chain's links have in common
             key = len(args)
             if key not in self._payloads:
-                self._payloads[key] = self._serializer.dumps((tuple(args), {}), what)
+                self._payloads[key] = pack(self._serializer, (tuple(args), {}), what)
             return self._payloads[key]
-        return self._serializer.dumps((tuple(args), kwargs), what)
+        return pack(self._serializer, (tuple(args), kwargs), what)
 
     def _plain_items(self, source: Node, node: Node, item_path: str) -> None:
         """Make the rows of a map's items where each is one task: the quick way for many."""
@@ -490,7 +314,8 @@ class _Lowering:
                 self._task(node, at, f"{item_path}[{i}]", i, 0)
             return
         settings = self._settings_of(node)
-        start, made_id, name, dumps = self._first, self._id, spec.name, self._serializer.dumps
+        start, made_id = self._first, self._id
+        name, serializer = spec.name, self._serializer
         pool: list[Any] = []
         bindings = tuple([Binding(to, self._template(v, pool)) for to, v in node.edges.items()])
         reads = _read(bindings)
@@ -502,7 +327,8 @@ class _Lowering:
         for i, item in enumerate(items):
             path = f"{item_path}[{i}]"
             args = (*before, *given(item), *after)
-            payload = dumps(
+            payload = pack(
+                serializer,
                 (args, kwargs, pool) if pool else (args, kwargs),
                 f"arguments of node {path!r} (task {name})",
             )
@@ -735,36 +561,6 @@ def _key(what: Node | Slot) -> Any:
 
 
 # --- pieces --------------------------------------------------------------------------------------
-
-
-def _needs_some(node: Node) -> bool:
-    """Whether a node runs as soon as some parents succeeded, so that the others may fail."""
-    return node.rule_text == "one_success" or node.rule_text.startswith("at_least")
-
-
-def _set(node: Node) -> int | None:
-    """The priority that is set for a node: its own, else its task's."""
-    if node.spec is not None:
-        return own_priority(node.spec, node.options)
-    found: int | None = node.options.get("priority")
-    return found
-
-
-def _highest(values: Iterable[int | None]) -> int | None:
-    return max((v for v in values if v is not None), default=None)
-
-
-def _read_by_others(bodies: list[Body]) -> set[Node]:
-    """The nodes whose values others are given, through expansions too."""
-    read: set[Node] = set()
-    for body in bodies:
-        for node in body.nodes:
-            read.update(node.reads)
-            read.update(listed(node))
-    for body in bodies:  # outer ones first
-        if body.owner in read:
-            read.update(leaves(body.value))
-    return read
 
 
 def _ranges(nodes: Sequence[Node]) -> Ranges:

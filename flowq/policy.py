@@ -11,7 +11,7 @@ import difflib
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 MAX_PRIORITY: Final = 1000
+LONGEST_MS: Final = 100 * 365 * 86_400_000
+"""The longest time that can be said: 100 years."""
+LAST_MS: Final = round(datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp() * 1000)
+"""The last moment that can be said."""
 NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]:/-]{1,200}")
 """What ids and names may look like wherever they become keys, paths or URLs."""
 
@@ -71,7 +75,7 @@ def to_ms(value: float | timedelta, *, zero: bool = True) -> int:
     Raises
     ------
     ValueError
-        It is negative, not finite, or no length of time.
+        It is negative, not finite, longer than 100 years, or no length of time.
     """
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -83,6 +87,10 @@ def to_ms(value: float | timedelta, *, zero: bool = True) -> int:
         raise ValueError("is negative")
     if value == 0 and not zero:
         raise ValueError("must be more than 0")
+    if value > LONGEST_MS / 1000:
+        raise ValueError(
+            f"must be at most 100 years, {LONGEST_MS // 1000} (in seconds, not milliseconds)"
+        )
     return round(value * 1000)
 
 
@@ -91,10 +99,19 @@ def _seconds(value: Any) -> float:
 
 
 def _moment(value: Any) -> int:
-    """A datetime as milliseconds; naive ones are the local zone's."""
+    """A datetime as milliseconds; naive ones are the local zone's.
+
+    All of the past is alike, and 0 stands for no moment: so what lies before 1970 is 1.
+    """
     if not isinstance(value, datetime):
         raise ValueError("must be a datetime (naive ones are the local zone's)")
-    return round(value.timestamp() * 1000)
+    try:
+        ms = round(value.timestamp() * 1000)
+    except (OverflowError, ValueError):  # a naive one at either end of what a datetime can say
+        ms = 1 if value.year < 1970 else LAST_MS + 1
+    if ms > LAST_MS:
+        raise ValueError("must lie before the year 3000")
+    return max(1, ms)
 
 
 def _moment_or_seconds(value: Any) -> int | float:
@@ -113,10 +130,11 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return check
 
 
-def _number(low: float) -> Callable[[Any], float]:
+def _number(low: int, high: int) -> Callable[[Any], float]:
     def check(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
-            raise ValueError(f"must be a number of at least {low:g}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high:
+            raise ValueError(f"must be a number of at least {low} and at most {high}")
         return float(value)
 
     return check
@@ -183,7 +201,11 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "retry_delay": Option(_seconds, 0.0, _T, "seconds", "Wait before the first retry."),
     "backoff": Option(
-        _number(1.0), 1.0, _T, "", "Factor by which the wait grows: retry_delay * backoff^(k-1)."
+        _number(1, 1_000_000),
+        1.0,
+        _T,
+        "",
+        "Factor by which the wait grows: retry_delay * backoff^(k-1).",
     ),
     "max_delay": Option(_seconds, None, _T, "seconds", "The longest wait before a retry."),
     "jitter": Option(_flag, False, _T, "", "Scale each wait by a random factor from 0.5 to 1."),
@@ -390,6 +412,8 @@ def wait_ms(policy: RetryPolicy, failed: int, rand: Callable[[], float] = random
     longest = 30 * 86_400.0 if policy.max_delay is None else policy.max_delay
     if policy.retry_delay == 0:
         return 0
-    # an exponent this large has passed any bound already; without the cap a float overflows
-    wait = min(longest, policy.retry_delay * policy.backoff ** min(failed - 1, 64))
+    try:
+        wait = min(longest, policy.retry_delay * policy.backoff ** (failed - 1))
+    except OverflowError:  # past any bound
+        wait = longest
     return round(wait * 1000 * (0.5 + 0.5 * rand() if policy.jitter else 1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, ClassVar, TypeVar, overload
 
 import msgspec
@@ -19,14 +19,8 @@ from flowq.errors import (
     Skipped,
 )
 from flowq.habits import helpful
-from flowq.handle import (
-    PAGE_OF_IDS,
-    Home,
-    ValueHandle,
-    moment,
-    nobody_for,
-    one_value,
-)
+from flowq.handle import PAGE_OF_IDS, ValueHandle
+from flowq.looking import Home, lacking, moment, one_value
 from flowq.message import (
     EMPTY,
     Message,
@@ -61,7 +55,8 @@ class Call:
     kwargs : dict
         What came over edges is not among them.
     eta : datetime or None
-        Moment before which it does not run, in UTC.
+        Moment before which it does not run, in UTC: as it stands if it waits, rescheduled or
+        before a retry too; once it has ended, as it was called.
     retries : int
     priority : int
     queue : str
@@ -114,11 +109,17 @@ class Call:
     @property
     def eta(self) -> datetime | None:
         """Moment before which it does not run, in UTC; None if there is none."""
+        look = self._app.store.look((self._message.id,), cells=False)[0]
+        if look is not None and look.state is State.SCHEDULED:
+            return moment(look.due_ms)
         due = self._message.due_ms
         if self._message.delay_ms and len(self._message.id) == 16:
             # an id begins with the milliseconds of its making (see `flowq.message.new_id`)
             due = int.from_bytes(self._message.id[:6], "big") + self._message.delay_ms
-        return moment(due)
+        at = moment(due)
+        if at and look is not None and not look.state.final and at > datetime.now(timezone.utc):
+            return None  # rescheduled to an earlier time
+        return at
 
     def __repr__(self) -> str:
         return f"<Call: {self.name} {self.id}>"
@@ -183,7 +184,8 @@ class Result(ValueHandle[R]):
         Returns
         -------
         bool
-            Whether it is stopped or being stopped; False if it had ended before.
+            Whether it is stopped or being stopped, by this call or an earlier one; False if it had
+            ended otherwise.
         """
         if (run := self._as_run()) is not None:
             return run.cancel()
@@ -243,11 +245,12 @@ class Result(ValueHandle[R]):
             return Run[Any](self._app, id).why(index)
         look = self._look()
         text = f"{self!r}: {look.state.label}"
-        if look.state is State.SCHEDULED:
-            return f"{text}, due at {moment(look.due_ms)}; {look.attempt} attempts have failed"
-        if look.state is State.QUEUED:
-            said = nobody_for(self._app, self.task._message)
-            return f"{text}; {said}" if said else f"{text}, the next free worker takes it"
+        if look.state in (State.QUEUED, State.SCHEDULED):
+            said = lacking(self._app, self._id, look.state)
+            due = f", due at {moment(look.due_ms)}; {look.attempt} attempts have failed"
+            if look.state is State.QUEUED:
+                due = "" if said else ", the next free worker takes it"
+            return f"{text}{due}; {said}" if said else f"{text}{due}"
         if look.state.final and look.state is not State.SUCCESS:
             gone = one_value(self._app, self._id, look)
             said = getattr(gone, "message", "") or getattr(gone, "reason", "")
@@ -317,10 +320,15 @@ class ResultGroup(Run[list[R]]):
     @overload
     def __getitem__(self, index: slice) -> list[Result[R]]: ...
     def __getitem__(self, index: int | slice) -> Result[R] | list[Result[R]]:
-        places = range(len(self))[index]
-        if isinstance(places, range):
-            return [self._member(i) for i in places]
-        return self._member(places)
+        places = range(len(self))
+        if isinstance(index, slice):
+            return [self._member(i) for i in places[index]]
+        try:
+            return self._member(places[index])
+        except IndexError:
+            raise IndexError(
+                f"{self!r}[{index}]: it has {len(places)} member{'s' * (len(places) != 1)}"
+            ) from None
 
     @helpful
     def as_completed(

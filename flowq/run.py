@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
 
-from flowq.errors import ConfigError, DecodeError, ResultMissing
+from flowq.errors import ConfigError, ResultMissing
 from flowq.habits import helpful
-from flowq.handle import Home, ValueHandle, moment, nobody_for, one_value, put_together
-from flowq.message import Template, decode_message, decode_template, id_text, node_id, nodes_of
+from flowq.handle import ValueHandle
+from flowq.looking import Home, lacking, moment, one_value, put_together
+from flowq.message import Template, decode_template, id_text, node_id, nodes_of
 from flowq.plan import ROOT, Kind, indexes
 from flowq.policy import nearest
 from flowq.states import State
@@ -167,9 +168,10 @@ class Run(ValueHandle[T]):
         Returns
         -------
         bool
-            Whether there was anything to stop.
+            Whether it is stopped or being stopped, by this call or an earlier one; False if it had
+            ended otherwise.
         """
-        return self.cancel_inside(ROOT)
+        return self.cancel_inside(ROOT) or self._look(cells=False).state is State.CANCELLED
 
     def cancel_inside(self, expansion: int) -> bool:
         """Stop all that stands in the body of one of its expansions, at any depth.
@@ -239,17 +241,14 @@ class Run(ValueHandle[T]):
             ]
             left = [f"{i.name} ({i.state.label})" for i in above if not i.state.final]
             return f", until these end: {', '.join(left)}" if left else ""
-        if info.state is State.SCHEDULED:
-            return f", due at {moment(look.due_ms)}; {info.attempt} attempts have failed"
+        if info.state in (State.QUEUED, State.SCHEDULED):
+            said = lacking(self._app, id, info.state)
+            due = f", due at {moment(look.due_ms)}; {info.attempt} attempts have failed"
+            if info.state is State.QUEUED:
+                due = "" if said else ", the next free worker takes it"
+            return f"{due}; {said}" if said else due
         if info.state is State.RUNNING:
             return f" since {moment(info.started_ms)}, attempt {info.attempt + 1}"
-        if info.state is State.QUEUED:
-            raw = self._app.store.message(id)
-            try:
-                said = None if raw is None else nobody_for(self._app, decode_message(raw))
-            except DecodeError as err:
-                said = str(err)
-            return f"; {said}" if said else ", the next free worker takes it"
         if info.state in (State.SUCCESS, State.EXPANDED):
             return ""
         gone = one_value(self._app, id, look)
@@ -303,8 +302,10 @@ class Run(ValueHandle[T]):
 
     def _next_up(self) -> bytes | None:
         """A node that waits for a worker, if one does."""
-        page = self._app.store.nodes(self._id, limit=1, state=State.QUEUED)
-        return node_id(self._id, page[0].index) if page else None
+        for state in (State.QUEUED, State.SCHEDULED):
+            if page := self._app.store.nodes(self._id, limit=1, state=state):
+                return node_id(self._id, page[0].index)
+        return None
 
 
 def _state(word: str | None) -> State | None:

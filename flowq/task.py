@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import update_wrapper
-from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
-    Final,
     Generic,
     NoReturn,
     ParamSpec,
@@ -22,13 +19,13 @@ from typing import (
     overload,
 )
 
+from flowq.calls import build_message
 from flowq.current import TRACE, CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
 from flowq.habits import habit, helpful
 from flowq.handle import Handle
-from flowq.hints import hints_of
-from flowq.lower import build_message
 from flowq.message import Message, id_text, new_id
+from flowq.naming import task_name
 from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, misplaced, nearest
 from flowq.primitives.build import Part
 from flowq.primitives.map import Map, map_of
@@ -37,19 +34,13 @@ from flowq.result import Result, ResultGroup
 from flowq.wiring import Submitter
 
 __all__ = [
-    "MAIN",
     "ContextDecorator",
     "Decorator",
     "Options",
     "Owner",
     "Task",
-    "import_name",
     "parameters_of",
-    "task_name",
 ]
-
-MAIN: Final = ("__main__", "__mp_main__")
-"""Names of the program that was started; the second is its name in children of multiprocessing."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -147,6 +138,8 @@ class Task(Generic[P, R]):
         A class has those of its attributes, which are no parameters.
         """
         if self._hints is None:
+            from flowq.hints import hints_of  # here, so that an import of flowq costs less
+
             self._hints = {} if isinstance(self.func, type) else hints_of(self.func)
         return self._hints
 
@@ -358,37 +351,6 @@ class ContextDecorator(Protocol):
     def __call__(self, func: Callable[..., Any], /) -> Task[..., Any]:
         """Register it."""
         ...
-
-
-def task_name(func: Callable[..., Any]) -> str:
-    """Make the name under which a function is registered: ``module.qualname``.
-
-    Raises
-    ------
-    TaskDefinitionError
-        It has no name of its own.
-    """
-    module = getattr(func, "__module__", None)
-    qualname = getattr(func, "__qualname__", None)
-    if not module or not qualname:
-        raise TaskDefinitionError(f"{func!r} has no name of its own; say @q.task(name=...)")
-    if "<lambda>" in qualname:
-        raise TaskDefinitionError(
-            "a lambda has no name by which a worker could find it; say q.task(name=...)(lambda ...)"
-        )
-    return f"{import_name(module)}.{qualname.replace('<locals>.', '')}"
-
-
-def import_name(module: str) -> str:
-    """Give the name under which a module is imported elsewhere; only the main one has another."""
-    if module not in MAIN:
-        return module
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name:
-        return str(spec.name)
-    path = getattr(main, "__file__", None)
-    return Path(path).stem if path and Path(path).is_file() else module  # "<stdin>" is none
 
 
 def parameters_of(func: Callable[..., Any], name: str, context: bool) -> inspect.Signature:

@@ -280,6 +280,8 @@ def raise_for(value: Failure | Skipped | Cancelled | Pending) -> FlowqError:
         return WorkerLost(value) if value.reason == "lost" else TaskError(value)
     who = said_of(value.task, value.id, value.node)
     reason = getattr(value, "reason", "")
+    if reason == "cancelled" and isinstance(value, Cancelled):
+        reason = ""  # by a caller, who gave none
     because = f": {reason}" if reason else ""
     if isinstance(value, Cancelled):
         return RunCancelled(f"{who} was cancelled{because}")

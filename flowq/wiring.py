@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowq.serializer import Serializer
 
 __all__ = [
+    "ConsumerHandle",
     "GroupHandle",
     "Progress",
     "ResultHandle",
@@ -300,3 +301,22 @@ class Submitter(Protocol):
         ``ResultGroup`` over them.
         """
         ...
+
+
+class ConsumerHandle(Protocol):
+    """A consumer inside this process; see `flowq.consumer.Consumer`."""
+
+    def start(self) -> Any:
+        """Start it; gives it back."""
+        ...
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Let running tasks finish, put back the rest, and stop."""
+        ...
+
+    def run(self) -> int:
+        """Run it here until it is stopped by a signal; gives the exit status."""
+        ...
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *exc: object) -> None: ...

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowq import FlowQ, group
+from flowq import ConfigError, FlowQ, StoreError, group
 
 q = FlowQ("fan_out")
 
@@ -83,4 +83,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ConfigError, StoreError) as err:  # such as a wrong --url; nothing to be traced
+        sys.exit(f"fan_out: {err}")
+    except KeyboardInterrupt:
+        sys.exit(130)

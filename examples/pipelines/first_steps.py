@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flowq import FlowQ, TaskError
+from flowq import ConfigError, FlowQ, StoreError, TaskError
 
 q = FlowQ("first_steps")
 
@@ -186,4 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ConfigError, StoreError) as err:  # such as a wrong --url; nothing to be traced
+        sys.exit(f"first_steps: {err}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -24,6 +24,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import sys
 import time
@@ -35,7 +36,7 @@ import flights
 import report as pages
 from watch import watch
 
-from flowq import DAG, FlowQ, Run, TaskError, current_task
+from flowq import DAG, ConfigError, FlowQ, Run, StoreError, TaskError, current_task
 
 HERE = Path(__file__).resolve().parent
 
@@ -160,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             watch(run)
             value = run.get(blocking=True)
     except KeyboardInterrupt:
-        print(f"\nStopped. Go on with: {Path(__file__).name} --resume {run.id}", file=sys.stderr)
+        again = shlex.join([*sys.orig_argv, "--resume", run.id])
+        print(f"\nStopped. Go on with: {again}", file=sys.stderr)
         return 130
     except TaskError as err:
         print(f"\n{err.node or err.task} failed: {err}\n{err.traceback}", file=sys.stderr)
@@ -233,13 +235,21 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _months(text: str) -> tuple[int, ...]:
     months: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        months.update(range(int(first), int(last or first) + 1))
-    if not months <= set(flights.MONTHS):
-        raise argparse.ArgumentTypeError("months are 1 to 12")
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            months.update(range(int(first), int(last or first) + 1))
+    except ValueError:
+        months = set()
+    if not months or not months <= set(flights.MONTHS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no months; write 1-12, 3 or 1-3,7")
     return tuple(sorted(months))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ConfigError, StoreError) as err:  # such as a wrong --url; nothing to be traced
+        sys.exit(f"nightly_etl: {err}")
+    except KeyboardInterrupt:
+        sys.exit(130)

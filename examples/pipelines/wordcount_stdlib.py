@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from flowq import DAG, FlowQ
+from flowq import DAG, ConfigError, FlowQ, StoreError
 
 WORD = re.compile(r"[^\W\d_]{3,}")
 
@@ -140,4 +140,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ConfigError, StoreError) as err:  # such as a wrong --url; nothing to be traced
+        sys.exit(f"wordcount_stdlib: {err}")
+    except KeyboardInterrupt:
+        sys.exit(130)

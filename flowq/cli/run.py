@@ -186,7 +186,12 @@ class _Live:
         colours = {"success": "green", "failed": "red", "blocked": "red", "running": "blue"}
         states = Counter(n.state.label for n in all_nodes)
         said = ", ".join(f"{n} {s}" for s, n in states.most_common())
-        view = Table(title=f"{id_text(run.id)}  {shown_state(run.state, True)}: {said}")
+        view = Table(
+            title=f"{id_text(run.id)}  {shown_state(run.state, True)}",
+            caption=said,
+            title_justify="left",
+            caption_justify="left",
+        )
         for name in COLUMNS[:-1]:
             view.add_column(name)
         room = max(5, self._live.console.height - 6)

@@ -54,7 +54,7 @@ def _let_go() -> None:
     _pipes.clear()
 
 
-# os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_let_go)
 
 
 class Child:

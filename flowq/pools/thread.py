@@ -107,15 +107,17 @@ class ThreadPool:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def abandon(self) -> None:
+    def abandon(self) -> bool:
         """Give up bodies that do not end: they go back, and their outcomes will not count.
 
-        A thread cannot be killed; its body is interrupted and runs to its end otherwise.
+        Says whether there were any. A thread cannot be killed; its body is interrupted and runs to
+        its end otherwise.
         """
         self._worker.give_up()
         ids = self._worker.taken
         self._leases.release(self._worker.session, reason="shut down")
         self._worker.cancel(ids)
+        return bool(ids)
 
     def close(self) -> None:
         """End the threads beside the work."""

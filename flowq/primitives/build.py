@@ -13,14 +13,14 @@ Nothing here recurses over what users wrote, so a chain of any length can be bui
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from copy import copy
 from typing import Any, Final, Literal, TypeAlias
 
-from flowq.binding import misfit, params_of
-from flowq.errors import BindingError, GraphError, NodeUsedAsValue
+from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
-from flowq.node import Body, Element, Node, Slot, leaves, listed
+from flowq.node import Body, Node, Slot, leaves, listed
 from flowq.plan import Kind
+from flowq.primitives.pipes import bind, bind_task, check, places
+from flowq.primitives.settle import settle
 from flowq.wiring import TaskSpec
 
 __all__ = ["Builder", "Fragment", "Part", "Placing", "has_parts"]
@@ -245,11 +245,14 @@ class Builder:
         self._resolve_all()
         self._refuse_reaching_in(body)
         for node in self._nodes:  # grows while it is walked
-            self._bind(node)
+            if node.late is None:
+                bind(node)
+            else:
+                self._grow(node)
         self._refuse_reaching_in(body)
-        self._settle(body)
+        settle(body, self._bodies, self._nodes)
         for node in self._nodes:
-            self._check(node)
+            check(node)
         if members == "items":
             only = body.nodes[0]
             alone = len(body.nodes) == 1 and only.lists is None
@@ -345,6 +348,31 @@ class Builder:
             return {k: self._resolve(x, body, node) for k, x in value.items()}
         return value
 
+    def _grow(self, node: Node) -> None:
+        """Place the graph of a flow, now that all is known that it is given."""
+        inner, late = node.inner, node.late
+        assert inner is not None
+        bind_task(node)
+        for element in node.elements:
+            if len(element.widths) > 1:
+                raise GraphError(
+                    f"{node.who}: the tuples that it is mapped over differ in length, but a flow "
+                    "is built once for all; use tuples of one length, or say unpack=False"
+                )
+            for k in range(places(element)):
+                part = k if element.spread or len(element.source.lists or ()) > 1 else None
+                node.edges[element.at + k] = Slot(element.source, part)
+        node.elements = []
+        check(node)
+        node.late = None
+        contents = late.contents(node)
+        self.keep.append(contents)
+        inner.value = self.place(contents, inner).value
+        self._resolve_nodes()
+        if has_parts((inner.value,)):
+            inner.value = self._resolve(inner.value, inner, None)
+        self._resolve_all()
+
     def _refuse_reaching_in(self, root: Body) -> None:
         """A reference to what has its place inside an expansion must not make a second node."""
         if not self.floats:
@@ -358,239 +386,3 @@ class Builder:
                     f"{inside.who} stands inside {body.owner.who}, where nothing outside can "
                     "reach it; use the value of what is around it"
                 )
-
-    # --- pipes and elements ----------------------------------------------------------------------
-
-    def _bind(self, node: Node) -> None:
-        """Bind what is piped into a node, elements of maps included, to free parameters.
-
-        An expansion passes it on to where it begins; owners come before what is inside them.
-        """
-        inner = node.inner
-        if node.late is not None:
-            self._grow(node)
-            return
-        if inner is None:
-            if node.pipes:
-                self._bind_task(node)
-            return
-        given = list(node.pipes)
-        if node.lists is not None and not node.lists:
-            if not given:
-                raise BindingError(
-                    f"{node.who}: each() maps over a list that is piped in, but nothing is; write "
-                    "a.s() | b.each(), or b.map(xs)"
-                )
-            node.lists = [given.pop(0)]
-        if node.items is not None:
-            given.insert(0, Element(node))  # bound arguments, the element, then what is piped
-        if not given:
-            return
-        if inner.closed:
-            raise GraphError(f"{node.who}: {inner.closed}")
-        heads = inner.heads or _entries(inner)
-        if not inner.nodes:  # as with an empty group, order is all that is left
-            node.order.extend(leaves(node.pipes))
-            return
-        if not heads:
-            raise BindingError(
-                f"{node.who}: nothing in it takes the value that is piped into it; "
-                "for order alone write >>"
-            )
-        for head in heads:
-            for value in given:
-                head.pipes.append(copy(value) if type(value) is Element else value)
-
-    def _grow(self, node: Node) -> None:
-        """Place the graph of a flow, now that all is known that it is given."""
-        inner, late = node.inner, node.late
-        assert inner is not None
-        self._bind_task(node)
-        for element in node.elements:
-            if len(element.widths) > 1:
-                raise GraphError(
-                    f"{node.who}: the tuples that it is mapped over differ in length, but a flow "
-                    "is built once for all; use tuples of one length, or say unpack=False"
-                )
-            count = _places(element)
-            for k in range(count):
-                part = k if element.spread or len(element.source.lists or ()) > 1 else None
-                node.edges[element.at + k] = Slot(element.source, part)
-        node.elements = []
-        self._check(node)
-        node.late = None
-        contents = late.contents(node)
-        self.keep.append(contents)
-        inner.value = self.place(contents, inner).value
-        self._resolve_nodes()
-        if has_parts((inner.value,)):
-            inner.value = self._resolve(inner.value, inner, None)
-        self._resolve_all()
-
-    def _bind_task(self, node: Node) -> None:
-        assert node.spec is not None
-        params = params_of(node.spec)
-        names = [*node.kwargs, *(k for k in node.edges if isinstance(k, str))]
-        for value in node.pipes:
-            if node.elements and node.elements[-1].open:
-                raise GraphError(
-                    f"{node.who}: the tuples that it is mapped over may differ in length, so it is "
-                    "not known where the next value goes; use tuples of one length, or say "
-                    "unpack=False"
-                )
-            if type(value) is Element:
-                self._bind_element(node, value, params.room(len(node.args), names))
-                continue
-            to = params.free(len(node.args), names)
-            if to is None:
-                raise misfit(
-                    node.who,
-                    node.spec,
-                    "a value is piped into it, but no parameter is free; for order alone write >>",
-                )
-            if isinstance(to, int):
-                node.args.append(None)
-            else:
-                names.append(to)
-            node.edges[to] = value
-
-    def _bind_element(self, node: Node, element: Element, room: float) -> None:
-        source = element.source
-        assert source.items is not None
-        element.at = len(node.args)
-        if source.lists is not None:
-            self._bind_open(node, element, room)
-            return
-        element.spread = room > 1 if source.unpack is None else source.unpack
-        for i, item in enumerate(source.items):
-            given = element.given(item)
-            if source.unpack and given is not item:
-                raise GraphError(
-                    f"{source.who}: item {i} is a {type(item).__name__}, not a tuple; "
-                    "starmap takes tuples of arguments"
-                )
-            element.widths.add(len(given))
-        if len(element.widths) < 2:
-            node.args.extend([None] * (next(iter(element.widths)) if source.items else 1))
-        node.elements.append(element)
-
-    def _bind_open(self, node: Node, element: Element, room: float) -> None:
-        """Bind the element of a map whose list is not known yet."""
-        lists = element.source.lists
-        assert lists is not None
-        if len(lists) > 1:
-            node.args.extend([None] * len(lists))  # one place for an element of each
-        elif node.late is not None and element.source.unpack:
-            raise GraphError(
-                f"{node.who}: it is not known how many arguments a tuple has that comes with the "
-                "run, and a flow is built once for all; map over several lists, or take the tuple "
-                "apart in the flow: item[0]"
-            )
-        elif node.late is None and (
-            element.source.unpack or (element.source.unpack is None and room > 1)
-        ):
-            element.spread = True
-        else:
-            node.args.append(None)
-        node.elements.append(element)
-
-    def _check(self, node: Node) -> None:
-        """Check that arguments fit the task."""
-        if node.spec is None:
-            return
-        params = params_of(node.spec)
-        names = [*node.kwargs, *(k for k in node.edges if isinstance(k, str))]
-        last = node.elements[-1] if node.elements else None
-        if last is not None and last.spread and last.source.lists is not None:
-            if params.room(len(node.args), names) < 1:
-                raise misfit(node.who, node.spec, params.problem(len(node.args) + 1, names))
-            return  # what an element has is checked when its item is made
-        widths = last.widths if last else ()
-        for more in widths if len(widths) > 1 else (0,):
-            count = len(node.args) + more
-            if not params.fits(count, names):
-                raise misfit(node.who, node.spec, params.problem(count, names))
-
-    # --- where references stand ------------------------------------------------------------------
-
-    def _settle(self, root: Body) -> None:
-        """Move what floats into the innermost body that holds all its readers."""
-        readers: dict[Body, list[Node | Body]] = {b: [] for b in self._bodies if b.owner is None}
-        if not readers:
-            return
-        for node in self._nodes:
-            read = [n for value in node.edges.values() for n in leaves(value)]
-            read.extend(listed(node))
-            for parent in dict.fromkeys([*read, *node.order]):
-                if parent.body in readers and parent.body is not node.body:
-                    readers[parent.body].append(node)
-        for body in self._bodies:
-            for named in leaves(body.value):
-                if named.body in readers:
-                    readers[named.body].append(body)
-        # whoever reads is settled before what it reads
-        feeds: dict[Body, list[Body]] = {}
-        waits = dict.fromkeys(readers, 0)
-        for body, found in readers.items():
-            for reader in found:
-                outermost = list(_outwards(_body_of(reader)))[-1]
-                if outermost in readers:
-                    feeds.setdefault(outermost, []).append(body)
-                    waits[body] += 1
-        ready = [b for b, n in waits.items() if not n]
-        for body in ready:  # grows while it is walked
-            _move(body, _common([_reach(_body_of(r)) for r in readers[body]]) or root)
-            for other in feeds.get(body, ()):
-                waits[other] -= 1
-                if not waits[other]:
-                    ready.append(other)
-        for body, n in waits.items():
-            if n:  # a ring of references; sorting the graph spells it
-                _move(body, root)
-
-
-def _places(element: Element) -> int:
-    """How many arguments an element fills that is the same for all items."""
-    if element.source.lists is not None:
-        return max(1, len(element.source.lists))
-    return next(iter(element.widths), 1)
-
-
-def _move(body: Body, target: Body) -> None:
-    for node in body.nodes:
-        node.body = target
-    target.nodes.extend(body.nodes)
-
-
-def _body_of(reader: Node | Body) -> Body:
-    return reader.body if isinstance(reader, Node) else reader
-
-
-def _entries(body: Body) -> list[Node]:
-    """The nodes of a DAG that nothing feeds."""
-    return [n for n in body.nodes if not (n.edges or n.order or n.pipes)]
-
-
-def _reach(body: Body) -> Body:
-    """The innermost body from here outwards that is not a map's."""
-    while body.owner is not None and body.owner.items is not None:
-        body = body.owner.body
-    return body
-
-
-def _common(bodies: list[Body]) -> Body | None:
-    """The innermost body that holds all of these."""
-    if not bodies:
-        return None
-    way = list(_outwards(bodies[0]))
-    for body in bodies[1:]:
-        around = set(_outwards(body))
-        way = [b for b in way if b in around]
-    return way[0] if way else None
-
-
-def _outwards(body: Body) -> Iterator[Body]:
-    at: Body | None = body
-    while at is not None:
-        yield at
-        at = at.owner.body if at.owner is not None else None

@@ -37,8 +37,11 @@ class Chain(Composition[R]):
 
     def __repr__(self) -> str:
         steps = self._flat()
+        # a chain with options within this one, and one within that: as deep as anyone nests them
+        texts = ["<chain ...>" if type(step) is Chain else repr(step) for _, step in steps[:6]]
         shown = "".join(
-            f" {link} {step!r}" if k else repr(step) for k, (link, step) in enumerate(steps[:6])
+            f" {link} {text}" if k else text
+            for k, ((link, _), text) in enumerate(zip(steps, texts, strict=False))
         )
         return f"<chain {shown}{' ...' if len(steps) > 6 else ''}>"
 

@@ -79,7 +79,8 @@ class Flow(Generic[P, R]):
     options: FlowOptions[P, R]
 
     def __init__(self, app: Submitter, func: Any, options: Mapping[str, Any]) -> None:
-        from flowq.task import Task, parameters_of, task_name
+        from flowq.naming import task_name
+        from flowq.task import Task, parameters_of
 
         if isinstance(func, staticmethod):
             func = func.__func__

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.binding import check_call, misfit
+from flowq.calls import build_message
 from flowq.current import TRACE
 from flowq.graph import check_app
-from flowq.lower import build_message
 from flowq.node import Body
 from flowq.plan import Kind
 from flowq.primitives.base import Composition

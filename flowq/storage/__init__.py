@@ -21,7 +21,8 @@ def open_store(url: str, *, name: str = "flowq", clock: Clock = SYSTEM_CLOCK) ->
     ----------
     url : str
         ``sqlite:///relative.db``, ``sqlite:////absolute.db`` (with ``?synchronous=normal``, and
-        ``timeout=30``: seconds to wait for others that write), ``memory://``, ``redis://[user:password@]host:port/db``, ``rediss://`` (TLS),
+        ``timeout=30``: seconds to wait for others that write), ``memory://``,
+        ``redis://[user:password@]host:port/db``, ``rediss://`` (TLS),
         ``unix:///path/to/socket?db=0`` (Redis over a socket).
     name : str
         The app's name, the namespace of its keys; one SQLite file belongs to one name.

@@ -9,9 +9,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 
+from flowq.consumer import ONE_SIGNAL
 from tests.e2e.shell import Shell, until
 
 # --- working
@@ -33,6 +35,36 @@ def test_a_signal_lets_what_runs_finish_and_gives_0(
 
     assert worker[0].wait(30) == 0
     assert each.run("result", id, "--name", each.name) == (0, "'slept'\n", "")
+
+
+def test_two_signals_at_once_are_one_and_a_later_one_ends_what_runs(
+    shell: Shell, worker: list[subprocess.Popen[str]]
+) -> None:
+    (id,) = shell.python("from shop import *; print(hold('done').id)")
+    worker.append(shell.start("worker", "shop:q", "-w", "1"))
+    until(worker[0], f"{id} starts")
+
+    # as timeout(1), which signals the process and then its group; of two kinds, as the system may
+    # make one of two that are alike
+    worker[0].send_signal(signal.SIGTERM)
+    worker[0].send_signal(signal.SIGINT)
+    until(worker[0], "finishing what runs")
+    time.sleep(ONE_SIGNAL)  # the promise is this length of time
+    shell.write("done", "")
+
+    assert worker[0].wait(30) == 0
+    assert shell.run("result", id)[0] == 0
+
+    (id,) = shell.python("from shop import *; print(hold('never').id)")
+    worker.append(shell.start("worker", "shop:q", "-w", "1"))
+    until(worker[1], f"{id} starts")
+    worker[1].send_signal(signal.SIGTERM)
+    until(worker[1], "finishing what runs")
+    time.sleep(ONE_SIGNAL)
+    worker[1].send_signal(signal.SIGTERM)
+
+    until(worker[1], "before the second signal and go back")
+    assert worker[1].wait(30) == 0
 
 
 def test_a_live_worker_and_a_watched_run_are_seen(
@@ -62,14 +94,32 @@ def test_a_live_worker_and_a_watched_run_are_seen(
 
 
 def test_logs_in_json_parse_line_by_line(shell: Shell) -> None:
-    shell.python("from shop import *; add(1, 2)")
+    shell.write(
+        "rude.py",
+        "import threading, warnings\n"
+        "from shop import q\n"
+        "@q.task\n"
+        "def rude():\n"
+        "    warnings.warn('old spelling')\n"
+        "    thread = threading.Thread(target=lambda: 1 / 0)\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+        "    raise ValueError('two\\nlines')\n",
+    )
+    (id,) = shell.python("from rude import rude; print(rude().id)")
 
-    status, _, err = shell.run("worker", "shop:q", "--drain", "-w", "1", "--log-format", "json")
+    status, _, err = shell.run(
+        *("worker", "shop:q", "--import", "rude", "--drain", "-w", "1", "--log-format", "json")
+    )
 
     assert status == 0
     lines = [json.loads(text) for text in err.splitlines()]
-    assert {"info"} == {text["level"] for text in lines}
     assert len({text["pid"] for text in lines}) == 2  # the parent and its worker alike
+    assert [text["level"] for text in lines if "old spelling" in text["message"]] == ["warning"]
+    assert sum("ZeroDivisionError" in text.get("exception", "") for text in lines) == 1
+    began, ended = (text for text in lines if id in text["message"])
+    assert (began["task_id"], ended["task_id"], ended["level"]) == (id, id, "error")
+    assert 0 <= ended["seconds"] < 60
 
 
 def test_settings_come_from_flag_then_environment_then_project(shell: Shell) -> None:

@@ -221,6 +221,33 @@ def test_the_script_itself_may_be_killed_and_resumed(job: Any, url: str, tmp_pat
     assert figures(tmp_path)["totals"]["flights"] == 12 * 6000
 
 
+@pytest.mark.timeout(180)
+def test_after_a_ctrl_c_the_command_that_is_told_goes_on(tmp_path: Path) -> None:
+    # given the job, stopped at its terminal when a step has ended
+    script = subprocess.Popen(
+        [sys.executable, EXAMPLES / "nightly_etl.py", "--rows", "6000", "--out", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert script.stdout is not None
+    while "success" not in script.stdout.readline():
+        assert script.poll() is None
+    os.killpg(script.pid, signal.SIGINT)
+    _, told = script.communicate(timeout=60)
+    assert script.returncode == 130
+    assert "Traceback" not in told
+
+    # when what it says is typed
+    command = told.strip().rpartition("Go on with: ")[2]
+    out = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
+
+    # then
+    assert out.returncode == 0, out.stderr
+    assert figures(tmp_path)["totals"]["flights"] == 12 * 6000
+
+
 @pytest.mark.timeout(120)
 def test_workers_may_be_started_elsewhere(url: str, tmp_path: Path) -> None:
     worker = Worker(url, tmp_path / "worker.log")
@@ -289,3 +316,29 @@ def test_one_program_runs_by_itself_and_a_wrong_name_is_told(url: str) -> None:
 
     assert out.returncode == 2
     assert "there is no program nothing" in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("example", "args", "said"),
+    [
+        ("nightly_etl.py", ["--url", "http://h"], "begins with none of"),
+        ("nightly_etl.py", ["--resume", "zzz"], "is not an id"),
+        ("nightly_etl.py", ["--months", "13"], "write 1-12"),
+        ("nightly_etl.py", ["--months", "May"], "write 1-12"),
+        ("fan_out.py", ["--url", "unix:///nowhere/s"], "No such file"),
+        ("fan_out.py", ["--workers", "0"], "between 1 and"),
+        ("first_steps.py", ["--url", "sqlite:///no/such/folder.db"], "does not exist"),
+        ("wordcount_stdlib.py", ["--url", "redis://:hush@127.0.0.1:1"], "refused"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.endswith(".py") else "",
+)
+def test_a_mistake_is_told_and_not_traced(
+    example: str, args: list[str], said: str, tmp_path: Path
+) -> None:
+    out = subprocess.run(
+        [sys.executable, EXAMPLES / example, *args], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert out.returncode in (1, 2)
+    assert said in out.stderr
+    assert "Traceback" not in out.stderr and "hush" not in out.stderr

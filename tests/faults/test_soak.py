@@ -79,6 +79,7 @@ def test_random_kills_lose_nothing_double_nothing_and_leave_nothing(farm: Farm) 
     store = farm.q.store
     assert [store.check(run) for run in work.runs] == [[]] * len(work.runs)
     for consumer in consumers:
+        until(consumer.children)  # one that has just begun does not hear signals yet
         consumer.send(signal.SIGTERM)
     assert [consumer.wait() for consumer in consumers] == [0, 0, 0]
     status = store.status()

@@ -16,7 +16,7 @@ import pytest
 
 import flowq
 from flowq import ConfigError, FlowQ, MemoryFlowQ, RedisFlowQ, SqliteFlowQ, UnknownTask, group
-from flowq.app import app_path
+from flowq.naming import app_path
 from tests.unit.hand import Hand
 
 LIGHT = "networkx redis croniter cloudpickle asyncio rich sqlite3 tomllib"

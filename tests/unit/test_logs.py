@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,9 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("flowq")
     before = root.level, ours.level, list(root.handlers)
     monkeypatch.setattr(logs, "_applied", None)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     yield
     for handler in [h for h in root.handlers if h not in before[2]]:
         root.removeHandler(handler)
@@ -44,6 +50,40 @@ def test_what_a_body_logs_names_its_task_and_run(capsys: pytest.CaptureFixture[s
     assert (line["task"], line["task_id"], line["attempt"]) == ("shop.add", "7:1", 2)
     assert (line["run_id"], line["node"]) == ("7", "add")
     assert second.endswith("shop: the rest  [shop.add 7:1]")
+
+
+def test_what_python_says_by_itself_is_a_line_like_all_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Rude:
+        def __del__(self) -> None:
+            raise ValueError("on the way out")
+
+    logs.configure(format="json")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old spelling", UserWarning, stacklevel=1)
+    thread = threading.Thread(target=lambda: [].pop(), name="mine")
+    thread.start()
+    thread.join()
+    Rude()
+
+    warned, ended, ignored = map(json.loads, capsys.readouterr().err.splitlines())
+    assert warned["level"] == "warning"
+    assert warned["message"].endswith("UserWarning: old spelling")
+    assert "mine ended" in ended["message"] and "pop from empty" in ended["exception"]
+    assert "__del__" in ignored["message"] and "on the way out" in ignored["exception"]
+
+
+def test_a_line_about_a_task_names_it_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(format="json")
+    task = CurrentTask(id="7:1", name="shop.add", run="7", node="add", attempt=2)
+
+    logging.getLogger("flowq.worker").info("x", extra={"flowq_task": task, "flowq_seconds": 0.25})
+
+    line = json.loads(capsys.readouterr().err)
+    assert (line["task_id"], line["node"], line["seconds"]) == ("7:1", "add", 0.25)
 
 
 def test_a_traceback_stays_in_its_json_line(capsys: pytest.CaptureFixture[str]) -> None:

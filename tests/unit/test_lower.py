@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from flowq import DAG, FlowQ, chain, group
+from flowq.calls import build_message
 from flowq.errors import BindingError, GraphError, PayloadError, PayloadTooLarge, UnknownTask
-from flowq.lower import build_message, lower
+from flowq.lower import lower
 from flowq.message import Items, Ref, decode_template
 from flowq.plan import Bits, NodeRow, Plan, indexes
 from flowq.states import FOREVER, Rule

@@ -54,6 +54,46 @@ def test_what_is_no_length_of_time_is_refused(value: float) -> None:
         to_ms(value)
 
 
+@pytest.mark.parametrize("option", ["delay", "expires", "result_ttl", "retry_delay"])
+@pytest.mark.parametrize("value", [1e14, 1e17, 10**400, timedelta.max])
+def test_a_time_longer_than_a_century_is_refused_with_option_value_and_limit(
+    option: str, value: float | timedelta
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_options({option: value}, "task", "task t")
+
+    said = str(caught.value)
+    assert f"task t: {option}={value!r} must be at most 100 years" in said
+    assert "not milliseconds" in said
+
+
+@pytest.mark.parametrize("option", ["eta", "expires"])
+@pytest.mark.parametrize("zone", [None, timezone.utc])
+def test_all_of_the_past_is_a_moment_that_has_come(option: str, zone: timezone | None) -> None:
+    for past in (datetime(1960, 1, 1, tzinfo=zone), datetime.min.replace(tzinfo=zone)):
+        assert check_options({option: past}, "call", "t") == {option: 1}
+
+
+@pytest.mark.parametrize("zone", [None, timezone.utc])
+def test_a_moment_past_the_year_3000_is_refused(zone: timezone | None) -> None:
+    with pytest.raises(GraphError, match=r"eta=.* must lie before the year 3000"):
+        check_options({"eta": datetime.max.replace(tzinfo=zone)}, "call", "t")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400, 2e6])
+def test_a_backoff_without_end_is_refused(value: float) -> None:
+    with pytest.raises(ConfigError, match=r"backoff=.* at most 1000000"):
+        check_options({"backoff": value}, "task", "t")
+
+
+def test_a_wait_that_outgrows_a_float_is_the_longest_allowed() -> None:
+    steep = RetryPolicy(retries=99, retry_delay=1, backoff=1e6)
+    slow = RetryPolicy(retries=999, retry_delay=1, backoff=1.01, max_delay=100)
+
+    assert wait_ms(steep, 60) == 30 * 86_400_000
+    assert wait_ms(slow, 65) < wait_ms(slow, 300) < wait_ms(slow, 999) == 100_000
+
+
 @pytest.mark.parametrize(
     ("given_", "says"),
     [

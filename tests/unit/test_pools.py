@@ -110,6 +110,40 @@ def test_workers_that_have_not_begun_end_at_once(
     pool.close()
 
 
+def test_giving_up_says_whether_anything_ran(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "BOOT", "import time; time.sleep(60)")
+    pool = ProcessPool(store, processes=2, config=CONFIG)
+    pool.start()
+
+    assert not pool.abandon()
+    pool.close()
+
+
+def test_only_bodies_that_run_are_said_to_go_back(
+    store_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FlowQ(store_name, "memory://")
+    began, end = threading.Event(), threading.Event()
+
+    @app.task(name="hold")
+    def hold() -> None:
+        began.set()
+        end.wait(20)
+
+    said = "running tasks did not end in time and go back to their queues"
+    with app.consumer() as idle:
+        idle.stop(timeout=0)
+    assert said not in caplog.messages
+
+    with app.consumer() as busy:
+        hold()
+        assert began.wait(20)
+        busy.stop(timeout=0)
+    end.set()
+    assert said in caplog.messages
+    app.store.close()
+
+
 def test_a_worker_whose_app_cannot_be_loaded_ends_the_consumer_with_one_line(
     tmp_path: Path, store_name: str
 ) -> None:

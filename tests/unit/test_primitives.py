@@ -169,6 +169,15 @@ def test_the_same_shape_gives_the_same_plan_however_it_is_written() -> None:
     assert bound(plan_of(dag), "total") == {0: Items(1, 2)}
 
 
+def test_named_chains_nest_as_deep_as_anyone_likes() -> None:
+    nested = clean.s("a")
+    for i in range(300):
+        nested = chain(nested, clean.s()).options(name=f"n{i}")
+
+    assert repr(nested) == "<chain <chain ...> | clean.s()>"
+    assert (nested | total.s()).graph.number_of_nodes() == 2
+
+
 def test_a_chain_takes_one_iterable_too() -> None:
     steps = [load.s("a"), clean.s()]
 
@@ -725,8 +734,23 @@ def test_habits_from_elsewhere_are_answered(word: str) -> None:
     assert not hasattr(load.s("a"), "__array__")
 
 
+def test_an_element_that_does_not_fit_is_named_with_its_place() -> None:
+    long = "x" * 500
+
+    for make in (
+        lambda: add.map([(1, 2), (long,)]),
+        lambda: add.s().map([(1, 2), (long,)]).start(),
+        lambda: add.starmap([(1, 2), (long,)]),
+    ):
+        with pytest.raises(BindingError, match=r"add\[1\], of \('xxx.*: missing argument 'b'") as e:
+            make()
+        assert len(str(e.value)) < 400
+    with pytest.raises(BindingError, match=r"add\[0\], of \(1,\): missing argument 'b'"):
+        add.map([(1,), (2,)])
+
+
 def test_a_plain_call_with_a_step_says_to_compose() -> None:
-    from flowq.lower import build_message
+    from flowq.calls import build_message
 
     with pytest.raises(BindingError, match=r"compose: total\.s\("):
         build_message(total, (load.s("a"),), {}, {})

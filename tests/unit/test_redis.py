@@ -433,6 +433,23 @@ def test_another_layout_is_refused_with_both_numbers(
         RedisStore(redis_url, name=store_name).status()
 
 
+@pytest.mark.parametrize("key", ["m", "s", "wait", "dead"])
+def test_a_key_that_another_program_has_written_is_named_before_anything_is_changed(
+    redis_url: str, store_name: str, raw: redis.Redis, key: str
+) -> None:
+    raw.set(f"{{{store_name}}}:{key}", "x")
+    store = RedisStore(redis_url, name=store_name)
+
+    with pytest.raises(
+        StoreError, match=rf"{{{store_name}}}:{key} .*is a string, not a (hash|zset)"
+    ):
+        store.enqueue([task()])
+
+    raw.delete(f"{{{store_name}}}:{key}")
+    assert store.enqueue([task()]) == [True]
+    store.close()
+
+
 def test_a_server_that_is_away_is_said_so_without_the_password() -> None:
     store = open_store("redis://user:secret@127.0.0.1:1/0", name="app")
 
@@ -754,6 +771,63 @@ def test_a_settlement_is_not_mistaken_for_another(store: RedisStore) -> None:
     assert found is not None and found.state == State.FAILED
     assert store.step("s", [failed(Delivery(m.id, 3, 0, 0, b""))]).verdicts == ["repeated"]
     assert store.step("s", [failed(Delivery(m.id, 2, 0, 0, b""))]).verdicts == ["stale"]
+
+
+@pytest.mark.parametrize("size", [0, 3, 8, 30])
+@pytest.mark.parametrize("kind", ["task", "node"])
+@pytest.mark.parametrize(
+    "when", ["queued", "due", "lost", "released", "expired", "retried", "dead"]
+)
+def test_a_row_that_is_cut_short_takes_along_nothing_beside_it(
+    redis_url: str, store_name: str, raw: redis.Redis, when: str, kind: str, size: int
+) -> None:
+    clock = ManualClock()
+    store = RedisStore(redis_url, name=store_name, clock=clock)
+    times = {"due": {"delay_ms": 1_000}, "expired": {"expires_in_ms": 1_000}}.get(when, {})
+    good, bad = task(), task(**times).id
+    if kind == "task":
+        store.enqueue([Message(bad, "t", b"P", **times), good])
+        key, field = f"{{{store_name}}}:m", bad
+    else:
+        run = new_id()
+        alone = NodeRow("a", Kind.TASK, 0, all_of(0), message=Message(b"", "t", b"P", **times))
+        root = NodeRow("r", Kind.EXPANSION, NO_NODE, all_of(0), entries=((1, 1),), inner=1,
+                       body=((1, 1),), value=encode_template(Items(1, 1)))  # fmt: skip
+        store.submit(Plan(run, "p", [root, alone]))
+        store.enqueue([good])
+        bad, key, field = node_id(run, 1), b"{%b}:n:%b" % (store_name.encode(), run), b"\0\0\0\1"
+    held = [] if when in ("queued", "due", "expired") else store.step("x", want=1).deliveries
+    held += [] if not held else store.step("x", want=1).deliveries
+
+    raw.hset(key, field, raw.hget(key, field)[:size])
+    if when == "lost":
+        for _ in range(4):
+            clock.advance(9)
+            store.renew([])
+    elif when == "released":
+        store.release("x", lost=[bad])
+    elif when in ("retried", "dead"):
+        last = (
+            RetryAt(bad, 1, 0)
+            if when == "retried"
+            else Failed(bad, 1, failed(held[0]).cell, "unreadable")
+        )
+        assert store.step("x", [last, done(held[-1])]).verdicts == ["settled", "settled"]
+    clock.advance(1)
+    store.sweep()
+
+    outcomes: list[Any] = []
+    while (step := store.step("y", outcomes, want=1)).deliveries or outcomes or step.ready:
+        outcomes = [
+            # as a worker does with what it can't decode
+            Failed(d.id, d.delivery, failed(d).cell, "unreadable") if d.id == bad else done(d)
+            for d in step.deliveries
+        ]
+    states = [look and look.state for look in store.look([good.id, bad])]
+    assert states == [State.SUCCESS, State.FAILED]
+    assert store.dead_letter(bad) or when == "expired"
+    assert step.ready == 0
+    store.close()
 
 
 def test_an_inner_node_that_is_cancelled_early_is_not_counted_as_a_parent(

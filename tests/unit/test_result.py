@@ -24,7 +24,6 @@ from flowq import (
     GraphError,
     GroupError,
     NotProduced,
-    PayloadError,
     Result,
     ResultMissing,
     ResultTimeout,
@@ -179,8 +178,9 @@ def test_what_was_cancelled_never_runs(divide: Any, hand: Hand) -> None:
 
     assert hand.work() == 0
     assert r.state == "cancelled"
-    with pytest.raises(RunCancelled):
+    with pytest.raises(RunCancelled, match=rf"^task divide \({r.id}\) was cancelled$"):
         r.get(timeout=5)
+    assert r.cancel()  # as by an earlier call
 
 
 def test_what_has_ended_cannot_be_cancelled(divide: Any, hand: Hand) -> None:
@@ -252,6 +252,28 @@ def test_a_scheduled_task_can_be_moved_and_a_started_one_cannot(divide: Any, han
     assert not r.reschedule(delay=5)
 
 
+def test_the_eta_is_that_of_the_last_move(divide: Any, hand: Hand, q: FlowQ) -> None:
+    r = divide.schedule((9, 3), delay=3600)
+    moment = datetime(2099, 1, 2, tzinfo=timezone.utc)
+
+    assert r.task.eta is not None
+    assert r.reschedule(eta=moment)
+    assert r.task.eta == q.result(r.id).task.eta == moment
+    assert r.reschedule(delay=0)
+    assert r.task.eta is None
+    assert r.state == "queued"
+
+
+def test_a_past_before_1970_means_now(divide: Any, hand: Hand) -> None:
+    r = divide.options(eta=datetime(1960, 1, 1))(9, 3)
+    late = divide.options(expires=datetime(1960, 1, 1))(9, 3)
+
+    hand.work()
+
+    assert r.get() == 3
+    assert late.state == "failed"
+
+
 def test_a_body_that_waits_for_another_task_is_told_to_compose(divide: Any, hand: Hand) -> None:
     r = divide(1)
     hand.work()
@@ -274,8 +296,10 @@ def test_a_result_as_an_argument_is_an_error_that_says_how_to_compose(divide: An
                  lambda: divide.s(r)):  # fmt: skip
         with pytest.raises(BindingError, match=r"divide\.s\(other\.s\(\.\.\.\)\)"):
             call()
-    with pytest.raises(PayloadError, match=r"a\.s\(1\) \| b\.s\(\)"):
-        divide([r])
+    for nested in (lambda: divide([r]), lambda: divide.map([[r]]),
+                   lambda: (divide.s((r,)) | divide.s()).start()):  # fmt: skip
+        with pytest.raises(BindingError, match=r"a\.s\(1\) \| b\.s\(\)"):
+            nested()
 
 
 def test_results_are_equal_by_id(divide: Any, q: FlowQ) -> None:
@@ -351,6 +375,32 @@ def test_the_warning_says_what_the_living_workers_lack(
     assert (len(told) == 0) if said is None else (said in told[0])
 
 
+def test_a_task_that_no_live_worker_knows_is_told_though_it_is_handed_back(
+    divide: Any, q: FlowQ, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.handle.WARN_AFTER", 0.05)
+    old = FlowQ(q.name, q.url)
+    old._store = q.store  # a store in memory is that of one app
+    old.task(name="divided")(divide.func)
+    later = divide.schedule((1,), delay=3600)
+    r, run = divide(1), (divide.s(1) | divide.s(2)).start()
+    with old.consumer():
+        deadline = time.monotonic() + 20
+        while r.state != "scheduled" or run.result("divide").state != "scheduled":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+        for handle in (r, run):
+            with pytest.raises(ResultTimeout, match="knows task 'divide'; did you mean 'divided'"):
+                handle.get(timeout=0.3)
+            assert "knows task 'divide'; did you mean 'divided'" in handle.why()
+    with pytest.raises(ResultTimeout, match=r"it is scheduled$"):  # somebody may come by then
+        later.get(timeout=0.3)
+
+    told = [x.getMessage() for x in caplog.records if x.name == "flowq.result"]
+    assert [f"{h!r} has waited" in t for h, t in zip((r, run), told, strict=True)] == [True, True]
+
+
 # --- many
 
 
@@ -376,6 +426,14 @@ def test_a_group_has_members_by_place(divide: Any, hand: Hand) -> None:
     assert isinstance(rg[0], Result)
     with pytest.raises(IndexError):
         rg[5]
+
+
+def test_a_place_that_a_group_does_not_have_is_an_error_with_their_number(divide: Any) -> None:
+    rg = divide.map([1, 2])
+
+    for place in (2, -3):
+        with pytest.raises(IndexError, match=rf"\[{place}\]: it has 2 members"):
+            rg[place]
 
 
 def test_a_group_can_be_opened_again_by_its_id(divide: Any, hand: Hand, q: FlowQ) -> None:

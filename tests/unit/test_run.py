@@ -243,7 +243,15 @@ def test_cancelling_a_run_ends_all_that_has_not_run(add: Any, hand: Hand) -> Non
     assert run.state == "cancelled"
     with pytest.raises(RunCancelled):
         run.get(timeout=5)
+    assert run.cancel()  # as by an earlier call
+
+
+def test_a_run_that_has_ended_cannot_be_cancelled(add: Any, hand: Hand) -> None:
+    run = (add.s(1) | add.s()).start()
+    hand.work()
+
     assert not run.cancel()
+    assert run.state == "success"
 
 
 def test_a_running_body_ends_cancelled_whatever_it_returns(add: Any, hand: Hand) -> None:

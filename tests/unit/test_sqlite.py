@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -328,6 +329,22 @@ drain(store)
 """
 
 
+ANSWER = """
+import sys
+from flowq.storage.sqlite import wake
+from tests.unit.test_sqlite import *
+wake.BACKSTOP = 60.0
+store = open_store(sys.argv[1])
+outcomes = []
+print("up", flush=True)
+while True:
+    step = store.step("w", outcomes, want=1)
+    outcomes = [done(d.id, d.delivery) for d in step.deliveries]
+    if not outcomes:
+        assert store.wait_ready(["default"], timeout=50)
+"""
+
+
 def waiters(path: Path) -> list[str]:
     folder = Path(f"{path}-wake")
     return os.listdir(folder) if folder.exists() else []
@@ -466,6 +483,88 @@ def test_wake_ends_the_waits_of_its_own_store_alone(store: SqliteStore, path: Pa
     other.wake()
     threads[2].join(40)
     other.close()
+
+
+def test_a_wait_that_has_just_begun_is_woken(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = store._wakes._listen  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def listen_late(name: str) -> Iterator[object]:
+        store.wake()
+        with listen(name) as listener:
+            yield listener
+
+    monkeypatch.setattr(store._wakes, "_listen", listen_late)
+    began = time.monotonic()
+
+    assert store.wait_ready(["default"], timeout=50)
+
+    assert time.monotonic() - began < 10
+
+
+def test_a_wait_that_is_about_to_end_takes_the_hint_that_it_was_sent(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SqliteStore.from_url(store.url)
+    leave = store._wakes._leave  # type: ignore[attr-defined]
+    messages = [task()]
+
+    def leave_late(name: str) -> None:
+        if messages:
+            other.enqueue([messages.pop()])
+        leave(name)
+
+    monkeypatch.setattr(store._wakes, "_leave", leave_late)
+
+    assert store.wait_ready(["default"], timeout=0.01)
+
+    other.close()
+
+
+def test_hints_that_concern_others_do_not_put_off_the_backstop(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.storage.sqlite.wake.BACKSTOP", 0.05)
+    other = SqliteStore.from_url(store.url)
+    tell = other._wakes.tell
+    message = task(delay_ms=60_000)
+    store.enqueue([message])
+    came: list[bool] = []
+    waiter = threading.Thread(
+        target=lambda: came.append(store.wait_ended([message.id], timeout=50))
+    )
+    waiter.start()
+    eventually(lambda: bool(waiters(path)))
+
+    monkeypatch.setattr(other._wakes, "tell", lambda ready, ended: None)
+    other.cancel([message.id])
+    deadline = time.monotonic() + 10
+    while waiter.is_alive() and time.monotonic() < deadline:
+        tell({}, [new_id()])
+        time.sleep(0.005)
+
+    assert came == [True]
+    other.close()
+
+
+def test_single_calls_between_two_processes_never_wait_for_the_backstop(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.storage.sqlite.wake.BACKSTOP", 60.0)
+    worker = python(ANSWER, store.url)
+    assert worker.stdout is not None
+    worker.stdout.readline()
+
+    for _ in range(200):
+        message = task()
+        store.enqueue([message])
+        while not store.look([message.id])[0].state.final:  # type: ignore[union-attr]
+            assert store.wait_ended([message.id], timeout=30)
+
+    worker.kill()
+    worker.communicate()
 
 
 # --- large plans

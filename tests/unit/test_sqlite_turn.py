@@ -158,3 +158,38 @@ def test_who_holds_it_is_named_though_it_is_this_process(tmp_path: Path) -> None
     eventually(lambda: not asking())
     one.close()
     other.close()
+
+
+@pytest.mark.parametrize("contended", [False, True])
+def test_who_is_interrupted_as_it_gets_its_turn_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contended: bool
+) -> None:
+    one, other = turn.Turn(tmp_path / "x", 20), turn.Turn(tmp_path / "x", 20)
+    lock = one._lock
+
+    def interrupted(until: float) -> bool:
+        assert lock(until)
+        raise KeyboardInterrupt
+
+    def hold() -> None:
+        with other.taken():
+            has_it.set()
+            eventually(lambda: asking() == 1)
+
+    has_it = threading.Event()
+    holder = threading.Thread(target=hold)
+    if contended:
+        holder.start()
+        has_it.wait(10)
+    monkeypatch.setattr(one, "_lock", interrupted)
+
+    with pytest.raises(KeyboardInterrupt), one.taken():
+        pass
+
+    if contended:
+        holder.join(10)
+    quick = turn.Turn(tmp_path / "x", 0.05)
+    with quick.taken():
+        pass
+    for each in (one, other, quick):
+        each.close()

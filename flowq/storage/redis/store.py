@@ -40,7 +40,7 @@ from flowq.storage.base import (
 )  # fmt: skip
 from flowq.storage.redis import rows, scripts
 from flowq.storage.redis.connection import Connections, Waker, parse_url
-from flowq.storage.redis.keys import prefix, route
+from flowq.storage.redis.keys import KEYS, prefix, route
 from flowq.storage.redis.reading import Reading
 
 __all__ = ["RedisStore"]
@@ -49,7 +49,9 @@ log = logging.getLogger("flowq.storage.redis")
 
 _VERDICT: dict[int, Verdict] = {ord("s"): "settled", ord("r"): "repeated", ord("x"): "stale"}
 _REPLY = b"%d" % REPLY_BYTES
-_ENQUEUE_PAGE = 1_000
+_TYPES = b"""local out = {}
+for k, key in ipairs(KEYS) do out[k] = redis.call('TYPE', key).ok end
+return out"""
 _KINDS: dict[type, bytes] = {
     Done: b"\0", Failed: b"\2", Skipped: b"\3", Cancelled: b"\4", GiveBack: b"\5", Unknown: b"\6",
 }  # fmt: skip
@@ -114,7 +116,7 @@ class RedisStore(Reading):
         return int(seconds) * 1000 + int(micros) // 1000
 
     def _greet(self, ask: Any) -> None:
-        """Look at a server before it is used: its version, what it may drop, the layout."""
+        """Look at a server before it is used: version, what it may drop, layout, types of keys."""
         info = {}
         for line in ask(b"INFO").decode("utf-8", "replace").splitlines():
             field, colon, value = line.partition(":")
@@ -145,6 +147,15 @@ class RedisStore(Reading):
                 f"{(found or b'?').decode('utf-8', 'replace')}, this flowq knows {LAYOUT}; "
                 "use the version of flowq that made it, or another name"
             )
+        # A script that met another program's key half way would leave what it had written.
+        fixed = {name: kind for name, (kind, _) in KEYS.items() if "<" not in name}
+        types = ask(b"EVAL", _TYPES, b"%d" % len(fixed), *(self._key + n.encode() for n in fixed))
+        for (key_name, kind), found in zip(fixed.items(), types, strict=True):
+            if found.decode() not in ("none", kind):
+                raise StoreError(
+                    f"the key {{{self.name}}}:{key_name} at {self.url} is a {found.decode()}, "
+                    f"not a {kind}: another program has written it; remove it, or use another name"
+                )
 
     def _drive(self, left: int) -> None:
         """Move the pages on that a call of ours left; any worker's step would."""

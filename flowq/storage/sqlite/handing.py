@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
 from flowq.message import Delivery, node_id
 from flowq.storage.base import REPLY_BYTES
 from flowq.storage.sqlite.change import Change
-from flowq.storage.sqlite.known import Handed, Link
+from flowq.storage.sqlite.known import Link, Row
 from flowq.storage.sqlite.rows import PREFETCH, unpack_ranges
 from flowq.storage.sqlite.settling import fail_expired
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = ["deliveries", "hand_out", "left", "next_ms", "queue_due", "share"]
+__all__ = ["deliveries", "hand_out", "held", "left", "next_ms", "queue_due", "share"]
 
 _DUE: Final = 1_000
 """Scheduled messages that one step queues at most."""
@@ -34,19 +35,14 @@ def queue_due(change: Change) -> None:
 
 def hand_out(
     change: Change, session: int, want: int, queues: Sequence[int], idle: bool
-) -> list[int]:
-    """Give messages to a session: the best by priority over all queues.
-
-    Returns
-    -------
-    list of int
-        Row ids, in the order in which they were chosen.
-    """
-    chosen: list[tuple[Any, ...]] = []
+) -> list[Row]:
+    """Give messages to a session: the best by priority over all queues, best first."""
+    chosen: list[Row] = []
     for _ in range(10):  # more than once only where something had expired
         change.flush()
         found = _best(change.db, want, queues, idle)
-        late = [row for row in found if row[7] is not None and row[7] <= change.now]
+        now = change.now
+        late = [row for row in found if row[7] is not None and row[7] <= now]
         if not late:
             chosen = found
             break
@@ -55,12 +51,11 @@ def hand_out(
             fail_expired(change, full[:11], full[11])
         change.walk()
     if chosen:
-        ids = [row[3] for row in chosen]
-        for row in chosen:
-            change.add_ready(row[6], -1)
-        change.db.execute(SQL["hand_out"], (session, change.now, json.dumps(ids)))
-        return ids
-    return []
+        for queue, n in Counter([row[6] for row in chosen]).items():
+            change.add_ready(queue, -n)
+        ids = json.dumps([row[3] for row in chosen])
+        change.db.execute(SQL["hand_out"], (session, change.now, ids))
+    return chosen
 
 
 def share(change: Change, queues: Sequence[int], want: int) -> int:
@@ -76,7 +71,7 @@ def left(change: Change, queues: Sequence[int]) -> tuple[int, bool]:
     """Say how many messages are left in queues, and whether some wait for an idle session."""
     counts = change.count(queues)
     alone = any(
-        n > 0 and change.db.execute(SQL["next_alone"], (queue,)).fetchone() is not None
+        n > 0 and change.db.execute(SQL["next_alone"], (0, queue)).fetchone() is not None
         for queue, n in counts.items()
     )
     return sum(counts.values()), alone
@@ -97,50 +92,52 @@ def next_ms(change: Change, session: int) -> int | None:
     return max(0, min(found) - change.now) if found else None
 
 
-def _best(
-    db: sqlite3.Connection, want: int, queues: Sequence[int], idle: bool
-) -> list[tuple[Any, ...]]:
-    """Choose, in order: (-priority, place of the queue, rank, id, alone, flags, queue, expiry)."""
-    found = []
+def _best(db: sqlite3.Connection, want: int, queues: Sequence[int], idle: bool) -> list[Row]:
+    """Choose what goes to a session, in order."""
+    found: list[Row] = []
     for place, queue in enumerate(queues):
-        rows = db.execute(SQL["next_ready"], (queue, want)).fetchall()
-        found += [(-p, place, rank, id, False, f, queue, x) for id, p, rank, f, x in rows]
+        found += db.execute(SQL["next_ready"], (place, queue, want)).fetchall()
         if idle:
-            rows = db.execute(SQL["next_alone"], (queue,)).fetchall()
-            found += [(-p, place, rank, id, True, f, queue, x) for id, p, rank, f, x in rows]
+            found += db.execute(SQL["next_alone"], (place, queue)).fetchall()
     if idle or len(queues) > 1:
         found.sort(key=_ORDER)
     if not found:
         return []
     if found[0][4] or found[0][5] & PREFETCH:
         return found[:1]
-    chosen: list[tuple[Any, ...]] = []
+    chosen: list[Row] = []
     for row in found:
-        if row[4]:
-            continue  # it waits for a session that holds nothing, and nobody waits for it
+        if row[4]:  # it waits for a session that holds nothing, and takes nobody's place
+            continue
         if row[5] & PREFETCH or len(chosen) == want:
             break
         chosen.append(row)
     return chosen
 
 
-def deliveries(db: Link, ids: Sequence[int], session: int | None = None) -> list[Delivery]:
-    """Read what is held, with the values that it reads as far as they fit.
+def held(db: Link, session: int) -> list[Delivery]:
+    """Read what a session holds."""
+    return deliveries(db, db.execute(SQL["delivered_of"], (session,)).fetchall())
 
-    With `session`, it has just been handed to that session: what was read is remembered.
+
+def deliveries(db: Link, rows: Sequence[Row], *, remember: bool = False) -> list[Delivery]:
+    """Read bodies, with the values that they read as far as they fit.
+
+    With `remember`, they have just been handed out: what was read is kept for their settlement.
     """
-    rows = {row[0]: row for row in db.execute(SQL["deliveries"], (json.dumps(ids),))}
+    ids = json.dumps([row[3] for row in rows])
+    plans = {row[0]: row for row in db.execute(SQL["deliveries"], (ids,))}
     left = REPLY_BYTES
     given = []
-    for id in ids:
-        _, name, run, delivery, attempt, losses, body, reads, flags, owner, keep = rows[id]
+    for row in rows:
+        _, _, _, id, _, _, _, _, name, run, delivery, attempt, losses, _, keep = row
         base = 0
         if run is not None:
             whole, base = db.known.run(db, run)
             name = node_id(whole, id - base)
-        if session is not None and not losses and keep != 0:
-            handed = Handed(id, session, delivery, run, flags, owner, keep)
-            db.known.remember(name, handed)
+        if remember and not losses and keep != 0:
+            db.known.remember(name, row)
+        _, body, reads = plans[id]
         if reads is None:
             given.append(Delivery(name, delivery, attempt, losses, body))
             continue

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = ["Handed", "Known", "Link"]
+__all__ = ["Known", "Link", "Row"]
 
 RUNS: Final = 4_096
 """Runs that are remembered at most."""
@@ -17,16 +17,10 @@ HANDED: Final = 20_000
 """Messages of which it is remembered at most what was read when they were handed out."""
 
 
-class Handed(NamedTuple):
-    """What cannot change of a message as long as the session holds this delivery of it."""
-
-    id: int
-    session: int
-    delivery: int
-    run: int | None
-    flags: int
-    owner: int | None
-    keep_ms: int | None
+Row: TypeAlias = tuple[Any, ...]
+"""A message as it is handed out: -priority, place of its queue, rank, id, whether it goes alone,
+flags, queue, expires_ms, uuid, run, delivery, attempt, losses, owner, keep_ms. The first four are
+its order; what a settlement needs of it cannot change while a session holds this delivery."""
 
 
 class Known:
@@ -38,7 +32,7 @@ class Known:
     def __init__(self) -> None:
         self._queues: dict[str, int] = {}
         self._runs: dict[int, tuple[bytes, int]] = {}
-        self._handed: dict[bytes, Handed] = {}
+        self._handed: dict[bytes, Row] = {}
 
     def queue(self, db: sqlite3.Connection, name: str) -> int:
         """Give a queue's number; makes it where it is new (inside a transaction that writes)."""
@@ -66,13 +60,13 @@ class Known:
             found = self._runs[run] = db.execute(SQL["run_of"], (run,)).fetchone()
         return found
 
-    def remember(self, name: bytes, handed: Handed) -> None:
+    def remember(self, name: bytes, handed: Row) -> None:
         """Keep what was read of a message without losses that is handed out."""
         if len(self._handed) >= HANDED:  # others have settled them, or they were taken back
             self._handed.clear()
         self._handed[name] = handed
 
-    def recall(self, name: bytes) -> Handed | None:
+    def recall(self, name: bytes) -> Row | None:
         """Give back what was kept, once."""
         return self._handed.pop(name, None)
 

@@ -182,20 +182,19 @@ SELECT id, queue, rank FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due
 -- name: queue_due
 UPDATE message SET state = 3, rank = ? WHERE id = ?
 -- name: next_ready
-SELECT id, prio, rank, flags, expires_ms FROM message
-WHERE state = 3 AND losses = 0 AND queue = ? ORDER BY prio DESC, rank, id LIMIT ?
+SELECT -prio, ?1, rank, id, 0, flags, queue, expires_ms, uuid, run, delivery + 1, attempt, losses, owner, keep_ms
+FROM message WHERE state = 3 AND losses = 0 AND queue = ?2 ORDER BY prio DESC, rank, id LIMIT ?3
 -- name: next_alone
-SELECT id, prio, rank, flags, expires_ms FROM message
-WHERE state = 3 AND losses > 0 AND queue = ? ORDER BY prio DESC, rank, id LIMIT 1
+SELECT -prio, ?1, rank, id, 1, flags, queue, expires_ms, uuid, run, delivery + 1, attempt, losses, owner, keep_ms
+FROM message WHERE state = 3 AND losses > 0 AND queue = ?2 ORDER BY prio DESC, rank, id LIMIT 1
 -- name: hand_out
 UPDATE message SET state = 4, session = ?, delivery = delivery + 1, due_ms = ?, flags = flags & ~8
 WHERE id IN (SELECT value FROM json_each(?))
 -- name: deliveries
-SELECT m.id, m.uuid, m.run, m.delivery, m.attempt, m.losses, p.body, p.reads, m.flags, m.owner, m.keep_ms
-FROM message m JOIN plan p ON p.id = m.id
-WHERE m.id IN (SELECT value FROM json_each(?))
+SELECT id, body, reads FROM plan WHERE id IN (SELECT value FROM json_each(?))
 -- name: delivered_of
-SELECT id FROM message WHERE session = ? ORDER BY due_ms, rank, id
+SELECT -prio, 0, rank, id, 0, flags, queue, expires_ms, uuid, run, delivery, attempt, losses, owner, keep_ms
+FROM message WHERE session = ? ORDER BY due_ms, rank, id
 -- name: cells
 SELECT id, cell FROM message WHERE id BETWEEN ? AND ? AND run = ? AND cell IS NOT NULL ORDER BY id
 

@@ -56,7 +56,9 @@ def any_ready(db: sqlite3.Connection, queues: Sequence[int], *, alone: bool) -> 
         return True
     if alone:
         return db.execute(SQL["any_ready"], (json.dumps(queues),)).fetchone() is not None
-    return any(db.execute(SQL["next_ready"], (queue, 1)).fetchone() is not None for queue in queues)
+    return any(
+        db.execute(SQL["next_ready"], (0, queue, 1)).fetchone() is not None for queue in queues
+    )
 
 
 def look(db: sqlite3.Connection, now: int, id: bytes, cells: bool) -> Look | None:

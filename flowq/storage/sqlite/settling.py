@@ -79,15 +79,22 @@ def _succeed(change: Change, session: int, outcomes: Sequence[Outcome]) -> bool:
     db = change.db
     found = []
     rows = []
+    forgets: dict[int | None, int] = {}
     for outcome in outcomes:
         if not isinstance(outcome, Done):
             return False
         handed = db.known.recall(outcome.id)
-        if handed is None or handed.delivery != outcome.delivery or handed.session != session:
+        if handed is None:
             return False
-        forget = change.forget_ms(handed.keep_ms) if handed.run is None else None
-        found.append((outcome.id, handed))
-        rows.append((forget, outcome.cell, handed.id, session, outcome.delivery))
+        _, _, _, key, _, flags, _, _, _, run, _, _, _, owner, keep = handed
+        forget = None
+        if run is None:
+            forget = forgets.get(keep)
+            if forget is None:
+                forget = forgets[keep] = change.forget_ms(keep)
+        else:
+            found.append((key, run, flags, owner))
+        rows.append((forget, outcome.cell, key, session, outcome.delivery))
     if not rows:
         return False
     db.execute("SAVEPOINT settling")
@@ -96,12 +103,9 @@ def _succeed(change: Change, session: int, outcomes: Sequence[Outcome]) -> bool:
         db.execute("ROLLBACK TO settling")
     db.execute("RELEASE settling")
     if whole:
-        for name, handed in found:
-            if handed.run is None:
-                change.ended.append(name)
-            else:
-                flags, owner = handed.flags, handed.owner
-                change.passed(handed.id, handed.run, flags, owner, _SUCCESS, None)
+        change.ended += [o.id for o, row in zip(outcomes, rows, strict=True) if row[0] is not None]
+        for key, run, flags, owner in found:
+            change.passed(key, run, flags, owner, _SUCCESS, None)
     return whole
 
 

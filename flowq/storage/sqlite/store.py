@@ -29,6 +29,7 @@ from flowq.storage.base import (
 from flowq.storage.sqlite import growth, handing, intake, reads, settling, sweep
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.connection import Database, Place
+from flowq.storage.sqlite.known import Row
 from flowq.storage.sqlite.rows import STOPPING
 from flowq.storage.sqlite.statements import SQL
 from flowq.storage.sqlite.wake import FileWakes, MemoryWakes, Wakes
@@ -141,16 +142,16 @@ class SqliteStore:
 
             served = [db.known.queue(db, queue) for queue in dict.fromkeys(queues)]
             burdened = any(row[7] for row in held.values())
-            ids: list[int] = []
+            rows: list[Row] = []
             if want > 0 and not burdened:
                 share = handing.share(change, served, want)
-                ids = handing.hand_out(change, me, share, served, not held)
+                rows = handing.hand_out(change, me, share, served, not held)
             ready, alone = handing.left(change, served)
             change.flush()
-            given = handing.deliveries(db, ids, me) if ids else []
+            given = handing.deliveries(db, rows, remember=True) if rows else []
             if change.pages_left:
                 change.left.update(served)
-            if ids and ready:
+            if rows and ready:
                 change.left.update(queue for queue, n in change.count(served).items() if n)
             return Step(
                 verdicts=verdicts,
@@ -200,8 +201,7 @@ class SqliteStore:
             row = db.execute(SQL["session"], (session,)).fetchone()
             if row is None:
                 return []
-            ids = [id for (id,) in db.execute(SQL["delivered_of"], (row[0],))]
-            return handing.deliveries(db, ids)
+            return handing.held(db, row[0])
 
     def release(self, session: SessionId, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
         """End a session; see `Store.release`."""

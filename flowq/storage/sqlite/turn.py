@@ -59,17 +59,16 @@ class Turn:
         until = time.monotonic() + self._seconds
         if not self._mine.acquire(timeout=self._seconds):
             raise self._too_late()
+        depth = self._depth
         try:
-            if self._path is not None and not self._depth and not self._lock(until):
+            if self._path is not None and not depth and not self._lock(until):
                 raise self._too_late()
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-                if self._path is not None and not self._depth:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
+            self._depth = depth + 1
+            yield
+        finally:  # also of what came between two of these lines: a signal, an interrupted body
+            self._depth = depth
+            if not depth:
+                self._unlock()
             self._mine.release()
 
     def _lock(self, until: float) -> bool:
@@ -81,22 +80,25 @@ class Turn:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return True
+                try:
+                    threading.Thread(target=self._ask, name="flowq-turn", daemon=True).start()
+                except RuntimeError as err:  # there are too many, or the interpreter ends
+                    raise OSError(f"{self._path} is locked, and {err}") from err
                 self._asking = True
-                threading.Thread(target=self._ask, name="flowq-turn", daemon=True).start()
-            self._wanted = True
+            self._wanted, self._got = True, False
             try:
                 self._changed.wait_for(lambda: not self._asking, until - time.monotonic())
-            except BaseException:  # Ctrl-C: nobody would ever give back what comes now
-                if self._got:
-                    fcntl.flock(self._file, fcntl.LOCK_UN)
-                    self._got = False
-                raise
             finally:
                 self._wanted = False
-            got, self._got = self._got, False
-            if not got and not self._asking:
+            if not self._got and not self._asking:
                 raise OSError(f"{self._path} cannot be locked") from self._error
-            return got
+            return self._got
+
+    def _unlock(self) -> None:
+        with self._changed:
+            # The thread that still asks gives back by itself what it gets.
+            if self._file >= 0 and not self._asking:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _ask(self) -> None:
         """Block until the file is locked; unlock it if nobody waits for it any more."""

@@ -6,6 +6,11 @@ says what for. Who has changed something sends a hint after its commit. A hint i
 looks into the database before sleeping and after waking, and a second look each second at
 ``PRAGMA data_version`` catches what a writer could not say before it was killed.
 
+No hint is missed by a wait that just starts or ends. The socket is bound before the database is
+looked at, and a writer commits before it lists who waits: it either finds the socket, or committed
+before the look. A wait that ends takes its name away before it reads its socket for the last time:
+a hint was sent before that and is read, or finds nobody, and the next who waits is told instead.
+
 Where there are no such sockets one looks at the version again and again, from each millisecond to
 each 20 ms.
 """
@@ -126,6 +131,7 @@ class FileWakes:
         self._folder = Path(f"{path}-wake")
         self._version = version
         self._waiting: set[str] = set()
+        self._woken = 0
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -162,7 +168,8 @@ class FileWakes:
                     self._send(name, b"s")
 
     def wake(self) -> None:
-        """End all `wait_ready` of this object."""
+        """End all `wait_ready` of this object, also those that don't listen yet."""
+        self._woken += 1
         for name in list(self._waiting):
             self._send(name, b"w")
 
@@ -178,8 +185,7 @@ class FileWakes:
         except BlockingIOError:
             return True  # it has hints enough, and will look anyway
         except ConnectionRefusedError:  # its process was killed
-            with contextlib.suppress(OSError):
-                os.unlink(self._folder / name)
+            self._leave(name)
             return False
         except OSError:  # it has just stopped waiting; or we have no more file handles
             return False
@@ -191,9 +197,14 @@ class FileWakes:
         """Wait for a hint that a queue has something."""
         names = ".".join(map(str, queues))
         name = f"r-{names if len(names) < 100 else ANY}-{secrets.token_hex(8)}"
+        woken = self._woken
+
+        def look_too(first: bool) -> bool:
+            return self._woken != woken or look(first)
+
         self._waiting.add(name)
         try:
-            return self._wait(name, timeout, look, lambda hint: True)
+            return self._wait(name, timeout, look_too, lambda hint: True)
         finally:
             self._waiting.discard(name)
 
@@ -209,28 +220,50 @@ class FileWakes:
     ) -> bool:
         deadline = time.monotonic() + timeout
         with self._listen(name) as listener:
+            if listener is None:
+                return self._watch(deadline, look)
             seen = self._version()
             if look(True):
                 return True
-            pause = 0.001
-            while (left := deadline - time.monotonic()) > 0:
-                if listener is None:
-                    time.sleep(min(left, pause))
-                    pause = min(pause * 1.5, 0.02)
-                elif select.select([listener], [], [], min(left, BACKSTOP))[0]:
+            next_look = time.monotonic() + BACKSTOP
+            while (now := time.monotonic()) < deadline:
+                until = max(0.0, min(deadline, next_look) - now)
+                if select.select([listener], [], [], until)[0]:
                     hints = _drain(listener)
                     if any(map(concerns, hints)):
                         return True
                     # A full socket may have lost the very hint that we wait for.
-                    if len(hints) < MANY or not look(False):
-                        continue
-                    return True
-                now = self._version()
-                if now != seen:
-                    seen = now
-                    if look(False):
+                    if len(hints) >= MANY and look(False):
                         return True
+                if time.monotonic() >= next_look:  # also where others' hints come all the time
+                    next_look = time.monotonic() + BACKSTOP
+                    version = self._version()
+                    if version != seen:
+                        seen = version
+                        if look(False):
+                            return True
+            self._leave(name)
+            return any(map(concerns, _drain(listener)))
+
+    def _watch(self, deadline: float, look: Look) -> bool:
+        """Wait where there are no sockets."""
+        seen = (self._woken, self._version())
+        if look(True):
+            return True
+        pause = 0.001
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, pause))
+            pause = min(pause * 1.5, 0.02)
+            now = (self._woken, self._version())
+            if now != seen:
+                seen = now
+                if look(False):
+                    return True
         return False
+
+    def _leave(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._folder / name)
 
     @contextlib.contextmanager
     def _listen(self, name: str) -> Iterator[socket.socket | None]:
@@ -250,8 +283,7 @@ class FileWakes:
             try:
                 yield listener
             finally:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._folder / name)
+                self._leave(name)
 
     @contextlib.contextmanager
     def _address(self, name: str) -> Iterator[str]:

@@ -27,6 +27,7 @@ local function leave_list(id, queue, priority)
 end
 
 local function body_row(id)
+  if forgotten[id] then return nil end
   if #id == 16 then return call('HGET', P .. 'm', id) end
   return call('HGET', P .. 'n:' .. sub(id, 1, 16), sub(id, 17))
 end
@@ -45,15 +46,6 @@ local function ttl_for(id, row, state)
     _, result, failed = unpack_('>I6I6I6', call('HGET', P .. 'n:' .. sub(id, 1, 16), 'r'))
   end
   return state == FAILED and failed or result
-end
-
--- Forgets what only an unfinished message needs.
-local function forget(id)
-  call('HDEL', P .. 'd', id)
-  call('HDEL', P .. 'h', id)
-  call('ZREM', P .. 'e', id)
-  call('ZREM', P .. 's', id)
-  if #id == 16 then call('HDEL', P .. 'm', id) end
 end
 
 -- Ends a task, alone or in a run.
@@ -90,6 +82,29 @@ local function bury(id, row, reason)
   call('ZADD', P .. 'x', now + ttl, 'd' .. id)
 end
 
+-- Ends a message whose row is cut short: nothing can be taken from that, so it is read as one that
+-- says nothing. What depends on such a node is not known any more; its run is left as it is.
+local function end_broken(id)
+  local row = pack('>I4I4B', 9, 0, 0)
+  if #id == 20 then
+    row = pack('>I4', 41) .. string.rep('\0', 37)
+    run_of(sub(id, 1, 16)).rows[unpack_('>I4', id, 17)] = row
+  end
+  bury(id, row, 'its row is cut short')
+  local cell = cell_of(FAILED, failure(id, row, 'unreadable', '', 'its row in the store is cut short'))
+  end_task(id, row, FAILED, cell, ZERO5)
+end
+
+-- Does something with a message, or ends it where its row is cut short: it must not take along what is
+-- beside it. What reads the row comes before what writes.
+local function try(id, f, ...)
+  local ok, a = pcall(f, ...)
+  if ok then return a end
+  local row = body_row(id)
+  if not row or is_whole(#id, row) then error(a) end
+  end_broken(id)
+end
+
 -- Back to its queue, before what was enqueued.
 local function give_back(id, row, losses)
   local queue, priority = queue_of(id, row)
@@ -110,10 +125,11 @@ local function lose(id, lease, session, who, running, reason)
     return give_back(id, row, losses)
   end
   losses = losses + 1
+  local dies = losses >= max_losses_of(id, row)
   local loss = pack('>I4I6HHH', delivery, now, #session, #who, #reason) .. session .. who .. reason
   call('HSET', P .. 'h', id, (call('HGET', P .. 'h', id) or '') .. loss)
   remember(id, delivery, attempt, math.min(losses, 255), 0, since)
-  if losses < max_losses_of(id, row) then return give_back(id, row, losses) end
+  if not dies then return give_back(id, row, losses) end
   bury(id, row, 'lost')
   local text = "WorkerLost('its worker was lost " .. losses .. ' times: ' .. reason .. "')"
   local cell = cell_of(FAILED, failure(id, row, 'lost', 'flowq.errors.WorkerLost', text))

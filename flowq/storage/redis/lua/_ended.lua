@@ -38,6 +38,23 @@ local function tell(id, index)
   told[#told + 1] = index and id .. pack('>I4', index) or id
 end
 
+-- Forgets what only an unfinished message needs, once its end is written.
+local forgotten = {}
+local function forget(id)
+  forgotten[#forgotten + 1] = id
+  forgotten[id] = true
+end
+
+local function flush_forgotten()
+  if #forgotten == 0 then return end
+  local alone = {}
+  for _, id in ipairs(forgotten) do if #id == 16 then alone[#alone + 1] = id end end
+  for _, key in ipairs({'d', 'h'}) do many('HDEL', P .. key, forgotten) end
+  for _, key in ipairs({'e', 's'}) do many('ZREM', P .. key, forgotten) end
+  if #alone > 0 then many('HDEL', P .. 'm', alone) end
+  forgotten = {}
+end
+
 local function flush_ended()
   for i = 1, #buckets do
     local key = buckets[i]

@@ -260,7 +260,7 @@ local function walk()
     local r, i, state, culprit, done, first_come = unpack(cursor)
     front = first_come
     local row = row_of(r, i)
-    if not row then head = head + 1
+    if not row or not is_whole(20, row) then head = head + 1
     else
       local c, rd, e = unpack_('>I4I4I4', row, 20)
       local at, ranges = 42, c
@@ -313,11 +313,12 @@ local function resume()
   return #found
 end
 
--- Writes all that was gathered. Nothing here can fail.
+-- Writes all that was gathered, what is forgotten last. Nothing here can fail.
 local function flush()
   flush_runs()
   flush_lines()
   flush_ended()
+  flush_forgotten()
 end
 
 local function leave()

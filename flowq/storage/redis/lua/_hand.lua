@@ -1,16 +1,18 @@
 -- Handing out: what is due is queued, then the best of the queues asked for is popped.
+local function queue_one(id, row)
+  local raw = call('HGET', P .. 'd', id)
+  local queue, priority = queue_of(id, row)
+  push(id, queue, priority, raw and true or false, raw and byte(raw, 9) > 0)
+end
+
 local function queue_due(limit)
   local ids = call('ZRANGE', P .. 's', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
-  many('ZREM', P .. 's', ids)
   flush_lines()
   for _, id in ipairs(ids) do
     local row = body_row(id)
-    if row then
-      local raw = call('HGET', P .. 'd', id)
-      local queue, priority = queue_of(id, row)
-      push(id, queue, priority, raw and true or false, raw and byte(raw, 9) > 0)
-    end
+    if row then try(id, queue_one, id, row) end
   end
+  many('ZREM', P .. 's', ids)
   flush_lines(true)
 end
 
@@ -35,7 +37,7 @@ local function take_back()
     end
     table.sort(ids)
     for _, id in ipairs(ids) do
-      lose(id, leases[id], session, who, true, "the session's lease ran out")
+      try(id, lose, id, leases[id], session, who, true, "the session's lease ran out")
     end
     if all then drop_session(session) else call('HDEL', w, unpack(ids)) end
   end
@@ -173,7 +175,7 @@ local function take(list, ghosts, want, chosen)
     for k, id in ipairs(ids) do
       local row = rows[k]
       if row then
-        local only = has(byte(row, 5), 2)
+        local only = has(byte(row, 5) or 0, 2)
         if only and #chosen > 0 then
           put_back(list, ids, k)
           return true
@@ -214,10 +216,10 @@ end
 local function fail_late(chosen)
   local late, good = 0, {}
   for k, one in ipairs(chosen) do
-    local till = has(byte(one[2], 5), 1) and call('ZSCORE', P .. 'e', one[1])
+    local till = has(byte(one[2], 5) or 0, 1) and call('ZSCORE', P .. 'e', one[1])
     if till and tonumber(till) <= now then
       late = late + 1
-      expire(one[1], one[2])
+      try(one[1], expire, one[1], one[2])
     else
       good[#good + 1] = one
     end

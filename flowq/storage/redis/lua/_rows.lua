@@ -21,6 +21,17 @@ local function queue_of(id, row)
   return sub(row, last - n + 1, last), priority
 end
 
+-- Whether a row has all that its head says; `size` is that of the id.
+local function is_whole(size, row)
+  if #row < (size == 16 and 9 or 41) then return false end
+  local off = offset_of(row)
+  if off > #row then return false end
+  local tail = has(byte(row, 5), 8) and 12 or 0
+  if size == 16 then return off >= 9 + byte(row, 9) + tail end
+  local c, r, e, p, v, n, q = unpack_('>I4I4I4I4I4BB', row, 20)
+  return off >= 41 + 8 * (c + r + e + p) + v + n + q
+end
+
 local function max_losses_of(id, row) return byte(row, #id == 16 and 6 or 9) end
 
 local function name_of(row)

@@ -11,7 +11,7 @@ local function run_of(id)
   local r = runs[id]
   if not r then
     r = {id = id, c = P .. 'c:' .. id, n = P .. 'n:' .. id, v = P .. 'v:' .. id,
-         nodes = {}, dirty = {}, rows = {}, cells = {}}
+         nodes = {}, dirty = {}, rows = {}, cells = {}, done = {}}
     runs[id] = r
     touched[#touched + 1] = r
   end
@@ -96,6 +96,7 @@ end
 
 local function flush_runs()
   for _, r in ipairs(touched) do
+    for _, i in ipairs(r.done) do call('SETRANGE', r.c, i * 32, string.char(SUCCESS)) end
     local d = r.dirty
     local k = 1
     while k <= #d do -- neighbours in one write
@@ -116,6 +117,6 @@ local function flush_runs()
       call('ZADD', P .. 'x', now + r.ended, 'r' .. r.id)
       call('SREM', P .. 'active', r.id)
     end
-    r.dirty, r.cells, r.ended = {}, {}, nil
+    r.dirty, r.cells, r.done, r.ended = {}, {}, {}, nil
   end
 end

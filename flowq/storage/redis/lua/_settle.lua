@@ -52,7 +52,7 @@ local function done_node(id, lease, meta, cell)
     x.state = SUCCESS
     dirty(r, x)
   else
-    call('SETRANGE', r.c, i * 32, '\6')
+    r.done[#r.done + 1] = i
   end
   local bits, owner = unpack_('>BI4', lease, 12)
   if has(byte(lease, 5), 32) or page < -PAGE then

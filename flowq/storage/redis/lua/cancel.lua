@@ -29,7 +29,7 @@ for k, id in ipairs(ids) do
       call('ZADD', P .. 'y:' .. session, 0, 1)
     end
   elseif #id == 16 then
-    local row = call('HGET', P .. 'm', id)
+    local row = body_row(id)
     if row then
       if not call('ZSCORE', P .. 's', id) then leave_list(id, queue_of(id, row)) end
       end_task(id, row, CANCELLED, cell_of(CANCELLED, 'cancelled'), settled_by(id))

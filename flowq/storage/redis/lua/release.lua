@@ -26,7 +26,9 @@ for k = 1, #flat, 2 do
   end
 end
 table.sort(ids)
-for _, id in ipairs(ids) do lose(id, leases[id], session, who, running[id], ARGV[3]) end
+for _, id in ipairs(ids) do
+  try(id, lose, id, leases[id], session, who, running[id], ARGV[3])
+end
 drop_session(session)
 walk()
 return {#ids, leave()}

@@ -32,10 +32,10 @@ if call('ZADD', P .. 'L', now + lease_ms, me) == 1 then
 end
 for q = 1, nq do served[ARGV[7 + q]] = false end
 
-local verdicts = {}
+local verdicts, singles = {}, {}
 if n > 0 then
   local extra = call('EXISTS', P .. 'd', P .. 'e', P .. 'h') > 0
-  local gone, singles, seen = {}, {}, {}
+  local gone, seen = {}, {}
   for k = 1, n do
     local id, lease = ARGV[at + k], held[k + 1]
     local meta = ARGV[at + n + k]
@@ -62,15 +62,15 @@ if n > 0 then
         if extra then forget(id) end
       else
         if has(byte(lease, 5), 16) then call('SREM', stops_key, id) end
-        settle_other(id, lease, meta, data)
+        try(id, settle_other, id, lease, meta, data)
       end
     end
   end
   if #gone > 0 then call('HDEL', w, unpack(gone)) end
-  if #singles > 0 then call('HDEL', P .. 'm', unpack(singles)) end
 end
 walk()
 leave()
+if #singles > 0 then call('HDEL', P .. 'm', unpack(singles)) end
 page = PAGE -- one more, so that what earlier steps left goes on where each step leaves more
 if resume() > 0 then walk() end
 local deadlines = call('ZRANGE', P .. 'L', 0, 1, 'WITHSCORES')
@@ -119,29 +119,46 @@ if want > 0 and not burden and #lists > 0 then
     if #chosen == 0 then break end
   end
   if spent > 0 then due = call('ZRANGE', P .. 's', 0, 0, 'WITHSCORES')[2] end
-  local budget, fields = {tonumber(ARGV[5]), false}, {}
-  for k, one in ipairs(chosen) do
-    local id, row, list = one[1], one[2], one[3]
-    ids[k], rows[k] = id, row
-    local delivery, attempt, losses = 1, 0, 0
-    local d = again and call('HGET', P .. 'd', id)
-    if d then
-      local how, since
-      delivery, attempt, losses, how, since = unpack_('>I4I4BBI6', d)
-      delivery = delivery + 1
-      remember(id, delivery, attempt, losses, 0, since)
+  local fields, again_from, burdens
+  local function prepare()
+    local budget = {tonumber(ARGV[5]), false}
+    ids, rows, more, fields, again_from, burdens = {}, {}, {}, {}, {}, {}
+    for k, one in ipairs(chosen) do
+      local id, row, list = one[1], one[2], one[3]
+      ids[k], rows[k] = id, row
+      local delivery, attempt, losses = 1, 0, 0
+      local d = again and call('HGET', P .. 'd', id)
+      if d then
+        local how, since
+        delivery, attempt, losses, how, since = unpack_('>I4I4BBI6', d)
+        delivery = delivery + 1
+        again_from[#again_from + 1] = {id, delivery, attempt, losses, 0, since}
+      end
+      fields[#fields + 1] = id
+      fields[#fields + 1] = lease_of(id, row, delivery, list.alone)
+      local values, complete
+      if #id == 20 and sub(row, 24, 27) ~= '\0\0\0\0' then
+        values, complete = values_of(id, row, budget)
+      end
+      if d or values then
+        more[#more + 1] = {k, delivery, attempt, losses, complete == false and 0 or 1, values or {}}
+      end
+      if list.alone then burdens[#burdens + 1] = id end
     end
-    fields[#fields + 1] = id
-    fields[#fields + 1] = lease_of(id, row, delivery, list.alone)
-    local values, complete
-    if #id == 20 and sub(row, 24, 27) ~= '\0\0\0\0' then
-      values, complete = values_of(id, row, budget)
-    end
-    if d or values then
-      more[#more + 1] = {k, delivery, attempt, losses, complete == false and 0 or 1, values or {}}
-    end
-    if list.alone then call('HSET', w, 'b', id) end
   end
+  if not pcall(prepare) then -- a row is cut short, which must not take along what is beside it
+    local whole = {}
+    for _, one in ipairs(chosen) do
+      if is_whole(#one[1], one[2]) then whole[#whole + 1] = one else end_broken(one[1]) end
+    end
+    chosen = whole
+    walk()
+    leave()
+    survey()
+    prepare()
+  end
+  for _, one in ipairs(again_from) do remember(unpack(one)) end
+  if #burdens > 0 then call('HSET', w, 'b', burdens[1]) end
   if #fields > 0 then call('HSET', w, unpack(fields)) end
 end
 

@@ -17,14 +17,18 @@ local limit = tonumber(ARGV[2])
 local continued = resume()
 walk()
 leave()
+local function fail_one(id, row)
+  if not call('ZSCORE', P .. 's', id) then leave_list(id, queue_of(id, row)) end
+  expire(id, row)
+end
+
 local late = call('ZRANGE', P .. 'e', '-inf', now, 'BYSCORE', 'LIMIT', 0, math.min(limit, 1000))
 local held = holders(late)
 local n = 0
 for _, id in ipairs(late) do
   local row = not held[id] and body_row(id) -- what runs is judged when it comes back
   if row then
-    if not call('ZSCORE', P .. 's', id) then leave_list(id, queue_of(id, row)) end
-    expire(id, row)
+    try(id, fail_one, id, row)
     n = n + 1
   end
 end

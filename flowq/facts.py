@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""What must be known of a whole graph before rows are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from flowq.calls import own_priority
+from flowq.errors import UnknownTask
+from flowq.node import Body, Node, is_plain_map, leaves, listed
+from flowq.plan import Kind
+from flowq.policy import MAX_PRIORITY
+from flowq.wiring import Submitter, TaskSpec
+
+__all__ = [
+    "check_tasks",
+    "named_and_forgiven",
+    "priorities",
+    "read_by_others",
+    "size_of",
+    "sizes",
+]
+
+
+def check_tasks(bodies: Iterable[Body], submitter: Submitter) -> None:
+    """Refuse tasks that are not registered with the app.
+
+    Raises
+    ------
+    UnknownTask
+        One is not; the text names its node.
+    """
+    known: set[TaskSpec] = set()
+    for body in bodies:
+        for node in body.nodes:
+            if node.kind is Kind.TASK and node.spec is not None and node.spec not in known:
+                try:
+                    submitter.spec(node.spec.name)
+                except UnknownTask as err:
+                    raise UnknownTask(f"{node.who}: {err}") from None
+                known.add(node.spec)
+
+
+def sizes(bodies: Sequence[Body]) -> dict[Body, int]:
+    """Give the number of rows that each body takes, outer ones first in `bodies`."""
+    found: dict[Body, int] = {}
+    for body in reversed(bodies):
+        found[body] = sum(size_of(node, found) for node in body.nodes)
+    return found
+
+
+def size_of(node: Node, known: Mapping[Body, int]) -> int:
+    """Give the number of rows that a node takes, what is inside it included."""
+    if node.inner is None or node.lists is not None:
+        return 1
+    inside = known[node.inner]
+    if node.items is None:
+        return 1 + inside
+    return 1 + len(node.items) * (1 if is_plain_map(node) else 1 + inside)
+
+
+def named_and_forgiven(bodies: Iterable[Body]) -> tuple[set[Node], set[Node]]:
+    """Find what values name, and whose failure does not count (semantics, section 4)."""
+    named: set[Node] = set()
+    forgiven: set[Node] = set()
+    for body in bodies:
+        named.update(n for n in leaves(body.value) if n.body is body)
+        for node in reversed(body.nodes):
+            if node in named or not node.children:
+                continue
+            if all(c in forgiven or _needs_some(c) for c in node.children):
+                forgiven.add(node)
+    return named, forgiven
+
+
+def _needs_some(node: Node) -> bool:
+    """Whether a node runs as soon as some parents succeeded, so that the others may fail."""
+    return node.rule_text == "one_success" or node.rule_text.startswith("at_least")
+
+
+def priorities(bodies: Sequence[Body], base: int) -> dict[Node, int]:
+    """Find final priorities (semantics, section 7): the highest set below, unless set here.
+
+    Parameters
+    ----------
+    bodies : sequence of Body
+        The root's first, and outer ones before inner ones.
+    base : int
+        The run's priority.
+    """
+    final: dict[Node, int] = {}
+    inside: dict[Node, int | None] = {}
+    for body in reversed(bodies):
+        if body.owner is not None:
+            every = [_set(n) for n in body.nodes] + [inside.get(n) for n in body.nodes]
+            inside[body.owner] = _highest(every)
+    root = bodies[0].owner
+    below: dict[Node, int | None] = {}
+    for body in bodies:
+        owner = body.owner
+        around = None
+        if owner is not None and owner is not root:
+            around = _highest((_set(owner), below[owner]))
+        up: dict[Node, int | None] = {}
+        for node in reversed(body.nodes):
+            down = _highest([around, *(up[c] for c in node.children)])
+            below[node] = down
+            up[node] = _highest((_set(node), inside.get(node), down))
+            own = node.options.get("priority")
+            if own is None:
+                own = _highest((_set(node), down)) or 0
+            final[node] = max(-MAX_PRIORITY, min(MAX_PRIORITY, base + own))
+    return final
+
+
+def _set(node: Node) -> int | None:
+    """The priority that is set for a node: its own, else its task's."""
+    if node.spec is not None:
+        return own_priority(node.spec, node.options)
+    found: int | None = node.options.get("priority")
+    return found
+
+
+def _highest(values: Iterable[int | None]) -> int | None:
+    return max((v for v in values if v is not None), default=None)
+
+
+def read_by_others(bodies: Sequence[Body]) -> set[Node]:
+    """Find the nodes whose values others are given, through expansions too."""
+    read: set[Node] = set()
+    for body in bodies:
+        for node in body.nodes:
+            read.update(node.reads)
+            read.update(listed(node))
+    for body in bodies:  # outer ones first
+        if body.owner in read:
+            read.update(leaves(body.value))
+    return read
