@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 from flowq.current import TRACE
 from flowq.errors import GraphError, NodeUsedAsValue
@@ -39,6 +39,11 @@ __all__ = [
 
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
+
+OF_HANDLES: Final = frozenset(
+    "get wait ready state cancel start id why progress result retry rerun watch events".split()
+)
+"""Words of what starting gives; a node of a graph that is built has none of them."""
 
 
 class NoAttribute(NodeUsedAsValue, AttributeError):
@@ -118,6 +123,11 @@ class Unknown(Part):
         kind = "node" if isinstance(self, Reference) else type(self).__name__.lower()
         known = [n for n in dir(type(self)) if not n.startswith("_")]
         said = habit(name, f"a {kind}")
+        if kind == "node" and name in OF_HANDLES:
+            said = (
+                f"a node has no {name!r}: while the graph is built nothing has run; that goes to "
+                "what starting the whole gives"
+            )
         raise NoAttribute(
             (
                 said

@@ -8,24 +8,21 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
-from flowq.binding import check_call
 from flowq.current import TRACE
 from flowq.errors import BindingError, ConfigError, GraphError, TaskDefinitionError
 from flowq.habits import habit
 from flowq.handle import Handle
 from flowq.hints import hints_of
-from flowq.node import Body, Node
 from flowq.policy import NAME, check_options, nearest
-from flowq.primitives.base import Composition
-from flowq.primitives.build import Builder, Fragment, Part, has_parts
-from flowq.primitives.dag import Contents
+from flowq.primitives.build import Part, has_parts
+from flowq.primitives.flowgraph import FlowGraph
+from flowq.primitives.flowsignature import FlowSignature
 from flowq.primitives.map import Map, map_of
-from flowq.primitives.trace import FlowGraph, Given, Trace
 from flowq.result import ResultGroup
 from flowq.run import Run
-from flowq.wiring import RunHandle, Submitter, TaskSpec
+from flowq.wiring import Submitter
 
-__all__ = ["Flow", "FlowDecorator", "FlowOptions", "FlowSignature"]
+__all__ = ["Flow", "FlowDecorator", "FlowOptions"]
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -169,12 +166,16 @@ class Flow(Generic[P, R]):
         GraphError
             The function makes a mistake; the text has file and line.
         """
-        made = self._signature(args, kwargs)
+        trace = TRACE.get()
         for arg in (*args, *kwargs.values()):
             if isinstance(arg, Handle) or has_parts((arg,)):
                 raise self._composes(arg)
-        check_call(self, args, kwargs)
-        return made.graph_of_run()
+        signature = self._signature(args, kwargs)
+        graph = signature.graph_of_run()
+        if trace is not None:  # within another flow the graph is what must not be forgotten
+            trace.copied(signature)
+            trace.made(graph)
+        return graph
 
     def s(self, /, *args: Any, **kwargs: Any) -> FlowSignature[R]:
         """Make a composition: the flow with bound arguments, as a member of chains and groups."""
@@ -253,162 +254,6 @@ class Flow(Generic[P, R]):
 
 def _flow_of(app: Any, name: str) -> Any:
     return app.flows[name]
-
-
-class FlowSignature(Composition[R]):
-    """A flow with bound arguments: what ``nightly.s("x")`` gives.
-
-    Within another composition it is one node, with the flow's graph inside. Its function runs when
-    what contains it is built: what is piped in, and steps among its arguments, are then parameters
-    whose values are not known.
-    """
-
-    __slots__ = ("_args", "_flow", "_graphs", "_kwargs")
-
-    _single = True
-
-    def __init__(
-        self,
-        flow: Flow[..., R],
-        args: Iterable[Any],
-        kwargs: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> None:
-        self._after = ()
-        self._options = dict(options)
-        self._flow = flow
-        self._args = tuple(args)
-        self._kwargs = dict(kwargs)
-        self._graphs: dict[Any, FlowGraph[R]] = {}
-        check_call(flow, self._args, self._kwargs, more=True)
-        self._made()
-
-    def __repr__(self) -> str:
-        given = [*map(_brief, self._args), *(f"{k}={_brief(v)}" for k, v in self._kwargs.items())]
-        return f"{self._base()}.s({', '.join(given)})"
-
-    if TYPE_CHECKING:
-
-        def map(self, /, *lists: Any, **kwargs: Any) -> Map[R]:
-            """One for each element."""
-
-        def starmap(self, rows: Any, /, **kwargs: Any) -> Map[R]:
-            """One for each tuple of arguments."""
-
-    def start(self, app: Submitter | None = None) -> RunHandle[R]:
-        """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("RunHandle[R]", self._start(app))
-
-    def put(self, build: Builder, body: Body) -> Fragment:
-        """Add one node; its graph is placed when all that it is given is known."""
-        for name in ("result_ttl", "failed_ttl"):
-            if name in self._options:
-                raise GraphError(
-                    f"{self!r}: {name}= speaks of the run, so it goes on what is started, not on "
-                    "a part of it"
-                )
-        node, _ = build.expansion(body, self._base(), self._options)
-        node.spec, node.late = self._flow, self
-        node.args, node.kwargs = list(self._args), dict(self._kwargs)
-        node.order.extend(self._after)
-        return Fragment([node], [node], node)
-
-    def contents(self, node: Node) -> Part:
-        """Give the graph for a node: `flowq.primitives.build` places it there."""
-        return Contents(self._graph_for(node.args, node.kwargs, node.edges.keys()))
-
-    def traced(self) -> FlowSignature[R]:
-        """Run the function at once, so that its mistakes are seen where it is called; itself."""
-        check_call(self._flow, self._args, self._kwargs)
-        edges = [k for k, v in enumerate(self._args) if has_parts((v,))]
-        by_name = [k for k, v in self._kwargs.items() if has_parts((v,))]
-        self._graph_for(self._args, self._kwargs, (*edges, *by_name))
-        return self
-
-    def graph_of_run(self) -> FlowGraph[R]:
-        """Build the graph of a run, with the options of the run; all arguments are values."""
-        options = {**self._flow.options, **self._options}
-        made = self._trace(options.pop("name", self._base()), self._args, self._kwargs)
-        return cast("FlowGraph[R]", made.options(**options))
-
-    def _called(self) -> tuple[TaskSpec, tuple[Any, ...], Mapping[str, Any]]:
-        """What is called, and with what."""
-        return self._flow, self._args, self._kwargs
-
-    def _graph_for(
-        self, args: Iterable[Any], kwargs: Mapping[str, Any], edges: Iterable[int | str]
-    ) -> FlowGraph[R]:
-        """Build the graph, with placeholders for what comes over edges; once for each shape."""
-        shape = frozenset(edges)
-        found = self._graphs.get(shape)
-        if found is None:
-            found = self._trace(self._base(), tuple(args), kwargs, shape)
-            self._graphs[shape] = found
-        return found
-
-    def _trace(
-        self,
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        edges: frozenset[int | str] = frozenset(),
-    ) -> FlowGraph[R]:
-        token = TRACE.set(None)  # what is built is no part of a flow around
-        try:
-            graph: FlowGraph[R] = FlowGraph(name, self._flow._app)
-        finally:
-            TRACE.reset(token)
-        given = list(args)
-        named = dict(kwargs)
-        for to in edges:
-            if isinstance(to, int):
-                written = self._args[to] if to < len(self._args) else None
-                given[to] = _placeholder(graph, to, self._parameter(to), written)
-            else:
-                named[to] = _placeholder(graph, to, to, self._kwargs.get(to))
-        Trace(graph).run(lambda: self._flow.func(*given, **named))
-        return graph
-
-    def _parameter(self, to: int) -> str:
-        from flowq.binding import params_of
-
-        return params_of(self._flow).name(to)
-
-    def _base(self) -> str:
-        return self._flow.name.rpartition(".")[2]
-
-    def _graph(self) -> Any:
-        if not self._after and not has_parts((*self._args, *self._kwargs.values())):
-            check_call(self._flow, self._args, self._kwargs)
-            return self.graph_of_run()._graph()
-        # the priority stays with the node, as that of any other
-        run = {k: v for k, v in self._options.items() if k != "priority"}
-        bare = self._without(run)
-        return Builder().build(bare, self._base(), {**_ttls(self._flow.options), **run})
-
-
-def _ttls(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: options[k] for k in ("result_ttl", "failed_ttl") if k in options}
-
-
-def _placeholder(
-    graph: FlowGraph[Any], to: int | str, name: str, written: Any, path: tuple[Any, ...] = ()
-) -> Any:
-    """Put placeholders where steps were written, in lists, tuples and dicts too."""
-    kind = type(written)
-    if path and not has_parts((written,)):
-        return written
-    if kind in (list, tuple):
-        made = [_placeholder(graph, to, name, x, (*path, k)) for k, x in enumerate(written)]
-        return made if kind is list else tuple(made)
-    if kind is dict:
-        return {k: _placeholder(graph, to, name, x, (*path, k)) for k, x in written.items()}
-    return Given(graph, to, name, path)
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 class FlowDecorator(Protocol):

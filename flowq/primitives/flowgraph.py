@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""The graph that a flow's function builds: nodes that may change, and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar, cast
+
+from flowq.errors import CycleError, GraphError, NodeUsedAsValue
+from flowq.node import Body, leaves
+from flowq.primitives.base import Item, Reference
+from flowq.primitives.build import Builder, Fragment, Part
+from flowq.primitives.dag import DAG, DagNode
+from flowq.wiring import RunHandle, Submitter
+
+__all__ = ["FlowGraph", "FlowNode", "Given", "walk"]
+
+R = TypeVar("R", covariant=True)
+
+
+class FlowNode(DagNode):
+    """A node of a flow: what a call gives while the flow is built.
+
+    As an argument it is an edge, ``node["x"]`` and ``node[0]`` are edges that take one item;
+    ``a >> b`` and ``.after(a, b)`` are order alone.
+    """
+
+    __slots__ = ("number",)
+
+    number: int
+
+    def __repr__(self) -> str:
+        return f"<node {self._name!r} of {self._dag._kind} {self._dag._name}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    __hash__ = object.__hash__  # its name may change
+
+    def options(self, **options: Any) -> DagNode:
+        """Set options of the node, its name too; gives itself."""
+        made = super().options(**options)
+        name = options.get("name")
+        if name is not None:
+            cast("FlowGraph[Any]", self._dag).rename(self, name)
+        return made
+
+    def after(self, *others: Any) -> DagNode:
+        """Let it begin only when others have ended; gives itself."""
+        made = super().after(*others)
+        for other in others:
+            cast("FlowGraph[Any]", self._dag).no_ring(other, self)
+        return made
+
+
+class Given(Reference):
+    """A parameter of a flow that is built: what it is given is not known, or is another's node."""
+
+    __slots__ = ("_graph", "_name", "_path", "_to")
+
+    def __init__(
+        self, graph: FlowGraph[Any], to: int | str, name: str, path: tuple[Any, ...]
+    ) -> None:
+        self._graph = graph
+        self._to = to
+        self._name = name
+        self._path = path
+
+    def __repr__(self) -> str:
+        path = "".join(f"[{key!r}]" for key in self._path)
+        return f"<parameter {self._name}{path} of flow {self._graph._name}>"
+
+    def refer(self, build: Builder, body: Body) -> Fragment:
+        """What the flow is given where its graph stands."""
+        at: Body | None = body
+        while at is not None and at.scope is not self._graph:
+            at = at.around
+        if at is None or at.owner is None:
+            raise NodeUsedAsValue(f"{self!r} is mentioned outside of that flow")
+        value = at.owner.edges[self._to]
+        for key in self._path:
+            value = value[key]
+        return Fragment([], list(leaves(value)), value)
+
+
+class FlowGraph(DAG, Generic[R]):
+    """The graph that a flow's function built: a DAG, with nodes named after the calls.
+
+    What ``nightly.build(day=...)`` gives, to look at (``.graph``, ``.mermaid()``) and to start.
+    """
+
+    __slots__ = ("_backward", "_named", "_submitter")
+
+    _kind = "flow"
+
+    def __init__(self, name: str, submitter: Submitter) -> None:
+        super().__init__(name)
+        self._submitter = submitter
+        self._named: dict[str, FlowNode] = {}
+        self._backward = False
+
+    def __repr__(self) -> str:
+        return f"<flow {self._name}>"
+
+    def start(self, app: Submitter | None = None) -> RunHandle[R]:
+        """Enqueue it; gives its ``Run``. See `Composition.start`."""
+        return cast("RunHandle[R]", self._start(app))
+
+    def _start(self, app: Submitter | None = None) -> Any:
+        # a flow that calls nothing belongs to an app all the same
+        return super()._start(self._submitter if app is None else app)
+
+    def edge(self, source: Any, target: Any, to: str | None = None) -> None:
+        """Add an edge; see `DAG.edge`."""
+        super().edge(source, target, to)
+        self.no_ring(source, target)
+
+    def returns(self, value: Any) -> FlowGraph[R]:
+        """Say what its value is: a node, or a structure of nodes and constants; gives itself."""
+        self._returns = Returned(value)
+        return self
+
+    def rename(self, node: FlowNode, name: str) -> None:
+        """Give a node another name."""
+        old = node._name
+        if name == old:
+            return
+        if name in self._entries:
+            raise GraphError(f"{self!r}: two nodes are named {name!r}; a name is for one node")
+        self._entries = {name if k == old else k: e for k, e in self._entries.items()}
+        self._named[name] = self._named.pop(old)
+        node._name = name
+
+    def no_ring(self, source: Any, target: Any) -> None:
+        """Check that an edge that was added closes no ring.
+
+        Calls refer to what was called before, so only an edge from a later node to an earlier one
+        can close one.
+        """
+        goal = self[target] if isinstance(target, str) else target
+        above = list(_nodes_in((source,), self))
+        if not self._backward and all(node.number < goal.number for node in above):
+            return
+        self._backward = True
+        came: dict[FlowNode, FlowNode] = dict.fromkeys(above, goal)
+        todo = above
+        while todo:
+            at = todo.pop()
+            if at is goal:
+                way = [goal, came[goal]]
+                while way[-1] is not goal:
+                    way.append(came[way[-1]])
+                names = " -> ".join(node._name for node in way)
+                raise CycleError(f"{self!r}: the graph has a cycle: {names}")
+            for node in _nodes_in((self._entries[at._name],), self):
+                if node not in came:
+                    came[node] = at
+                    todo.append(node)
+
+    def _node(self, name: str) -> DagNode:
+        node = self._named.get(name)
+        if node is None:
+            node = self._named[name] = FlowNode(self, name)
+            node.number = len(self._named)
+        return node
+
+    def _mention(self, what: Any) -> Part:
+        other = _graph_of(what)
+        if other is not None and other is not self:
+            raise NodeUsedAsValue(
+                f"{what!r} is no node of {self!r}, which cannot see it; pass it to "
+                "that flow as an argument"
+            )
+        return super()._mention(what)
+
+
+class Returned(Part):
+    """What a flow's function returned, as the value of its graph."""
+
+    __slots__ = ("_structure",)
+
+    def __init__(self, structure: Any) -> None:
+        self._structure = structure
+
+    def refer(self, build: Builder, body: Body) -> Fragment:
+        """The structure, with references in it."""
+        return Fragment([], [], self._structure)
+
+
+def _graph_of(what: Any) -> Any:
+    """The DAG of a reference."""
+    while isinstance(what, Item):
+        what = what._of
+    if isinstance(what, Given):
+        return what._graph
+    return what._dag if isinstance(what, DagNode) else None
+
+
+def walk(values: Iterable[Any], stop: Callable[[Any], bool] = lambda x: False) -> Iterator[Any]:
+    """Go through all compositions that are mentioned in values, and in what is mentioned there."""
+    todo = list(values)
+    seen: set[int] = set()
+    while todo:
+        x = todo.pop()
+        kind = type(x)
+        if kind in (list, tuple, dict):
+            if id(x) not in seen:
+                seen.add(id(x))
+                todo.extend((*x.keys(), *x.values()) if kind is dict else x)
+            continue
+        if not (isinstance(x, Part) or kind.__name__ == "_Entry") or id(x) in seen:
+            continue
+        seen.add(id(x))
+        yield x
+        if stop(x):
+            continue
+        slots = (slot for cls in kind.__mro__ for slot in getattr(cls, "__slots__", ()))
+        todo.extend(getattr(x, slot, None) for slot in slots)
+
+
+def _nodes_in(values: Iterable[Any], graph: FlowGraph[Any]) -> Iterator[FlowNode]:
+    """Go through the nodes of a graph that values mention."""
+    for x in walk(values, lambda x: isinstance(x, FlowNode | DAG)):
+        if isinstance(x, FlowNode) and x._dag is graph:
+            yield x
