@@ -368,7 +368,7 @@ class _Lowering:
             if element.source.dynamic:
                 edges = dict(edges)
                 for k, value in enumerate(given, element.at):
-                    if any(True for _ in leaves(value)):
+                    if has_slots(value) or any(True for _ in leaves(value)):
                         edges[k] = value
                         args[k] = None
         return args, edges
