@@ -82,7 +82,9 @@ class Part:
             at = at.around
         found = build.floats.get(key)
         if found is None:
+            around, build.where = build.where, build.wheres.get(key, "")
             found = build.floats[key] = build.place(self, build.floating(body))
+            build.where = around
         return found
 
 
@@ -129,6 +131,7 @@ class Builder:
         self.floats: dict[int, Fragment] = {}
         self.keep: list[Part] = []  # places are known by identity, so what is placed must live
         self.where = ""  # of the user's code that made what is being placed
+        self.wheres: dict[int, str] = {}  # the same by identity, for what is only referred to
         self._nodes: list[Node] = []
         self._bodies: list[Body] = []
         self._resolved = 0  # so many nodes, and values of bodies, hold no references any more

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from flowq.errors import BindingError, GraphError
@@ -150,6 +151,7 @@ class DAG(Composition[Any]):
 
     has_members = True
     _kind = "DAG"
+    _wheres: Mapping[int, str] = {}
     _single = True
 
     def __init__(self, name: str = "dag") -> None:
@@ -368,6 +370,7 @@ class Contents(Part):
         """Add the nodes, and lead edges between them."""
         dag = self._dag
         body.scope = dag
+        build.wheres.update(dag._wheres)
         if dag._early:
             name = next(iter(dag._early))
             raise dag._unknown(name)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from flowq.errors import CycleError, GraphError, NodeUsedAsValue
@@ -89,7 +89,9 @@ class FlowGraph(DAG, Generic[R]):
     What ``nightly.build(day=...)`` gives, to look at (``.graph``, ``.mermaid()``) and to start.
     """
 
-    __slots__ = ("_backward", "_named", "_submitter")
+    __slots__ = ("_backward", "_named", "_submitter", "_wheres")
+
+    _wheres: Mapping[int, str]
 
     _kind = "flow"
 
@@ -98,6 +100,7 @@ class FlowGraph(DAG, Generic[R]):
         self._submitter = submitter
         self._named: dict[str, FlowNode] = {}
         self._backward = False
+        self._wheres = {}
 
     def __repr__(self) -> str:
         return f"<flow {self._name}>"

@@ -75,6 +75,7 @@ class Trace:
             raise
         self.graph.returns(value)
         self._refuse_forgotten(value)
+        self.graph._wheres = {key: where for key, (_, where) in self._made.items()}
 
     # --- what a call gives -----------------------------------------------------------------------
 
