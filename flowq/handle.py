@@ -26,26 +26,10 @@ from flowq.message import id_text
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look
-
-if TYPE_CHECKING:
-    # For checkers a handle fits any parameter and can be indexed, so that what a flow binds
-    # (`report(rows)`, rows a Result) is right for them; flowq's own check at build is the test.
-    class FitsAnywhere(Any):  # type: ignore[misc]  # meant, see above
-        """The typing base of handles."""
-
-        def __getitem__(self, key: Any, /) -> Any: ...
-        def __iter__(self) -> Any: ...
-else:
-
-    class FitsAnywhere:
-        """The typing base of handles; at run time it has nothing."""
-
-        __slots__ = ()
-
+from flowq.wiring import FitsAnywhere
 
 __all__ = [
     "PAGE_OF_IDS",
-    "FitsAnywhere",
     "Handle",
     "ValueHandle",
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConsumerHandle",
+    "FitsAnywhere",
     "GroupHandle",
     "Progress",
     "ResultHandle",
@@ -32,6 +33,25 @@ __all__ = [
     "TaskSpec",
     "ValueHandle",
 ]
+
+if TYPE_CHECKING:
+    # For checkers what stands for a value fits any parameter and can be indexed, so that what a
+    # flow binds (`report(rows)`, rows a Result) is right for them; flowq's own check at build is
+    # the test.
+    class FitsAnywhere(Any):  # type: ignore[misc]  # meant, see above
+        """The typing base of handles, nodes, signatures and graphs."""
+
+        def __getitem__(self, key: Any, /) -> Any: ...
+        def __iter__(self) -> Any: ...
+        def __rshift__(self, other: Any, /) -> Any: ...
+        def __rrshift__(self, other: Any, /) -> Any: ...
+else:
+
+    class FitsAnywhere:
+        """The typing base of what stands for a value; at run time it has nothing."""
+
+        __slots__ = ()
+
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

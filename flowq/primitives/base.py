@@ -17,7 +17,7 @@ from flowq.node import Body, Take
 from flowq.plan import Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
-from flowq.wiring import Submitter, ValueHandle
+from flowq.wiring import FitsAnywhere, Submitter, ValueHandle
 
 if TYPE_CHECKING:
     import networkx
@@ -50,7 +50,7 @@ class NoAttribute(NodeUsedAsValue, AttributeError):
     """A step has no such attribute; its value may have."""
 
 
-class Unknown(Part):
+class Unknown(Part, FitsAnywhere):
     """Something whose value is known only when the graph runs; using it as a value is an error."""
 
     __slots__ = ()

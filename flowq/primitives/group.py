@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from flowq.errors import GraphError
 from flowq.graph import Graph
@@ -17,8 +17,13 @@ from flowq.wiring import GroupHandle, Submitter
 
 __all__ = ["Group", "chord", "group"]
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    S = TypeVarWithDefault("S", default=Any)  # of members that only a flow can tell
+else:
+    S = TypeVar("S")
 R = TypeVar("R", covariant=True)
-S = TypeVar("S")
 
 
 class Group(Composition[list[R]], Generic[R]):

@@ -48,7 +48,7 @@ assert_type(run.state, str)
 assert_type(run.cancel(), bool)
 assert_type(add.s(1).start(), ResultHandle[int])
 assert_type(group([add.s(1)]).start(q), GroupHandle[int])
-add.s(1)()  # type: ignore[operator]  # pyright: ignore[reportCallIssue]
+add.s(1)()  # pyright: ignore[reportCallIssue]  # mypy cannot see it
 run.get(block=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 for rg in (group(add.s(1), add.s(2)).start(), add.s().map([1, 2]).start()):
