@@ -54,8 +54,21 @@ The settling step, in words that all stores share::
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
         the fragment's rows get free indexes of the run, all behind those that there are, next to
         each other and in their order (`flowq.plan.relocate`); the node takes over `entries`,
-        `inner`, `body` and `value` of row 0 and is an expansion from now on, its message kept
+        `inner`, `body` (beside what is to follow its failure) and `value` of row 0 and is an
+        expansion from now on, its message kept
         node -> expanded, its entries start (none at all: it ends at once)
+
+    rewind(run, generation, chosen, reopened, dropped):       of a run that has ended
+        first its open pages are finished; then, in one step, what is to be done is stored, the root
+        is expanded under the generation, and the run is kept without end; in pages:
+        dropped: gone, as if they had never been made
+        chosen: waiting under a new generation, without cell, attempts, losses, culprit; with counts
+            of those parents that have ended and are not chosen; an expansion as its plan has it
+            (what had become one by `Expand` is a task again)
+        reopened: expanded under a new generation, in its body; its counts are those of the nodes in
+            it that are not chosen, unfinished are the chosen ones of its body
+        last: each chosen node that stands in what has begun is weighed; without parents it starts
+        Until that is done, nothing of the run is handed out; a cancel drives it to its end first.
 
 A task alone that expands becomes the root of a run that has its id and its times to live, and is
 named by its task; from then on it is no task alone. Until the step that expands a node, nobody
@@ -287,6 +300,10 @@ class NodeInfo(msgspec.Struct, frozen=True):
     parents : Ranges
     culprit : int or None
         Index of the node to blame, where there is one.
+    bits, phase : int
+        See `flowq.plan.Bits` and `flowq.plan.Phase`.
+    grown : bool
+        Whether a task has become an expansion.
     """
 
     index: int
@@ -303,6 +320,9 @@ class NodeInfo(msgspec.Struct, frozen=True):
     ended_ms: int = 0
     parents: Ranges = ()
     culprit: int | None = None
+    bits: int = 0
+    phase: int = 0
+    grown: bool = False
 
 
 class Loss(msgspec.Struct, frozen=True, array_like=True):
@@ -496,6 +516,41 @@ class Store(Protocol):
         -------
         list of State or None
             The state after the call; None for an id that is not known.
+        """
+        ...
+
+    def rewind(
+        self,
+        run: bytes,
+        generation: int,
+        *,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+    ) -> bool | None:
+        """Let nodes of a run that has ended run again, under a new generation.
+
+        The one operation behind retry, rerun and replay; which nodes it takes is not the store's
+        to know. The call drives its own pages to the end; a crash between them is mended by
+        whoever comes by.
+
+        Parameters
+        ----------
+        run : bytes
+        generation : int
+            One more than the root's. A repeated call under the root's generation changes nothing.
+        chosen : Ranges
+            Nodes that run again, with all that depends on them and all that is inside them.
+        reopened : Ranges
+            Expansions around chosen nodes that are not chosen themselves, but for the root.
+        dropped : Ranges
+            What stands inside chosen nodes that had become expansions by `Expand`.
+
+        Returns
+        -------
+        bool or None
+            True if it is (or was by a call before) rewound to that generation; False if it has not
+            ended, or its generation is another one; None if it is not known.
         """
         ...
 

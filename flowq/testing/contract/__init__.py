@@ -16,6 +16,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
+from flowq.testing.contract.rewind import TestRewind
 from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
 from flowq.testing.contract.tables import TestTransitions, TestVerdicts
 from flowq.testing.contract.tasks import TestCancel, TestEnqueue, TestReschedule, TestStep
@@ -32,6 +33,7 @@ __all__ = [
     "TestRelease",
     "TestRenew",
     "TestReschedule",
+    "TestRewind",
     "TestStep",
     "TestSubmit",
     "TestSweep",

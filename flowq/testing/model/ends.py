@@ -19,7 +19,18 @@ from flowq.message import (
     node_id,
     pack_cell,
 )
-from flowq.plan import ROOT, Bits, Kind, NodeRow, Phase, Plan, When, indexes, relocate
+from flowq.plan import (
+    ROOT,
+    Bits,
+    Kind,
+    NodeRow,
+    Phase,
+    Plan,
+    Ranges,
+    When,
+    indexes,
+    relocate,
+)
 from flowq.states import Counts, Rule, State, outcome_of, verdict
 from flowq.storage.base import (
     MEMORY_OF_ENDED_MS,
@@ -155,6 +166,52 @@ class Ends(Reads):
         self._pass_on(t)
         return True
 
+    # --- generations -----------------------------------------------------------------------------
+
+    def _rewind(self, run: Run, chosen: set[int], reopened: set[int], dropped: Ranges) -> None:
+        run.ended_ms = run.forget_ms = 0
+        for index in indexes(dropped):
+            run.nodes[index].gone = True
+        for index in sorted(chosen | reopened):
+            self._renew(run.nodes[index], S.WAITING if index in chosen else S.EXPANDED)
+        for index in sorted(chosen):
+            t = run.nodes[index]
+            for p in indexes(t.plan.parents):
+                parent = run.nodes[p]
+                if p not in chosen and parent.state.final:
+                    t.parents[PLACE[parent.counts_as(index)]] += 1
+                    if parent.state in FAILED and t.parents[1] == 1:
+                        itself = parent.state == S.FAILED and parent.kind == Kind.TASK
+                        t.blame = parent.index if itself else parent.blame
+        for t in run.nodes[1:]:
+            owner = run.nodes[t.plan.owner]
+            if t.gone or owner.index not in reopened or t.plan.phase != Phase.BODY:
+                continue
+            if t.index in chosen or t.index in reopened:
+                owner.inner[0] += 1
+            else:
+                owner.inner[1] += t.fails
+                owner.inner[2] += t.state == S.CANCELLED and not t.plan.bits & Bits.FORGIVEN
+                owner.inner[3] += t.state == S.SKIPPED and bool(t.plan.bits & Bits.NAMED)
+        self._edges.extend((run, index, S.EXPANDED, None) for index in sorted(chosen))
+
+    def _renew(self, t: Thing, state: State) -> None:
+        """Make a node as it was before it began, under its next generation."""
+        t.generation += 1
+        t.state, t.cell, t.blame = state, None, None
+        t.attempt, t.losses, t.unknown_ms = 0, [], 0
+        t.stopping = t.settled = t.stopped = t.closing = False
+        t.phase, t.early, t.passed, t.outcome = Phase.BODY, 0, 0, None
+        t.forbidden = set()
+        t.parents, t.inner = [0, 0, 0, 0], [0, 0, 0, 0]
+        if state == S.WAITING:
+            if t.kind == Kind.EXPANSION and t.message is not None:  # it had become one
+                t.row = msgspec.structs.replace(
+                    t.plan, entries=(), inner=0, value=b"", body=fallback_of(t.plan)
+                )
+            t.kind = Kind(t.plan.kind)
+            t.inner[0], t.ready_ms = t.plan.inner, 0
+
     # --- stopping --------------------------------------------------------------------------------
 
     def _close(self, t: Thing) -> None:
@@ -217,7 +274,11 @@ class Ends(Reads):
         run = t.run or self._as_run(t)
         face, *inner = relocate(rows, at=t.index, base=len(run.nodes), run=run.plan.id)
         t.row = msgspec.structs.replace(
-            t.plan, entries=face.entries, inner=face.inner, value=face.value, body=face.body
+            t.plan,
+            entries=face.entries,
+            inner=face.inner,
+            value=face.value,
+            body=(*fallback_of(t.plan), *face.body),
         )
         for index, row in enumerate(inner, len(run.nodes)):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
@@ -313,3 +374,8 @@ class Ends(Reads):
         self._dead.pop(t.id, None)
         kept = self._now + max(t.call.failed_ttl_ms, MEMORY_OF_ENDED_MS)
         self._dead[t.id] = letter, t.run or kept
+
+
+def fallback_of(row: NodeRow) -> Ranges:
+    """What stands inside a task before it becomes anything: what is to follow its failure."""
+    return tuple(r for group in row.later for r in group.body)

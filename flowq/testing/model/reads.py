@@ -78,6 +78,9 @@ class Thing:
     """Parents that succeeded, failed, were skipped, were cancelled."""
     inner: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     """Of an expansion: unfinished nodes of its phase; failures, cancels and skips that count."""
+    generation: int = 0
+    gone: bool = False
+    """Whether it was dropped by a rewind."""
     phase: Phase = Phase.BODY
     early: int = 0
     """Of an expansion: nodes of a later phase that ended before it."""
@@ -184,7 +187,7 @@ class Reads:
     def _things(self) -> Iterator[Thing]:
         yield from self._tasks.values()
         for run in self._runs.values():
-            yield from run.nodes
+            yield from (t for t in run.nodes if not t.gone)
 
     def _run(self, id: bytes) -> Run | None:
         run = self._runs.get(id)
@@ -195,7 +198,8 @@ class Reads:
             task = self._tasks.get(id)
             return None if task is None or 0 < task.forget_ms <= self._now else task
         run, index = self._run(id[:16]), int.from_bytes(id[16:], "big")
-        return run.nodes[index] if run and index < len(run.nodes) else None
+        found = run.nodes[index] if run and index < len(run.nodes) else None
+        return None if found is None or found.gone else found
 
     def _held(self, session: SessionId) -> list[Thing]:
         held = [t for t in self._things() if session and t.holder == session]
@@ -268,7 +272,7 @@ class Reads:
             inner = [[0, 0, 0, 0] for _ in found.nodes]
             # nothing is counted along the edges in an expansion that ended before it began
             closed = {t.index for t in found.nodes if t.state.final and not t.ready_ms}
-            for t in found.nodes:
+            for t in [t for t in found.nodes if not t.gone]:
                 true = [0, 0, 0, 0]
                 for p in indexes(t.plan.parents):
                     parent = found.nodes[p]
@@ -283,7 +287,7 @@ class Reads:
                     counts[2] += t.state == S.CANCELLED and not bits & Bits.FORGIVEN
                     counts[3] += t.state == S.SKIPPED and bool(bits & Bits.NAMED)
             for t, true in zip(found.nodes, inner, strict=True):
-                if t.inner != true:
+                if t.inner != true and not t.gone:
                     wrong.append(f"expansion {t.index} counts {t.inner}, its nodes say {true}")
             return wrong
 
@@ -353,7 +357,7 @@ class Reads:
                 return None
             root = run.nodes[ROOT]
             times = run.created_ms, run.ended_ms
-            inner = len(run.nodes) - 1
+            inner = sum(not t.gone for t in run.nodes) - 1
             return RunInfo(id, run.plan.name, root.state, *times, inner, root.plan.value)
 
     def nodes(
@@ -362,7 +366,7 @@ class Reads:
         """List nodes of a run by index; see `Store.nodes`."""
         with self._changed:
             found = self._run(run)
-            nodes = found.nodes[after + 1 :] if found else []
+            nodes = [t for t in found.nodes[after + 1 :] if not t.gone] if found else []
             return [_info(t) for t in nodes if state is None or t.state == state][:limit]
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
@@ -450,4 +454,8 @@ def _info(t: Thing) -> NodeInfo:
         ended_ms=ended,
         parents=t.plan.parents,
         culprit=culprit,
+        generation=t.generation,
+        bits=t.plan.bits,
+        phase=t.plan.phase,
+        grown=t.kind == Kind.EXPANSION and t.message is not None,
     )

@@ -20,7 +20,7 @@ from flowq.outcome import (
     Skipped,
     Unknown,
 )
-from flowq.plan import ROOT, Kind, Plan
+from flowq.plan import ROOT, Kind, Plan, Ranges, indexes
 from flowq.states import State
 from flowq.storage.base import (
     UNKNOWN_PATIENCE_MS,
@@ -294,6 +294,32 @@ class ModelStore(Ends):
             while self._edges:
                 self._drive()
             return [None if t is None else t.state for t in found]
+
+    def rewind(
+        self,
+        run: bytes,
+        generation: int,
+        *,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+    ) -> bool | None:
+        """Let nodes of a run that has ended run again; see `Store.rewind`."""
+        with self._change():
+            found = self._run(run)
+            if found is None:
+                return None
+            root = found.nodes[ROOT]
+            if root.generation == generation:
+                return True
+            if not root.state.final or root.generation + 1 != generation:
+                return False
+            while self._edges:
+                self._drive()
+            self._rewind(found, set(indexes(chosen)), {*indexes(reopened), ROOT}, dropped)
+            while self._edges:
+                self._drive()
+            return True
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""
