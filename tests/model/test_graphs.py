@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flowq import DAG, FlowQ, chain, group
+from flowq import DAG, Flow, FlowQ, chain, group
 from flowq.errors import CycleError
 from flowq.lower import lower
 from flowq.message import decode_template, nodes_of
@@ -64,6 +64,25 @@ def as_signatures(edges: Edges) -> Any:
         made[i] = signature.after(*(made[p] for p, value in above if not value))
     followed = {p for above in edges.values() for p, _ in above}
     return step.s([made[i] for i in made if i not in followed]).options(name="end")
+
+
+def as_flow(edges: Edges, order: list[int]) -> Any:
+    """Write it as a function; edges of order are said last, in any order."""
+
+    def shape() -> Any:
+        made: dict[int, Any] = {}
+        for i, above in edges.items():
+            values = [made[p] for p, value in above if value]
+            made[i] = step.options(name=f"n{i}")(*values)
+        for i in order:
+            for p, value in edges[i]:
+                if not value:
+                    made[p] >> made[i]
+        followed = {p for above in edges.values() for p, _ in above}
+        ends = {f"n{i}": made[i] for i in made if i not in followed}
+        return next(iter(ends.values())) if len(ends) == 1 else ends
+
+    return Flow(q, shape, {"name": "dag"}).build()
 
 
 def oracle(edges: Edges) -> nx.DiGraph[str]:
@@ -131,6 +150,17 @@ def test_a_dag_has_the_edges_that_networkx_sees(drawn: tuple[Edges, list[int]]) 
     assert set(dag.graph.edges) == set(expected.edges)
     ends = {names[i] for i in nodes_of(decode_template(plan.rows[0].value))}
     assert ends == {n for n, d in expected.out_degree() if d == 0}
+
+
+@given(dags())
+def test_a_flow_gives_the_plan_of_the_dag_that_it_describes(drawn: tuple[Edges, list[int]]) -> None:
+    """The third law, but for the order in which equal nodes were written."""
+    edges, order = drawn
+
+    as_function, step_by_step = plan_of(as_flow(edges, order)), plan_of(as_dag(edges, list(edges)))
+
+    assert as_function.name == step_by_step.name
+    assert rows(as_function) == rows(step_by_step)
 
 
 @given(dags())
