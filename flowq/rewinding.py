@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Which nodes run again: what retry and rerun choose (semantics, section 8). Pure functions.
+
+A store is told three sets (`Store.rewind`): what is *chosen* (it and all that depends on it wait
+again), the expansions around that are *reopened*, and what is *dropped*, since it stands inside a
+chosen task that had become an expansion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from flowq.plan import ROOT, Bits, Kind, Phase, Ranges, indexes, ranges_of
+from flowq.states import State
+from flowq.storage.base import NodeInfo
+
+__all__ = ["Rewind", "choose", "to_retry"]
+
+S = State
+_STOPPED = (S.FAILED, S.BLOCKED, S.CANCELLED)
+
+
+class Rewind(NamedTuple):
+    """What a store is told; see `Store.rewind`."""
+
+    chosen: Ranges
+    reopened: Ranges
+    dropped: Ranges
+
+
+class _Tree:
+    """A run's nodes, and who stands in whom."""
+
+    def __init__(self, nodes: Iterable[NodeInfo]) -> None:
+        self.nodes: Mapping[int, NodeInfo] = {n.index: n for n in nodes}
+        self.inside: dict[int, list[int]] = {}
+        self.children: dict[int, list[int]] = {}
+        for n in self.nodes.values():
+            if n.index != ROOT:
+                self.inside.setdefault(n.owner, []).append(n.index)
+            for parent in indexes(n.parents):
+                self.children.setdefault(parent, []).append(n.index)
+
+    def within(self, index: int) -> Iterable[int]:
+        """All that stands inside a node, at any depth."""
+        todo = list(self.inside.get(index, ()))
+        while todo:
+            at = todo.pop()
+            yield at
+            todo.extend(self.inside.get(at, ()))
+
+
+def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
+    """Give what runs again if some nodes do: they and all that depends on them.
+
+    Parameters
+    ----------
+    nodes : iterable of NodeInfo
+        All nodes of the run.
+    roots : iterable of int
+        Indexes of what is to run again. The root chooses all of its body.
+    """
+    tree = _Tree(nodes)
+    chosen: set[int] = set()
+    opened: set[int] = set()
+    dropped: set[int] = set()
+    todo = list(roots)
+    if ROOT in todo:
+        todo = [*tree.inside.get(ROOT, ()), *todo]
+        todo.remove(ROOT)
+    while todo:
+        at = todo.pop()
+        if at in chosen:
+            continue
+        chosen.add(at)
+        todo.extend(tree.children.get(at, ()))
+        for inner in tree.inside.get(at, ()):
+            if tree.nodes[at].grown and tree.nodes[inner].phase == Phase.BODY:
+                dropped.update((inner, *tree.within(inner)))  # it will be made anew
+            else:
+                todo.append(inner)
+        around = tree.nodes[at].owner
+        while around not in opened and around not in chosen:
+            opened.add(around)
+            todo.extend(tree.children.get(around, ()))
+            todo.extend(_afterwards(tree, around))
+            if around == ROOT:
+                break
+            around = tree.nodes[around].owner
+    chosen -= dropped
+    return Rewind(
+        ranges_of(chosen), ranges_of(opened - chosen - dropped - {ROOT}), ranges_of(dropped)
+    )
+
+
+def _afterwards(tree: _Tree, around: int) -> Iterable[int]:
+    """What runs after the body of an expansion that is opened again: made anew with it.
+
+    What has a node of the body above it (an alarm) runs again only with that node.
+    """
+    for index in tree.inside.get(around, ()):
+        node = tree.nodes[index]
+        if node.phase != Phase.BODY and not node.parents:
+            yield index
+
+
+def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = False) -> list[int]:
+    """Find what a retry runs again: what failed, was blocked or cancelled, and is not forgiven.
+
+    Looks from `inside` inwards: an expansion among them is searched, and is chosen itself only if
+    nothing inside it is. Handlers are never retried by themselves.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeInfo
+    inside : int
+        Where to look.
+    forgiven : bool
+        Whether to take those too whose failure was forgiven.
+    """
+    tree = _Tree(nodes)
+    found: list[int] = []
+    todo = [(inside, forgiven)]
+    while todo:
+        at, lenient = todo.pop()
+        some = False
+        for index in tree.inside.get(at, ()):
+            node = tree.nodes[index]
+            if node.state not in _STOPPED or node.phase != Phase.BODY:
+                continue
+            if node.bits & Bits.FORGIVEN and not lenient:
+                continue
+            some = True
+            if node.kind == Kind.EXPANSION and _stopped_inside(tree, index, lenient):
+                todo.append((index, lenient))
+            else:
+                found.append(index)
+        if not some and at != inside:
+            found.append(at)
+    return found
+
+
+def _stopped_inside(tree: _Tree, index: int, lenient: bool) -> bool:
+    """Whether an expansion holds something to run again; one whose fallback failed starts anew."""
+    inner = [tree.nodes[i] for i in tree.inside.get(index, ())]
+    if any(n.phase == Phase.FALLBACK and n.state in _STOPPED for n in inner):
+        return False
+    return any(
+        n.state in _STOPPED and n.phase == Phase.BODY and (lenient or not n.bits & Bits.FORGIVEN)
+        for n in inner
+    )

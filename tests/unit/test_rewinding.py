@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""What retry and rerun choose, on graphs whose ends are given."""
+
+from __future__ import annotations
+
+from flowq.plan import Bits, Kind, Phase, Ranges, indexes, ranges_of
+from flowq.rewinding import choose, to_retry
+from flowq.states import State
+from flowq.storage.base import NodeInfo
+
+S = State
+
+
+class Graph:
+    """Nodes by name, as a store lists them."""
+
+    def __init__(self) -> None:
+        self.nodes = [NodeInfo(0, "root", "", Kind.EXPANSION, 0xFFFFFFFF, S.FAILED)]
+
+    def add(
+        self,
+        name: str,
+        state: State = S.SUCCESS,
+        *,
+        parents: str = "",
+        inside: str = "root",
+        kind: Kind = Kind.TASK,
+        bits: int = 0,
+        phase: Phase = Phase.BODY,
+        grown: bool = False,
+    ) -> None:
+        """Add a node below others."""
+        self.nodes.append(
+            NodeInfo(
+                len(self.nodes),
+                name,
+                "t",
+                Kind.EXPANSION if grown else kind,
+                self.at(inside),
+                state,
+                parents=ranges_of(map(self.at, parents.split())),
+                bits=bits,
+                phase=phase,
+                grown=grown,
+            )
+        )
+
+    def at(self, name: str) -> int:
+        """Index of a node."""
+        return next(n.index for n in self.nodes if n.name == name)
+
+    def names(self, ranges: Ranges) -> str:
+        """Names of nodes, ascending."""
+        return " ".join(self.nodes[i].name for i in indexes(ranges))
+
+    def rerun(self, *names: str) -> tuple[str, str, str]:
+        """What is chosen, reopened and dropped."""
+        found = choose(self.nodes, map(self.at, names))
+        return self.names(found.chosen), self.names(found.reopened), self.names(found.dropped)
+
+    def retry(self, *, forgiven: bool = False) -> str:
+        """What a retry runs again."""
+        return " ".join(sorted(self.nodes[i].name for i in to_retry(self.nodes, forgiven=forgiven)))
+
+
+def test_all_that_depends_on_a_node_runs_again_with_it() -> None:
+    g = Graph()
+    g.add("a")
+    g.add("b", parents="a")
+    g.add("c", parents="a")
+    g.add("d", parents="b c")
+
+    assert g.rerun("b") == ("b d", "", "")
+    assert g.rerun("a") == ("a b c d", "", "")
+    assert g.rerun("root") == ("a b c d", "", "")
+
+
+def test_what_is_around_is_reopened_and_what_depends_on_that_chosen() -> None:
+    g = Graph()
+    g.add("m", kind=Kind.EXPANSION)
+    g.add("i0", inside="m", kind=Kind.EXPANSION)
+    g.add("i0/x", inside="i0")
+    g.add("i0/y", inside="i0", parents="i0/x")
+    g.add("i1", inside="m", kind=Kind.EXPANSION)
+    g.add("i1/x", inside="i1")
+    g.add("next", parents="m")
+    g.add("beside")
+
+    assert g.rerun("i0/x") == ("i0/x i0/y next", "m i0", "")
+    assert g.rerun("i0") == ("i0 i0/x i0/y next", "m", "")
+    assert g.rerun("m") == ("m i0 i0/x i0/y i1 i1/x next", "", "")
+    assert g.rerun("i0/y", "m") == ("m i0 i0/x i0/y i1 i1/x next", "", "")
+
+
+def test_what_a_task_had_become_is_dropped_when_it_runs_again_itself() -> None:
+    g = Graph()
+    g.add("x", grown=True)
+    g.add("x/i", inside="x", grown=True)
+    g.add("x/i/j", inside="x/i")
+    g.add("x/fallback", inside="x", phase=Phase.FALLBACK)
+    g.add("next", parents="x")
+
+    assert g.rerun("x") == ("x x/fallback next", "", "x/i x/i/j")
+    assert g.rerun("x/i") == ("x/i x/fallback next", "x", "x/i/j")
+    assert g.rerun("x/i/j") == ("x/i/j x/fallback next", "x x/i", "")
+
+
+def test_handlers_are_made_anew_and_an_alarm_only_with_its_node() -> None:
+    g = Graph()
+    g.add("a")
+    g.add("b")
+    g.add("alarm", parents="a", phase=Phase.HANDLERS)
+    g.add("bad", phase=Phase.HANDLERS)
+    g.add("clean", phase=Phase.FINALLY)
+    g.add("up", parents="clean", phase=Phase.FINALLY)
+
+    assert g.rerun("b") == ("b bad clean up", "", "")
+    assert g.rerun("a") == ("a alarm bad clean up", "", "")
+
+
+def test_a_retry_takes_what_failed_and_what_could_not_run() -> None:
+    g = Graph()
+    g.add("a")
+    g.add("b", S.FAILED)
+    g.add("c", S.BLOCKED, parents="b")
+    g.add("d", S.CANCELLED)
+    g.add("e", S.SKIPPED)
+    g.add("f", S.FAILED, bits=Bits.FORGIVEN)
+    g.add("bad", S.FAILED, phase=Phase.HANDLERS)
+
+    assert g.retry() == "b c d"
+    assert g.retry(forgiven=True) == "b c d f"
+
+
+def test_a_retry_looks_into_expansions_and_keeps_items() -> None:
+    g = Graph()
+    g.add("m", S.FAILED, grown=True)
+    g.add("m[0]", inside="m")
+    g.add("m[1]", S.FAILED, inside="m")
+    g.add("next", S.BLOCKED, parents="m")
+
+    assert g.retry() == "m[1] next"
+
+
+def test_an_expansion_is_chosen_itself_where_nothing_inside_it_is() -> None:
+    g = Graph()
+    g.add("x", S.BLOCKED, kind=Kind.EXPANSION)
+    g.add("i", S.BLOCKED, inside="x")
+    g.add("y", S.FAILED, grown=True)
+    g.add("j", S.SKIPPED, inside="y")
+    g.add("z", S.FAILED, grown=True)
+    g.add("k", S.FAILED, inside="z")
+    g.add("z/fallback", S.FAILED, inside="z", phase=Phase.FALLBACK)
+
+    assert g.retry() == "i y z"
