@@ -14,7 +14,8 @@ The settling step, in words that all stores share::
         state of the node := state; its cell is stored
         for each child (in pages of PAGE edges, under a stored cursor):
             the child's count for that state goes up by one; that of successes along a `lenient`
-                edge, and where the node is failed and has Bits.COUNTS_AS_SUCCESS
+                edge, and where the node is failed and has Bits.COUNTS_AS_SUCCESS; but a child of a
+                later phase, an alarm, counts what it was
             if the child is waiting and what it stands in has begun: weigh it; not if that is
                 closing, unless the child is of a later phase
         if the node is an expansion that was waiting: each node in its body that is waiting ends
@@ -25,7 +26,8 @@ The settling step, in words that all stores share::
             node of that phase, before any rule is looked at
         if the owner has no unfinished node left in its phase: passed(owner)
     passed(expansion):
-        after the body its outcome is fixed: outcome_of(its counts, tolerate, stopped)
+        after the body its outcome is fixed: outcome_of(its counts, tolerate, stopped); if it is
+            failed and has groups in `later`, its cell is stored, so that they can read the failure
         after a fallback: outcome_of(the counts of that phase), and the value is that group's
         then the groups of `later`, in their order:
             whose `when` fits the outcome: its phase is the expansion's, the counts begin anew

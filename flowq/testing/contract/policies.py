@@ -298,6 +298,40 @@ class TestPhases(StoreContract):
         assert states_of(store, p)["root"] == "failed"
         assert store.check(p.id) == []
 
+    def test_an_alarm_sees_a_failure_that_counts_as_success(self, store: Store) -> None:
+        p = make_plan({"a": [], "b": ["a"]})
+        p = with_later(p, "root", [(Phase.HANDLERS, When.ALWAYS, {"alarm": ["a"]})])
+        store.submit(edited(p, "a", bits=int(Bits.COUNTS_AS_SUCCESS)))
+        (a,) = store.step("w", want=5).deliveries
+
+        started = store.step("w", [end(a, S.FAILED)], want=5).deliveries
+        store.step("w", [end(d) for d in started])
+
+        assert {d.id for d in started} == {node(p, "alarm"), node(p, "b")}
+        assert states_of(store, p)["root"] == "success"
+        assert store.check(p.id) == []
+
+    def test_what_follows_a_failed_expansion_reads_its_failure(self, store: Store) -> None:
+        groups: Groups = [
+            (Phase.HANDLERS, When.FAILED, {"bad": []}),
+            (Phase.FALLBACK, When.FAILED, {"f": []}),
+        ]
+        p = make_plan({"x": [], "a": []}, inside={"a": "x"})
+        p = with_later(p, "x", groups)
+        for name in ("bad", "f"):
+            p = edited(p, name, reads=((1, 1),))
+        store.submit(p)
+        (a,) = store.step("w", want=5).deliveries
+
+        (bad,) = store.step("w", [end(a, S.FAILED)], want=5).deliveries
+        (f,) = store.step("w", [end(bad)], want=5).deliveries
+
+        for d in (bad, f):
+            kept = read_cell(d.values[1])
+            assert (kept.state, kept.flags) == (S.FAILED, CULPRIT)
+            assert node(p, "a") == p.id + kept.body[:4]
+        assert states_of(store, p)["x"] == "expanded"
+
     def test_an_alarm_that_ended_before_the_body_is_waited_for_no_more(self, store: Store) -> None:
         groups: Groups = [
             (Phase.HANDLERS, When.ALWAYS, {"alarm": ["a"]}),

@@ -103,8 +103,7 @@ class Ends(Reads):
         if owner.ready_ms:  # a task that ran: what was to follow its failure is not wanted
             t.state = S.SKIPPED
         if t.state == S.BLOCKED:
-            body = (NO_NODE if t.blame is None else t.blame).to_bytes(4, "big")
-            t.cell = self._cell(S.BLOCKED, body, CULPRIT)
+            t.cell = self._blamed(S.BLOCKED, t.blame)
         else:
             t.cell = self._cell(t.state, f"what it stands in was {t.state.label}".encode())
         self._count_around(t, owner, t.blame)
@@ -125,6 +124,8 @@ class Ends(Reads):
         if t.phase == Phase.BODY:
             t.outcome = outcome_of(*counts, tolerate=t.plan.tolerate, stopped=t.stopped)
             t.given = t.plan.value
+            if t.outcome == S.FAILED and t.plan.later:
+                t.cell = self._blamed(S.FAILED, t.blame)
         elif t.phase == Phase.FALLBACK and Phase.FALLBACK not in t.forbidden:
             t.outcome = outcome_of(*counts)
             t.given = t.plan.later[t.passed - 1].value
@@ -245,8 +246,7 @@ class Ends(Reads):
     def _drop(self, t: Thing, state: State, what: str = "what it waits for") -> None:
         """End a node because of others: with its culprit if it failed or is blocked."""
         if state in FAILED:
-            body = (NO_NODE if t.blame is None else t.blame).to_bytes(4, "big")
-            self._finish(t, state, self._cell(state, body, CULPRIT), t.blame)
+            self._finish(t, state, self._blamed(state, t.blame), t.blame)
         else:
             why = f"{what} was {state.label}".encode()
             self._finish(t, state, self._cell(state, why))
@@ -356,6 +356,12 @@ class Ends(Reads):
                 self._count(node, state, culprit)
             else:
                 self._weigh(node)
+
+    def _blamed(self, state: State, culprit: int | None) -> bytes:
+        """The cell of what failed or was blocked because of another."""
+        return self._cell(
+            state, (NO_NODE if culprit is None else culprit).to_bytes(4, "big"), CULPRIT
+        )
 
     def _cell(
         self, state: State, body: bytes, flags: int = 0, *, delivery: int = 0, started_ms: int = 0

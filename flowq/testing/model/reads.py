@@ -118,10 +118,13 @@ class Thing:
 
     def counts_as(self, child: int) -> State:
         """What a child counts of its end."""
-        lenient = child in indexes(self.plan.lenient)
-        if lenient or (self.state == S.FAILED and self.plan.bits & Bits.COUNTS_AS_SUCCESS):
+        if child in indexes(self.plan.lenient):
             return S.SUCCESS
-        return self.state
+        if self.state != S.FAILED or not self.plan.bits & Bits.COUNTS_AS_SUCCESS:
+            return self.state
+        assert self.run is not None
+        alarm = self.run.nodes[child].plan.phase > self.plan.phase
+        return S.FAILED if alarm else S.SUCCESS
 
     @property
     def call(self) -> Message:
