@@ -29,6 +29,7 @@ __all__ = [
     "ResultHandle",
     "RunHandle",
     "RunNode",
+    "Stopping",
     "Submitter",
     "TaskSpec",
     "ValueHandle",
@@ -83,6 +84,41 @@ class Progress(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         text = f"{self.done} of {self.known}{'+' if self.more else ''} done"
         return f"{text}, {self.failed} failed" if self.failed else text
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """What a cancel came to; true if it is stopped or being stopped.
+
+    Attributes
+    ----------
+    stopped : bool
+        By this call or an earlier one; False if its outcome stands, whatever else was ended.
+    state : str
+        Where it stands after the call.
+    running : int
+        How many bodies run on: they are told, and end within their grace.
+    cleanup : bool
+        Whether what is ``finally_`` is still to end; ``cancel(force=True)`` ends it too.
+    """
+
+    stopped: bool
+    state: str
+    running: int = 0
+    cleanup: bool = False
+
+    def __bool__(self) -> bool:
+        return self.stopped
+
+    def __str__(self) -> str:
+        if self.state not in ("running", "paused"):
+            return self.state if self.stopped else f"it had ended before: {self.state}"
+        told = []
+        if self.running:
+            told.append(f"{self.running} running bod{'y' if self.running == 1 else 'ies'} told")
+        if self.cleanup:
+            told.append("its cleanup (finally_) still runs; force ends it too")
+        head = "being stopped" if self.stopped else "its outcome stands"
+        return "; ".join([head, *told])
 
 
 class RunNode(msgspec.Struct, frozen=True):
@@ -190,7 +226,7 @@ class ValueHandle(Protocol[T_co]):
         """Wait for its end."""
         ...
 
-    def cancel(self) -> bool:
+    def cancel(self, force: bool = False) -> Stopping:
         """Stop it."""
         ...
 
