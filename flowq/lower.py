@@ -384,8 +384,8 @@ class _Lowering:
         if slot.part is not None:
             found = spread_over(slot.source, found)[slot.part]
         for key in path:
-            if type(found) is Node:
-                return self._leaf(found, path)
+            if type(found) is Node or type(found) is Slot:
+                return self._template(Take(found, path), pool)
             if type(found) is Take:
                 return self._template(Take(found.node, (*found.path, *path)), pool)
             try:
@@ -395,7 +395,7 @@ class _Lowering:
                     f"{slot.source.who}: item {place}, a {type(found).__name__}, has no {key!r}"
                 ) from err
             path = path[1:]
-        if any(True for _ in leaves(found)):
+        if has_slots(found) or any(True for _ in leaves(found)):
             return self._template(found, pool)
         if plain(found):
             return Const(found)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from collections.abc import Mapping as MappingOf
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 from flowq.current import TRACE
@@ -14,7 +16,7 @@ from flowq.graph import Graph
 from flowq.habits import habit
 from flowq.lower import lower
 from flowq.node import Body, Take
-from flowq.plan import Ranges
+from flowq.plan import Plan, Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
 from flowq.wiring import FitsAnywhere, Submitter, ValueHandle
@@ -431,20 +433,64 @@ class Composition(Joinable, Generic[R]):
         """
         return cast("ValueHandle[R]", self._start(app))
 
+    def test(
+        self,
+        values: MappingOf[str, Any] | None = None,
+        fail: MappingOf[str, Any] | None = None,
+        *,
+        app: Submitter | None = None,
+    ) -> RunHandle[R]:
+        """Run it here and now, to its end, without a worker: in memory, and no delay is waited for.
+
+        Parameters
+        ----------
+        values : mapping of str to object, optional
+            By the path of a node what it gives, without its body being run. A function is called
+            with the node's arguments. The name of a map speaks of each of its items.
+        fail : mapping of str to object, optional
+            By the path of a node what it raises, in each attempt; or a list, of which each attempt
+            takes one: an exception, a value, or None to run the body.
+        app : FlowQ, optional
+            As for `start`.
+
+        Returns
+        -------
+        Run
+            Which has ended; for a map or group, a ``ResultGroup``. Nothing of it is in the app's
+            own store.
+
+        Raises
+        ------
+        GraphError
+            It cannot run; or a path names no node: the text lists those that there are.
+        """
+        trace = TRACE.get()
+        if trace is not None:
+            trace.refuse(f"{self!r}.test()")
+        submitter, plan, members = self._planned(app)
+        rehearse = import_module("flowq.testing.kit").rehearse  # the outermost layer
+        return cast("RunHandle[R]", rehearse(submitter, plan, members, values or {}, fail or {}))
+
     def _start(self, app: Submitter | None = None) -> Any:
         trace = TRACE.get()
         if trace is not None:
             trace.refuse(f"{self!r}.start()")
+        submitter, plan, members = self._planned(app)
+        return submitter.start_plan(plan, members=members)
+
+    def _planned(self, app: Submitter | None) -> tuple[Submitter, Plan, Ranges | None]:
+        """What starting submits, and where; with the members, if it is a group or map."""
         graph = self._graph()
         submitter = graph.submitter(app)
         plan = lower(graph, submitter)
+        members: Ranges | None = None
         if graph.items_of is not None:
             first = graph.items_of.index + 1
             count = len(graph.items_of.items or ())
-            return submitter.start_plan(plan, members=((first, count),) if count else ())
-        if graph.members is not None:
-            return submitter.start_plan(plan, members=_in_order(n.index for n in graph.members))
-        return submitter.start_plan(plan)
+            members = ((first, count),) if count else ()
+        elif graph.members is not None:
+            members = _in_order(n.index for n in graph.members)
+        return submitter, plan, members
 
     if not TYPE_CHECKING:  # for checkers it cannot be called, which is right
 

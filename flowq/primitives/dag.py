@@ -395,7 +395,7 @@ class Contents(Part):
         if not entry.to:
             return
         target = node
-        if node.inner is not None:
+        if node.inner is not None and node.late is None:
             heads = node.inner.heads
             if node.items is None or len(heads) != 1:
                 raise GraphError(

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from flowq.errors import CycleError, GraphError, NodeUsedAsValue
 from flowq.node import Body, leaves
+from flowq.plan import Plan, Ranges
 from flowq.primitives.base import Item, Reference
 from flowq.primitives.build import Builder, Fragment, Part
 from flowq.primitives.dag import DAG, DagNode
@@ -109,9 +110,9 @@ class FlowGraph(DAG, Generic[R]):
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
         return cast("RunHandle[R]", self._start(app))
 
-    def _start(self, app: Submitter | None = None) -> Any:
+    def _planned(self, app: Submitter | None) -> tuple[Submitter, Plan, Ranges | None]:
         # a flow that calls nothing belongs to an app all the same
-        return super()._start(self._submitter if app is None else app)
+        return super()._planned(self._submitter if app is None else app)
 
     def edge(self, source: Any, target: Any, to: str | None = None) -> None:
         """Add an edge; see `DAG.edge`."""

@@ -297,6 +297,81 @@ def test_a_mapped_flow_takes_items_of_its_element() -> None:
         plan_of(pair.s().map([{"names": [""]}]))
 
 
+def test_maps_of_flows_within_maps_of_flows_see_what_is_around_them() -> None:
+    @app.flow(name="inmost")
+    def inmost(x: Any, outer: Any = None) -> Any:
+        return report([clean.s(x), clean.map(extract(outer), times=2)[0]], day=x)
+
+    @app.flow(name="middle")
+    def middle(x: Any) -> Any:
+        return [inmost.map(["k", x], outer=x), inmost.map(extract(x), outer=x)]
+
+    @app.flow(name="outmost")
+    def outmost(day: str) -> Any:
+        return {"known": middle.map(["u"]), "later": middle.map(extract(day))}
+
+    def of(x: str, outer: str) -> Any:
+        return {"rows": [f"{x}!", f"{outer}-a!!"], "day": x}
+
+    def both(x: str) -> Any:
+        return [[of("k", x), of(x, x)], [of(f"{x}-a", x), of(f"{x}-b", x)]]
+
+    value = valued(outmost.build("m"))
+
+    assert value == {"known": [both("u")], "later": [both("m-a"), both("m-b")]}
+
+
+def test_what_a_mapped_flow_is_given_besides_is_made_once(q: FlowQ, hand: Hand) -> None:
+    made = []
+    make = q.task(name="make")(lambda: made.append(1) or len(made))
+    add = q.task(name="add")(lambda a, b: a + b)
+
+    @q.flow(name="both")
+    def both(a: int, b: Any = 0) -> Any:
+        return add(a, add.s(a, b))
+
+    run = both.s(b=make.s()).map([10, 20]).start()
+    hand.work()
+
+    assert run.get(timeout=10) == [21, 41] and made == [1]
+
+
+def test_a_dag_takes_a_flow_as_a_node_and_edges_to_its_parameters() -> None:
+    dag = DAG("by-hand")
+    dag.add(extract.s("m"))
+    dag.add(tidy.s(), name="tidied")
+    dag.edge(dag["extract"][1], "tidied", to="path")
+
+    assert valued(dag) == "m-b!!!"
+    assert parents(plan_of(dag), "tidied") == ["extract"]
+
+
+def test_annotations_are_compared_through_the_parameters_of_a_flow() -> None:
+    number = app.task(name="number")(_number)
+
+    @app.flow(name="takes-int")
+    def takes_int(n: int) -> Any:
+        return number(n)
+
+    @app.flow(name="takes-any")
+    def takes_any(n: Any) -> Any:
+        return number(n)
+
+    for flow, said in ((takes_int, "node 'takes-int'"), (takes_any, "node 'number'")):
+        around = app.flow(name=f"around-{flow.name}")(lambda flow=flow: flow(text_task()))
+        with pytest.raises(BindingError, match=f"{said}.*takes int, and node 'text'.*gives str"):
+            _ = around.build().graph
+
+
+def _number(n: int) -> int:
+    return n
+
+
+@app.task(name="text")
+def text_task() -> str:
+    return ""
+
+
 def test_tuples_that_cannot_be_unpacked_once_for_all_are_refused() -> None:
     with pytest.raises(GraphError, match=r"node 'tidy'.*differ in length.*built once for all"):
         plan_of(tidy.s().map([("a", 1), ("b",)]))
