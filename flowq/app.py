@@ -419,19 +419,26 @@ class FlowQ:
         For tests of code that calls tasks: each start runs all that it leads to before it returns,
         delays are skipped, and nothing reaches the app's own store. Read results within it.
         """
+        clock = SkippingClock(self.clock)
+        store = open_store("memory://", name=self.name, clock=clock)
+        try:
+            with self.aside(store, clock):
+                self._inline = (*self._inline, store)
+                yield
+        finally:
+            store.close()
+
+    @contextmanager
+    def aside(self, store: Store, clock: Clock) -> Iterator[None]:
+        """Use another store and clock within it, in all threads; `inline` and tests do."""
         with self._lock:
-            before, told, clock = self._store, self._told, self.clock
-            self.clock = SkippingClock(clock)
-            store = open_store("memory://", name=self.name, clock=self.clock)
-            self._store, self._told = store, True
-            self._inline = (*self._inline, store)
+            before = self._store, self._told, self.clock, self._inline
+            self._store, self._told, self.clock, self._inline = store, True, clock, ()
         try:
             yield
         finally:
             with self._lock:
-                self._store, self._told, self.clock = before, told, clock
-                self._inline = self._inline[:-1]
-            store.close()
+                self._store, self._told, self.clock, self._inline = before
 
     # --- handles again ---------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from flowq.node import Body, Take
 from flowq.plan import Plan, Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
-from flowq.wiring import FitsAnywhere, Submitter, ValueHandle
+from flowq.wiring import FitsAnywhere, RunHandle, Submitter, ValueHandle
 
 if TYPE_CHECKING:
     import networkx

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: MIT
+"""Run a graph in this process, to its end, with stand-ins for bodies: what ``graph.test()`` does.
+
+There is no server, no consumer and no thread. The graph runs on a store of its own in memory,
+through the same executor, serializer and store as anywhere else, so that states, retries and
+errors are those of a real run. Time is virtual: where all wait for it, it is put forward.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+
+from flowq.app import FlowQ
+from flowq.clock import Clock, SkippingClock
+from flowq.errors import BlockingInTask, GraphError
+from flowq.executor import Executor, Job, Lane
+from flowq.message import id_bytes, id_text
+from flowq.outcome import Outcome
+from flowq.plan import ROOT, Kind, Plan, Ranges
+from flowq.result import Result, ResultGroup
+from flowq.run import Run
+from flowq.serializer import Serializer
+from flowq.states import State
+from flowq.storage import Store, open_store
+from flowq.storage.base import NodeInfo
+from flowq.testing.standins import Named, StandIns, has_body, rows_named
+from flowq.wiring import TaskSpec
+
+__all__ = ["rehearse"]
+
+_LEASE_MS: Final = 100 * 365 * 86_400_000
+"""Nobody dies here: a lease ends after any delay that there may be."""
+_PAGE: Final = 500
+_one_at_a_time = threading.RLock()
+"""An app has another store while a graph of its is tested."""
+
+
+def rehearse(
+    app: FlowQ,
+    plan: Plan,
+    members: Ranges | None,
+    values: Mapping[str, Any],
+    fail: Mapping[str, Any],
+) -> Run[Any]:
+    """Run a plan to its end, with stand-ins; compositions call it.
+
+    Raises
+    ------
+    GraphError
+        A path names no node, or the run cannot end.
+    """
+    stand_ins = StandIns(values, fail)
+    stand_ins.check_before(rows_named(plan.rows))
+    clock = _Clock(app.clock)
+    store = open_store("memory://", name=app.name, clock=clock)
+    stage = _Stage(app, store)
+    shared = _Shared(store)
+    with _one_at_a_time, app.aside(cast("Store", shared), clock):
+        player = _Player(app, store, clock, plan.id, stand_ins)
+        shared.wait = player.until_ended
+        store.submit(plan)
+        player.until_ended((plan.id,))
+        clock.stop()
+    stand_ins.check_after(_named(store, plan.id))
+    if members is not None:
+        return ResultGroup[Any](stage, plan.id, value=plan.rows[0].value, members=members)
+    return Run[Any](stage, plan.id, value=plan.rows[0].value)
+
+
+class _Clock(SkippingClock):
+    """Skips what is waited for, and stands still at the end: what has ended does not expire."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._end = 0
+
+    def now_ms(self) -> int:
+        return self._end or super().now_ms()
+
+    def stop(self) -> None:
+        self._end = super().now_ms()
+
+
+class _Stage:
+    """What the handles of a tested run ask, in the place of their app."""
+
+    def __init__(self, app: FlowQ, store: Store) -> None:
+        self._app = app
+        self.name = app.name
+        self.serializer: Serializer = app.serializer
+        self.store = store
+        weakref.finalize(self, store.close)  # with the last handle
+
+    def command(self, queue: str | None = None) -> str:
+        return self._app.command(queue)
+
+    def spec(self, name: str) -> TaskSpec:
+        return self._app.spec(name)
+
+    def result(self, id: str) -> Result[Any]:
+        return Result(self, id_bytes(id))
+
+
+class _Shared:
+    """The store as bodies see it: when one waits, what it waits for runs; nobody else would."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._thread = threading.get_ident()
+        self.wait: Callable[[Sequence[bytes]], None]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def wait_ended(self, ids: Sequence[bytes], *, timeout: float) -> bool:
+        if threading.get_ident() != self._thread:  # a thread that a body has started
+            return self._store.wait_ended(ids, timeout=timeout)
+        self.wait(ids)
+        return True
+
+
+class _Player:
+    """The one worker of a test."""
+
+    def __init__(
+        self, app: FlowQ, store: Store, clock: _Clock, run: bytes, stand_ins: StandIns
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._run = run
+        self._executor = _Executor(app, id_text(run), stand_ins)
+        self._session = f"test-{os.urandom(8).hex()}"
+        self._queues = list(app.queues())
+        self._lanes: list[Lane] = []
+
+    def until_ended(self, ids: Sequence[bytes]) -> None:
+        """Work until one of these ids has ended and nothing more is ready.
+
+        A body that waits calls it too: what it waits for runs within.
+
+        Raises
+        ------
+        GraphError
+            The tested run waits for what nothing here brings about.
+        BlockingInTask
+            So does a body.
+        """
+        lane = Lane(len(self._lanes))
+        lane.thread = threading.get_ident()
+        self._lanes.append(lane)
+        outcomes: list[Outcome] = []
+        nested = len(self._lanes) > 1
+        try:
+            while True:
+                step = self._store.step(
+                    self._session, outcomes, want=1, queues=self._queues, lease_ms=_LEASE_MS
+                )
+                for other in self._lanes[:-1]:
+                    self._executor.cancel(other, set(step.stops))
+                outcomes = [self._executor.run(lane, Job(d)) for d in step.deliveries]
+                if outcomes:
+                    if nested and self._any_ended(ids):
+                        return
+                    continue
+                if step.ready or step.next_ms == 0 or self._further_queues():
+                    continue
+                if self._any_ended(ids):
+                    return
+                if step.next_ms is None or step.next_ms > _LEASE_MS // 2:
+                    raise self._stuck(nested)
+                self._clock.skip(step.next_ms)
+        finally:
+            self._lanes.pop()
+            if outcomes:
+                self._store.step(self._session, outcomes, lease_ms=_LEASE_MS)
+
+    def _any_ended(self, ids: Sequence[bytes]) -> bool:
+        return any(x is None or x.state.final for x in self._store.look(ids, cells=False))
+
+    def _further_queues(self) -> bool:
+        """Whether something is ready in a queue that no task names: an option of a call did."""
+        more = {q.name for q in self._store.status().queues if q.ready} - {*self._queues}
+        self._queues += sorted(more)
+        return bool(more)
+
+    def _stuck(self, nested: bool) -> Exception:
+        if nested:
+            return BlockingInTask(
+                "a body waits for what nothing in this test brings about; compose instead, or let "
+                "values= stand for it"
+            )
+        left = ", ".join(
+            f"{info.name} ({info.state.label})"
+            for info in _infos(self._store, self._run)
+            if info.index != ROOT and not info.state.final and info.state is not State.EXPANDED
+        )
+        return GraphError(f"test: the run cannot end, nothing brings it on; left are {left}")
+
+
+class _Executor(Executor):
+    """Runs what stands in for a body, where there is something; all else is as for real."""
+
+    def __init__(self, app: FlowQ, run: str, stand_ins: StandIns) -> None:
+        super().__init__(app, interrupt=lambda _: None)
+        self._run_id = run
+        self._stand_ins = stand_ins
+
+    def _body(
+        self, lane: Lane, job: Job, task: Any, args: Any, kwargs: Any, current: Any
+    ) -> tuple[Any, BaseException | None]:
+        found = None
+        if current.run == self._run_id:
+            found = self._stand_ins.find(current.node, current.attempt)
+        if found is None:
+            return super()._body(lane, job, task, args, kwargs, current)
+        if task.context:
+            kwargs = {k: v for k, v in kwargs.items() if k != "task"}
+        return super()._body(lane, job, cast("Any", found), args, kwargs, current)
+
+
+def _infos(store: Store, run: bytes) -> Iterator[NodeInfo]:
+    after = -1
+    while page := store.nodes(run, after=after, limit=_PAGE):
+        yield from page
+        after = page[-1].index
+
+
+def _named(store: Store, run: bytes) -> Iterator[Named]:
+    """Go through the nodes of a run that has ended."""
+    for info in _infos(store, run):
+        if info.index == ROOT:
+            continue
+        # what was blocked or failed might have opened
+        shut = info.kind == Kind.EXPANSION or info.state is State.SUCCESS
+        yield Named(info.name, has_body(info.task), not shut)
