@@ -307,7 +307,7 @@ class _Lowering:
         assert spec is not None and items is not None
         at, first = source.index, source.index + 1
         _checked(f"{item_path}[{len(items)}]")
-        if len(node.elements) > 1 or source.dynamic:
+        if len(node.elements) != 1 or source.dynamic:
             for i, item in enumerate(items):
                 source.item = (i, item)
                 node.index = first + i
@@ -454,7 +454,9 @@ class _Lowering:
                 edges[k] = given
         bindings = tuple([Binding(to, self._template(v, pool)) for to, v in edges.items()])
         captures = tuple([self._captured(c, pool) for c in item.captured])
-        task = next(_tasks(node.inner))
+        root = self._graph.root.inner
+        assert root is not None
+        task = next(_tasks(node.inner), None) or next(_tasks(root))  # what gives the list at least
         message = Message(
             self._id(node.index),
             MAP,

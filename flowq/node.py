@@ -302,17 +302,23 @@ class Body:
         Nodes of a DAG.
     scope : object
         The DAG whose body it is.
+    given : dict of int or str to object
+        Of a flow's graph: what the flow is called with, as the edges of a node.
+    since : int or None
+        Of the items of a flow that is mapped: how many bodies there were before it was placed.
     """
 
     __slots__ = (
         "closed",
         "context",
+        "given",
         "heads",
         "names",
         "nodes",
         "owner",
         "places",
         "scope",
+        "since",
         "value",
     )
 
@@ -326,6 +332,8 @@ class Body:
         self.places: dict[int, Any] = {}
         self.names: dict[str, Node] = {}
         self.scope: Any = None
+        self.given: dict[int | str, Any] = {}
+        self.since: int | None = None
 
     @property
     def around(self) -> Body | None:

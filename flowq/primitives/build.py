@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
+from flowq.calls import own_priority
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
 from flowq.node import Body, Node, Slot, leaves, listed
@@ -351,10 +352,28 @@ class Builder:
             return {k: self._resolve(x, body, node) for k, x in value.items()}
         return value
 
+    def _item_of(self, node: Node) -> Body:
+        """Give the body for the graph of a flow: its own, or where it is mapped, that of an item.
+
+        An item of a mapped flow is the flow, not a node with the flow inside.
+        """
+        around, inner = node.body, node.inner
+        assert inner is not None
+        source = around.owner
+        if source is None or source.items is None or around.value is not node:
+            return inner
+        around.nodes.remove(node)
+        around.heads, around.since = [], len(self._bodies)
+        source.order.extend(node.order)
+        source.edges.update({to: v for to, v in node.edges.items() if type(v) is not Slot})
+        priority = own_priority(node.spec, node.options) if node.spec is not None else None
+        if priority is not None:
+            source.options = {"priority": priority, **source.options}
+        return around
+
     def _grow(self, node: Node) -> None:
         """Place the graph of a flow, now that all is known that it is given."""
-        inner, late = node.inner, node.late
-        assert inner is not None
+        late = node.late
         bind_task(node)
         for element in node.elements:
             if len(element.widths) > 1:
@@ -369,6 +388,8 @@ class Builder:
         check(node)
         node.late = None
         contents = late.contents(node)
+        inner = self._item_of(node)
+        inner.given = node.edges
         self.keep.append(contents)
         inner.value = self.place(contents, inner).value
         self._resolve_nodes()

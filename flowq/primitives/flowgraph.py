@@ -76,9 +76,9 @@ class Given(Reference):
         at: Body | None = body
         while at is not None and at.scope is not self._graph:
             at = at.around
-        if at is None or at.owner is None:
+        if at is None:
             raise NodeUsedAsValue(f"{self!r} is mentioned outside of that flow")
-        value = at.owner.edges[self._to]
+        value = at.given[self._to]
         for key in self._path:
             value = value[key]
         return Fragment([], list(leaves(value)), value)

@@ -34,9 +34,11 @@ def settle(root: Body, bodies: list[Body], nodes: list[Node]) -> None:
             if outermost in readers:
                 feeds.setdefault(outermost, []).append(body)
                 waits[body] += 1
+    born = {b: k for k, b in enumerate(bodies)}
     ready = [b for b, n in waits.items() if not n]
     for body in ready:  # grows while it is walked
-        _move(body, _common([_reach(_body_of(r)) for r in readers[body]]) or root)
+        reached = [_reach(_body_of(r), born[body]) for r in readers[body]]
+        _move(body, _common(reached) or root)
         for other in feeds.get(body, ()):
             waits[other] -= 1
             if not waits[other]:
@@ -56,9 +58,14 @@ def _body_of(reader: Node | Body) -> Body:
     return reader.body if isinstance(reader, Node) else reader
 
 
-def _reach(body: Body) -> Body:
-    """The innermost body from here outwards that is not a map's."""
+def _reach(body: Body, born: int) -> Body:
+    """The innermost body from here outwards that is not a map's.
+
+    Where a flow is mapped, what its own graph refers to (which was `born` with it) stays inside.
+    """
     while body.owner is not None and body.owner.items is not None:
+        if body.since is not None and body.since <= born:
+            break
         body = body.owner.body
     return body
 

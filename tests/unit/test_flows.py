@@ -321,6 +321,38 @@ def test_maps_of_flows_within_maps_of_flows_see_what_is_around_them() -> None:
     assert value == {"known": [both("u")], "later": [both("m-a"), both("m-b")]}
 
 
+def test_an_item_of_a_mapped_flow_is_the_flow_itself() -> None:
+    @app.flow(name="one-step", priority=4)
+    def one_step(x: Any, also: Any = None) -> Any:
+        return clean(x)
+
+    @app.flow(name="same")
+    def same(x: Any) -> Any:
+        return x
+
+    @app.flow(name="all-of-them")
+    def all_of_them(day: str) -> Any:
+        unread = ping()
+        return [
+            one_step.map(["a", "b"], also=unread),
+            same.map([1, unread]),
+            same.map(extract(day)),
+        ]
+
+    plan = plan_of(all_of_them.build("m"))
+
+    assert [n for n in names(plan) if n.startswith("one-step")] == [
+        "one-step",
+        "one-step[0]",
+        "one-step[1]",
+    ]
+    assert names(plan_of(tidy.s().map(["a"]))) == ["tidy[0]", "tidy[0]/clean", "tidy[0]/clean-2"]
+    assert parents(plan, "one-step") == ["ping"]
+    assert {r.message.priority for r in plan.rows if r.message and "[" in r.name} == {4}
+    value = valued(all_of_them.build("m"))
+    assert value == [["a!", "b!"], [1, "pong"], ["m-a", "m-b"]]
+
+
 def test_what_a_mapped_flow_is_given_besides_is_made_once(q: FlowQ, hand: Hand) -> None:
     made = []
     make = q.task(name="make")(lambda: made.append(1) or len(made))
