@@ -20,7 +20,7 @@ from flowq.errors import (
 )
 from flowq.habits import helpful
 from flowq.handle import PAGE_OF_IDS, ValueHandle
-from flowq.looking import Home, lacking, moment, one_value
+from flowq.looking import Home, lacking, moment, one_value, shown_state
 from flowq.message import (
     EMPTY,
     Message,
@@ -31,13 +31,13 @@ from flowq.message import (
     read_cell,
     split_node,
 )
-from flowq.plan import Kind, Ranges
+from flowq.plan import ROOT, Kind, Ranges
 from flowq.policy import check_options
 from flowq.run import Run
 from flowq.states import State
 from flowq.storage.base import Look
 from flowq.values import Values
-from flowq.wiring import Progress
+from flowq.wiring import Progress, Stopping
 
 __all__ = ["Call", "Result", "ResultGroup"]
 
@@ -178,24 +178,26 @@ class Result(ValueHandle[R]):
             self._message = decode_message(raw)
         return Call(self._app, self._message, self._arguments)
 
-    def cancel(self) -> bool:
+    @helpful
+    def cancel(self, force: bool = False) -> Stopping:
         """Stop it: unstarted it ends ``cancelled``, a running body is signalled.
+
+        A node that became a plan is stopped inwards, as a run is; see `Run.cancel`.
 
         Returns
         -------
-        bool
-            Whether it is stopped or being stopped, by this call or an earlier one; False if it had
-            ended otherwise.
+        Stopping
+            True if it is stopped or being stopped, by this call or an earlier one; False if it had
+            ended otherwise. As text it says what is still to end.
         """
-        if (run := self._as_run()) is not None:
-            return run.cancel()
-        state = self._app.store.cancel((self._id,))[0]
+        state = self._app.store.cancel((self._id,), force=force)[0]
         if state is None:
             self._missing()
         if state is State.EXPANDED:
-            whole, index = split_node(self._id)
-            return Run[Any](self._app, whole).cancel_inside(index)
-        return state is State.CANCELLED or not state.final
+            run, index = split_node(self._id) if len(self._id) > 16 else (self._id, ROOT)
+            return Run[Any](self._app, run)._stopping(index, state, force)
+        stopped = state is State.CANCELLED or not state.final
+        return Stopping(stopped, shown_state(state), int(state is State.RUNNING))
 
     @helpful
     def reschedule(self, *, delay: float | None = None, eta: datetime | None = None) -> bool:
@@ -233,6 +235,11 @@ class Result(ValueHandle[R]):
         if (run := self._as_run()) is not None:
             return run.progress()
         state = self._look(cells=False).state
+        if len(self._id) > 16 and state is not State.WAITING:
+            id, index = split_node(self._id)
+            inside = Run[Any](self._app, id)._progress_inside(index)
+            if inside is not None:
+                return inside
         failed = state in (State.FAILED, State.BLOCKED)
         return Progress(int(state.final), 1, int(failed), int(state is State.RUNNING))
 

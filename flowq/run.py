@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Final, TypeVar
 from flowq.errors import ConfigError, ResultMissing
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
-from flowq.looking import Home, lacking, moment, one_value, put_together
+from flowq.looking import Home, moment, one_value, put_together, shown_state
 from flowq.message import Template, decode_template, id_text, node_id, nodes_of
-from flowq.plan import ROOT, Kind, indexes
+from flowq.outline import count, forgiven, within
+from flowq.plan import ROOT, Kind, Phase, indexes
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo
-from flowq.wiring import Progress, RunNode
+from flowq.why import Why
+from flowq.wiring import Progress, RunNode, Stopping
 
 __all__ = ["Run"]
 
@@ -25,9 +27,8 @@ T = TypeVar("T")
 PAGE_OF_NODES: Final = 500
 WATCHED: Final = 64
 """Values of so many nodes are watched one by one; a run with more is awaited as a whole."""
-CAUSES: Final = 20
-"""So many lines `Run.why` gives at most."""
 _FAILED: Final = (State.FAILED, State.BLOCKED)
+_OPEN: Final = tuple(s for s in State if not s.final)
 
 
 class Run(ValueHandle[T]):
@@ -151,110 +152,81 @@ class Run(ValueHandle[T]):
             yield self._node(info)
 
     def progress(self) -> Progress:
-        """Say how far it is."""
-        done = known = failed = running = 0
-        for info in self._infos():
-            if info.kind != Kind.TASK:
-                continue
-            known += 1
-            done += info.state.final
-            failed += info.state in _FAILED
-            running += info.state is State.RUNNING
-        return Progress(done, known, failed, running)
+        """Say how far it is: counted in bodies, those of what it has grown into too.
 
-    def cancel(self) -> bool:
+        Under one generation neither `done`, `known` nor `failed` ever goes back. `more` is true
+        while a map over a list that is not known, a branch, or a task of which one has become a
+        graph in this run before, is still to run.
+        """
+        return count(self._infos())
+
+    def _progress_inside(self, index: int) -> Progress | None:
+        """Say how far one of its expansions is; None if the node is none."""
+        info = self._one(index)
+        if info.kind != Kind.EXPANSION:
+            return None
+        return count([info, *within(self._infos(), index)])
+
+    @helpful
+    def cancel(self, force: bool = False) -> Stopping:
         """Stop it: nothing new starts, what waits ends ``cancelled``, bodies are signalled.
 
-        Returns
-        -------
-        bool
-            Whether it is stopped or being stopped, by this call or an earlier one; False if it had
-            ended otherwise.
-        """
-        return self.cancel_inside(ROOT) or self._look(cells=False).state is State.CANCELLED
-
-    def cancel_inside(self, expansion: int) -> bool:
-        """Stop all that stands in the body of one of its expansions, at any depth.
+        It goes inwards, to any depth. What is ``finally_`` still runs, handlers do not. Once the
+        outcome is fixed it stands: then handlers are ended and a fallback is forbidden, no more. A
+        second call changes nothing; with `force` it ends what is ``finally_`` too.
 
         Parameters
         ----------
-        expansion : int
-            Index of its node.
+        force : bool
+            End what is ``finally_`` too, by this or by a second call.
+
+        Returns
+        -------
+        Stopping
+            True if it is stopped or being stopped, by this call or an earlier one; False if it had
+            ended otherwise, or its outcome stands. As text it says what is still to end.
         """
-        stopped = False
-        while True:
-            bodies = {expansion}
-            todo = []
-            for info in self._infos():
-                if info.owner not in bodies:
-                    continue
-                if info.state is State.EXPANDED:
-                    bodies.add(info.index)  # before all that stands in it
-                elif not (info.state.final or (stopped and info.state is State.RUNNING)):
-                    todo.append(node_id(self._id, info.index))
-            if not todo:
-                return stopped
-            # What is downstream first, so that nothing starts because of what ends above it.
-            todo.reverse()
-            for at in range(0, len(todo), PAGE_OF_NODES):
-                self._app.store.cancel(todo[at : at + PAGE_OF_NODES])
-            stopped = True
+        state = self._app.store.cancel((self._id,), force=force)[0]
+        return self._stopping(ROOT, state, force)
+
+    def _stopping(self, expansion: int, state: State | None, force: bool) -> Stopping:
+        """Say what the cancel of one of its expansions came to."""
+        if state is None:
+            self._missing()
+        if state.final:
+            return Stopping(state is State.CANCELLED, shown_state(state))
+        left = {i.index: i for s in _OPEN for i in self._infos(s)}
+        running, cleanup, body = 0, False, False
+        for info in left.values():
+            at: NodeInfo | None = info
+            while at is not None and at.owner != expansion:
+                at = left.get(at.owner)
+            if at is None:
+                continue
+            body |= at.phase == Phase.BODY
+            if at.phase == Phase.FINALLY and not force:
+                cleanup = True
+            elif info.state is State.RUNNING:
+                running += 1
+        stopped = body or any(
+            i.owner == expansion and i.phase == Phase.BODY and not forgiven(i)
+            for i in self._infos(State.CANCELLED)
+        )
+        return Stopping(stopped, shown_state(state), running, cleanup)
 
     # --- why -------------------------------------------------------------------------------------
 
     def why(self, node: str | int | None = None) -> str:
         """Say in words why it, or one of its nodes, stands where it stands.
 
-        Without `node`: the deepest unfinished causes, one line each; or why it ended as it did.
+        Without `node`: the deepest unfinished causes, one line each, many items of one map in one;
+        or why it ended as it did. With it: what it waits for, or what it came after and what came
+        of it.
         """
-        if node is not None:
-            index = self._index(node)
-            return self._why(self._app.store.nodes(self._id, after=index - 1, limit=1)[0])
-        look = self._look(cells=False)
-        lines: list[str] = []
-        if look.state.final:
-            bad = (State.FAILED, State.CANCELLED, State.BLOCKED, State.SKIPPED)
-            infos = (i for s in bad for i in self._infos(s))
-            lines.append(f"{self!r} ended {look.state.label}")
-        else:
-            busy = (State.RUNNING, State.QUEUED, State.SCHEDULED, State.HELD)
-            infos = (i for s in busy for i in self._infos(s))
-        for info in infos:
-            if len(lines) == CAUSES:
-                lines.append("...")
-                break
-            lines.append(self._why(info))
-        return "\n".join(lines)
-
-    def _why(self, info: NodeInfo) -> str:
-        return f"{info.name or info.index}: {info.state.label}{self._cause(info)}"
-
-    def _cause(self, info: NodeInfo) -> str:
-        id = node_id(self._id, info.index)
-        look = self._app.store.look((id,))[0]
-        if look is None:
-            return ""
-        if info.state is State.WAITING:
-            above = [
-                self._app.store.nodes(self._id, after=p - 1, limit=1)[0]
-                for p, _ in zip(indexes(info.parents), range(CAUSES), strict=False)
-            ]
-            left = [f"{i.name} ({i.state.label})" for i in above if not i.state.final]
-            return f", until these end: {', '.join(left)}" if left else ""
-        if info.state in (State.QUEUED, State.SCHEDULED):
-            said = lacking(self._app, id, info.state)
-            due = f", due at {moment(look.due_ms)}; {info.attempt} attempts have failed"
-            if info.state is State.QUEUED:
-                due = "" if said else ", the next free worker takes it"
-            return f"{due}; {said}" if said else due
-        if info.state is State.RUNNING:
-            return f" since {moment(info.started_ms)}, attempt {info.attempt + 1}"
-        if info.state in (State.SUCCESS, State.EXPANDED):
-            return ""
-        gone = one_value(self._app, id, look)
-        if info.state is State.BLOCKED:
-            return f" by {getattr(gone, 'node', None) or gone.task}, {_said(gone)}"
-        return f", {_said(gone)}" if _said(gone) else ""
+        whys = Why(self._app, self._id, self._infos, repr(self))
+        if node is None:
+            return whys.run(self._look(cells=False).state)
+        return whys.node(self._one(self._index(node)), whole=True)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -273,6 +245,13 @@ class Run(ValueHandle[T]):
             if len(page) < PAGE_OF_NODES:
                 return
             after = page[-1].index
+
+    def _one(self, index: int) -> NodeInfo:
+        page = self._app.store.nodes(self._id, after=index - 1, limit=1)
+        if not page or page[0].index != index:
+            self._look(cells=False)  # is there such a run at all?
+            raise ResultMissing(f"{self!r} has no node {index}")
+        return page[0]
 
     def _node(self, info: NodeInfo) -> RunNode:
         return RunNode(
@@ -315,7 +294,3 @@ def _state(word: str | None) -> State | None:
     if word not in known:
         raise ConfigError(f"there is no state {word!r}{nearest(word, known)}")
     return known[word]
-
-
-def _said(gone: Any) -> str:
-    return str(getattr(gone, "message", "") or getattr(gone, "reason", ""))

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""Why a run, or a node of it, stands where it stands: in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final
+
+from flowq.looking import Home, lacking, moment, one_value
+from flowq.message import node_id
+from flowq.outline import FAILED, forgiven, stem, within
+from flowq.plan import ROOT, Kind, Phase
+from flowq.states import State
+from flowq.storage.base import NodeInfo
+
+__all__ = ["CAUSES", "Why"]
+
+S = State
+CAUSES: Final = 20
+"""So many lines are given at most, and so many nodes are named in one."""
+READ: Final = 1_000
+"""So many nodes in one state are read at most; beyond them it is "at least"."""
+TOGETHER: Final = 3
+"""More items of one map in one state are told in one line."""
+BUSY: Final = (S.RUNNING, S.QUEUED, S.SCHEDULED, S.HELD)
+BAD: Final = (S.FAILED, S.CANCELLED, S.BLOCKED, S.SKIPPED)
+
+
+class Why:
+    """Reads what is needed of one run, and says it.
+
+    Parameters
+    ----------
+    app : Home
+    run : bytes
+    infos : callable
+        Gives its nodes by index, without the root; those in one state, if one is given.
+    """
+
+    def __init__(
+        self, app: Home, run: bytes, infos: Callable[..., Iterable[NodeInfo]], who: str
+    ) -> None:
+        self._app = app
+        self._run = run
+        self._infos = infos
+        self._who = who
+        self._nodes: dict[int, NodeInfo] = {}
+
+    # --- of a run --------------------------------------------------------------------------------
+
+    def run(self, state: State) -> str:
+        """Give the deepest unfinished causes, one line each; or why it ended as it did."""
+        lines: list[str] = []
+        if state.final:
+            states: Sequence[State] = BAD
+            lines.append(f"{self._who} ended {state.label}")
+        else:
+            states = BUSY
+        for line in self._lines(states):
+            if len(lines) == CAUSES:
+                lines.append("...")
+                break
+            lines.append(line)
+        if not lines:  # between two steps, or pages of work that a worker has still to move on
+            waiting = list(islice(self._infos(S.WAITING), CAUSES))
+            lines.extend(f"{self.node(info)}" for info in waiting)
+        return "\n".join(lines)
+
+    def _lines(self, states: Iterable[State]) -> Iterator[str]:
+        """A line for each node in these states; items of one map together."""
+        for state in states:
+            found = list(islice(self._infos(state), READ + 1))
+            more = "at least " if len(found) > READ else ""
+            maps = Counter(stem(info.name) for info in found)
+            told = set()
+            for info in found:
+                path = stem(info.name)
+                if not path or maps[path] <= TOGETHER:
+                    yield self.node(info)
+                elif path not in told:
+                    told.add(path)
+                    yield (
+                        f"{path}: {more}{maps[path]:,} items {state.label}, such as {info.name}"
+                        f"{self._cause(info)}{self._place(info)}"
+                    )
+
+    # --- of a node -------------------------------------------------------------------------------
+
+    def node(self, info: NodeInfo, *, whole: bool = False) -> str:
+        """Say why a node stands where it stands.
+
+        Parameters
+        ----------
+        info : NodeInfo
+        whole : bool
+            Say as well what let it run, and what is inside it.
+        """
+        self._nodes[info.index] = info
+        text = f"{info.name or info.index}: {info.state.label}{self._cause(info)}"
+        text += self._place(info)
+        if whole:
+            text += self._came_after(info)
+        return text
+
+    def _cause(self, info: NodeInfo) -> str:
+        if info.state is S.WAITING:
+            return self._waits(info)
+        if info.state is S.HELD:
+            return ", a limit says not yet"
+        if info.state is S.EXPANDED:
+            return self._inside(info)
+        if info.state is S.RUNNING:
+            return f" since {moment(info.started_ms)}, attempt {info.attempt + 1}"
+        if info.state is S.SUCCESS:
+            return self._became(info)
+        id = node_id(self._run, info.index)
+        look = self._app.store.look((id,))[0]
+        if look is None:
+            return ""
+        if info.state in (S.QUEUED, S.SCHEDULED):
+            said = lacking(self._app, id, info.state)
+            due = f", due at {moment(look.due_ms)}; {info.attempt} attempts have failed"
+            if info.state is S.QUEUED:
+                due = "" if said else ", the next free worker takes it"
+            return f"{due}; {said}" if said else due
+        gone = one_value(self._app, id, look)
+        said = _said(gone)
+        if info.state is S.BLOCKED:
+            return f" by {getattr(gone, 'node', None) or gone.task}, {said}"
+        if info.state is S.FAILED:
+            said = self._failure(info, gone, said)
+        return f", {said}" if said else ""
+
+    def _failure(self, info: NodeInfo, gone: Any, said: str) -> str:
+        if info.culprit is not None and info.culprit != info.index:
+            who = self._find(info.culprit)
+            said = f"since {who.name if who else info.culprit} {_verb(who)}: {said}"
+        attempts = getattr(gone, "attempts", 0)
+        if attempts > 1 and info.kind == Kind.TASK:
+            said += f", after {attempts} attempts"
+        if forgiven(info):
+            said += " (forgiven: it does not count)"
+        return said
+
+    def _waits(self, info: NodeInfo) -> str:
+        owner = self._find(info.owner)
+        if owner is not None and owner.state is S.WAITING:
+            return f", until {owner.name} begins, which waits{self._waits(owner)}"
+        if info.phase != Phase.BODY:
+            where = owner.name if owner is not None and owner.index != ROOT else "the run"
+            left = [i.name for i in self._body(info.owner) if not i.state.final][:CAUSES]
+            until = {
+                Phase.HANDLERS: f"until the outcome of {where} is fixed, and if it fits",
+                Phase.FINALLY: f"until all else in {where} has ended",
+                Phase.FALLBACK: f"only if {where} fails",
+            }[Phase(info.phase)]
+            return f", {until}" + (f" ({', '.join(left)})" if left else "")
+        left, more = [], 0
+        for parent in self._parents(info):
+            if not parent.state.final:
+                more += len(left) == CAUSES
+                if len(left) < CAUSES:
+                    left.append(f"{parent.name} ({parent.state.label})")
+        rest = f" and {more:,} more" if more else ""
+        return f", until these end: {', '.join(left)}{rest}" if left else ""
+
+    def _inside(self, info: NodeInfo) -> str:
+        """Say what an expansion that has begun waits for."""
+        inner = [i for i in self._all() if i.owner == info.index]
+        ended = sum(i.state.final for i in inner)
+        left = [f"{i.name} ({i.state.label})" for i in inner if not i.state.final]
+        text = f", {ended:,} of {len(inner):,} inside it have ended"
+        if left:
+            rest = f" and {len(left) - CAUSES:,} more" if len(left) > CAUSES else ""
+            text += f"; until these do: {', '.join(left[:CAUSES])}{rest}"
+        return text
+
+    def _became(self, info: NodeInfo) -> str:
+        """Say what an expansion that succeeded was made of."""
+        if info.kind != Kind.EXPANSION:
+            return ""
+        inner = list(within(self._all(), info.index))
+        if not inner:
+            return ", with nothing inside"
+        states = Counter(i.state for i in inner)
+        said = ", ".join(f"{n:,} {s.label}" for s, n in sorted(states.items()))
+        grew = f"became {len(inner):,} nodes" if info.task else f"{len(inner):,} nodes inside"
+        return f", {grew}: {said}"
+
+    def _came_after(self, info: NodeInfo) -> str:
+        """Say which ends let a node run, or what kept it from that."""
+        if info.state in (S.WAITING, S.BLOCKED, S.CANCELLED):
+            return ""  # told already
+        ends = list(self._parents(info))
+        if not ends:
+            return ""
+        told = [f"{p.name} ({p.state.label}{_at(p.ended_ms)})" for p in ends[:CAUSES]]
+        rest = f" and {len(ends) - CAUSES:,} more" if len(ends) > CAUSES else ""
+        verb = "it came after" if info.ready_ms or not info.state.final else "above it"
+        return f"; {verb} {', '.join(told)}{rest}"
+
+    def _place(self, info: NodeInfo) -> str:
+        """Say of what is no part of a body in which phase it, or what it stands in, has its turn.
+
+        Empty for what is one.
+        """
+        at: NodeInfo | None = info
+        while at is not None and at.index != ROOT:
+            if at.phase != Phase.BODY:
+                owner = self._find(at.owner)
+                of = owner.name if owner is not None and owner.index != ROOT else "the run"
+                kind = {
+                    Phase.HANDLERS: "handler",
+                    Phase.FINALLY: "cleanup",
+                    Phase.FALLBACK: "fallback",
+                }[Phase(at.phase)]
+                stands = " whose outcome stands" if at.state in FAILED else ""
+                return f" ({kind} of {of}{stands if kind != 'fallback' else ''})"
+            at = self._find(at.owner)
+        return ""
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def _find(self, index: int) -> NodeInfo | None:
+        if index not in self._nodes:
+            page = self._app.store.nodes(self._run, after=index - 1, limit=1)
+            if not page or page[0].index != index:
+                return None
+            self._nodes[index] = page[0]
+        return self._nodes[index]
+
+    def _parents(self, info: NodeInfo) -> Iterator[NodeInfo]:
+        """Those directly above, read in pages."""
+        for first, count in info.parents:
+            at, end = first, first + count
+            while at < end:
+                page = self._app.store.nodes(self._run, after=at - 1, limit=min(500, end - at))
+                yield from (p for p in page if p.index < end)
+                at = page[-1].index + 1 if page else end
+
+    def _body(self, owner: int) -> list[NodeInfo]:
+        return [i for i in self._all() if i.owner == owner and i.phase == Phase.BODY]
+
+    def _all(self) -> list[NodeInfo]:
+        found = list(self._infos())
+        self._nodes.update((i.index, i) for i in found)
+        return found
+
+
+def _said(gone: Any) -> str:
+    return str(getattr(gone, "message", "") or getattr(gone, "reason", ""))
+
+
+def _verb(info: NodeInfo | None) -> str:
+    return "was blocked" if info is not None and info.state is S.BLOCKED else "failed"
+
+
+def _at(ms: int) -> str:
+    at: datetime | None = moment(ms)
+    return f" at {at:%H:%M:%S}" if at else ""
