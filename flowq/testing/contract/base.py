@@ -32,6 +32,7 @@ __all__ = [
     "done",
     "end",
     "fragment",
+    "inner_ranges",
     "look_at",
     "make_plan",
     "node",
@@ -175,18 +176,19 @@ def fragment(
             msgspec.structs.replace(
                 row,
                 owner=row.owner if k == 0 else INNER + row.owner,
-                parents=_inner(row.parents),
-                children=_inner(row.children),
-                reads=(*outer, *_inner(row.reads)),
-                entries=_inner(row.entries),
-                body=_inner(row.body),
+                parents=inner_ranges(row.parents),
+                children=inner_ranges(row.children),
+                reads=(*outer, *inner_ranges(row.reads)),
+                entries=inner_ranges(row.entries),
+                body=inner_ranges(row.body),
                 value=encode_template(Ref(INNER + named)) if row.value else b"",
             )
         )
     return rows
 
 
-def _inner(ranges: Ranges) -> Ranges:
+def inner_ranges(ranges: Ranges) -> Ranges:
+    """Give indexes of a plan as those of a fragment."""
     return tuple((INNER + first, count) for first, count in ranges)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from flowq.message import CULPRIT, NO_NODE, TEMPLATE, Message, Ref, encode_template, read_cell
 from flowq.outcome import Expand, Outcome, RetryAt
-from flowq.plan import Bits, Kind, Later, NodeRow, Phase, Plan, When, ranges_of
+from flowq.plan import INNER, Bits, Kind, Later, NodeRow, Phase, Plan, When, ranges_of, relocate
 from flowq.states import State
 from flowq.storage.base import PAGE, Store
 from flowq.testing.clock import ManualClock
@@ -21,6 +21,7 @@ from flowq.testing.contract.base import (
     done,
     end,
     fragment,
+    inner_ranges,
     look_at,
     make_plan,
     node,
@@ -98,6 +99,21 @@ HANDLERS: Groups = [
     (Phase.HANDLERS, When.FAILED, {"bad": []}),
     (Phase.FINALLY, When.ALWAYS, {"clean": [], "up": ["clean"]}),
 ]
+
+
+def with_groups(rows: list[NodeRow], groups: Groups) -> list[NodeRow]:
+    """Add groups to row 0 of a fragment."""
+    plan = Plan(bytes(16), "", relocate(rows, at=0, base=1))
+    face, *added = with_later(plan, rows[0].name, groups).rows
+    later = tuple(
+        Later(x.phase, x.when, inner_ranges(x.entries), inner_ranges(x.body), x.inner)
+        for x in face.later
+    )
+    made = [msgspec.structs.replace(rows[0], body=inner_ranges(face.body), later=later)]
+    for row in added:
+        moved = {f: inner_ranges(getattr(row, f)) for f in ("parents", "children", "reads")}
+        made.append(msgspec.structs.replace(row, owner=INNER + row.owner, **moved))
+    return made
 
 
 class TestPolicies(StoreContract):
@@ -447,6 +463,35 @@ class TestPhases(StoreContract):
 
         assert order == ["i", "f", "next"]
         assert states_of(store, p)["a"] == "success"
+
+    def test_what_a_task_becomes_has_groups_of_its_own_before_the_tasks(self, store: Store) -> None:
+        p = make_plan({"a": [], "next": ["a"]})
+        p = with_later(p, "a", [(Phase.FALLBACK, When.FAILED, {"f": []})])
+        store.submit(p)
+        (a,) = store.step("w", want=1).deliveries
+        store.step("w", [Expand(a.id, 1, with_groups(fragment({"i": []}), HANDLERS))])
+
+        order = run_all(store, p, {"i": S.FAILED})
+
+        assert order == ["i", "bad", "clean", "up", "f", "next"]
+        found = states_of(store, p)
+        assert (found["a"], found["good"], found["f"]) == ("success", "skipped", "success")
+        assert store.check(p.id) == []
+
+    def test_a_cancel_stops_the_fallback_of_what_a_task_became(self, store: Store) -> None:
+        p = make_plan({"a": []})
+        p = with_later(p, "a", [(Phase.FALLBACK, When.FAILED, {"f": [], "g": ["f"]})])
+        store.submit(p)
+        (a,) = store.step("w", want=1).deliveries
+        (i,) = store.step("w", [Expand(a.id, 1, fragment({"i": []}))], want=1).deliveries
+        (f,) = store.step("w", [end(i, S.FAILED)], want=1).deliveries
+
+        store.cancel([node(p, "a")])
+        step = store.step("w", [end(f)], want=1)
+
+        assert step.deliveries == []
+        found = states_of(store, p)
+        assert (found["a"], found["f"], found["g"]) == ("failed", "cancelled", "cancelled")
 
 
 class TestCancelInwards(StoreContract):

@@ -208,7 +208,12 @@ class Ends(Reads):
         if state == S.WAITING:
             if t.kind == Kind.EXPANSION and t.message is not None:  # it had become one
                 t.row = msgspec.structs.replace(
-                    t.plan, entries=(), inner=0, value=b"", body=fallback_of(t.plan)
+                    t.plan,
+                    entries=(),
+                    inner=0,
+                    value=b"",
+                    body=fallback_of(t.plan),
+                    later=tuple(g for g in t.plan.later if g.phase == Phase.FALLBACK),
                 )
             t.kind = Kind(t.plan.kind)
             t.inner[0], t.ready_ms = t.plan.inner, 0
@@ -279,6 +284,7 @@ class Ends(Reads):
             inner=face.inner,
             value=face.value,
             body=(*fallback_of(t.plan), *face.body),
+            later=(*face.later, *t.plan.later),
         )
         for index, row in enumerate(inner, len(run.nodes)):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
@@ -384,4 +390,4 @@ class Ends(Reads):
 
 def fallback_of(row: NodeRow) -> Ranges:
     """What stands inside a task before it becomes anything: what is to follow its failure."""
-    return tuple(r for group in row.later for r in group.body)
+    return tuple(r for g in row.later if g.phase == Phase.FALLBACK for r in g.body)
