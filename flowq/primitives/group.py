@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from flowq.errors import GraphError
@@ -55,6 +55,17 @@ class Group(Composition[list[R]], Generic[R]):
     def start(self, app: Submitter | None = None) -> GroupHandle[R]:
         """Enqueue it; gives the ``ResultGroup`` over its members. See `Composition.start`."""
         return cast("GroupHandle[R]", self._start(app))
+
+    if TYPE_CHECKING:
+
+        def test(
+            self,
+            values: Mapping[str, Any] | None = None,
+            fail: Mapping[str, Any] | None = None,
+            *,
+            app: Submitter | None = None,
+        ) -> GroupHandle[R]:
+            """Run it here and now; gives the ``ResultGroup``. See `Composition.test`."""
 
     def _base(self) -> str:
         return "group"

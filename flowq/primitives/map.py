@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from flowq.errors import GraphError
 from flowq.fragment import list_of
@@ -65,6 +65,17 @@ class Map(Composition[list[R]], Generic[R]):
     def start(self, app: Submitter | None = None) -> GroupHandle[R]:
         """Enqueue it; gives the ``ResultGroup`` over its items. See `Composition.start`."""
         return cast("GroupHandle[R]", self._start(app))
+
+    if TYPE_CHECKING:
+
+        def test(
+            self,
+            values: Mapping[str, Any] | None = None,
+            fail: Mapping[str, Any] | None = None,
+            *,
+            app: Submitter | None = None,
+        ) -> GroupHandle[R]:
+            """Run it here and now; gives the ``ResultGroup``. See `Composition.test`."""
 
     def _base(self) -> str:
         return self._item._base()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -18,8 +19,8 @@ from flowq.app import FlowQ
 from flowq.clock import Clock, SkippingClock
 from flowq.errors import BlockingInTask, GraphError
 from flowq.executor import Executor, Job, Lane
-from flowq.message import id_bytes, id_text
-from flowq.outcome import Outcome
+from flowq.message import Delivery, id_bytes, id_text
+from flowq.outcome import GiveBack, Outcome
 from flowq.plan import ROOT, Kind, Plan, Ranges
 from flowq.result import Result, ResultGroup
 from flowq.run import Run
@@ -136,6 +137,7 @@ class _Player:
         self._session = f"test-{os.urandom(8).hex()}"
         self._queues = list(app.queues())
         self._lanes: list[Lane] = []
+        self._kept: deque[Delivery] = deque()
 
     def until_ended(self, ids: Sequence[bytes]) -> None:
         """Work until one of these ids has ended and nothing more is ready.
@@ -152,31 +154,52 @@ class _Player:
         lane = Lane(len(self._lanes))
         lane.thread = threading.get_ident()
         self._lanes.append(lane)
-        outcomes: list[Outcome] = []
         nested = len(self._lanes) > 1
+        runs = {id[:16] for id in ids}
+        outcomes: list[Outcome] = []
         try:
             while True:
+                want = 0 if self._kept and not nested else 1
                 step = self._store.step(
-                    self._session, outcomes, want=1, queues=self._queues, lease_ms=_LEASE_MS
+                    self._session, outcomes, want=want, queues=self._queues, lease_ms=_LEASE_MS
                 )
-                for other in self._lanes[:-1]:
-                    self._executor.cancel(other, set(step.stops))
-                outcomes = [self._executor.run(lane, Job(d)) for d in step.deliveries]
-                if outcomes:
-                    if nested and self._any_ended(ids):
-                        return
-                    continue
-                if step.ready or step.next_ms == 0 or self._further_queues():
+                outcomes = self._stop(step.stops)
+                for delivery in step.deliveries:
+                    # all else keeps its turn: else each that waits would do so within another
+                    if nested and delivery.id[:16] not in runs:
+                        self._kept.append(delivery)
+                    else:
+                        outcomes.append(self._executor.run(lane, Job(delivery)))
+                if not want:
+                    outcomes.append(self._executor.run(lane, Job(self._kept.popleft())))
+                if nested and outcomes and self._any_ended(ids):
+                    return
+                busy = outcomes or step.deliveries or step.ready or step.next_ms == 0
+                if busy or self._further_queues():
                     continue
                 if self._any_ended(ids):
                     return
-                if step.next_ms is None or step.next_ms > _LEASE_MS // 2:
+                if step.next_ms is not None and step.next_ms < _LEASE_MS // 2:
+                    self._clock.skip(step.next_ms)
+                elif self._kept:
+                    outcomes.append(self._executor.run(lane, Job(self._kept.popleft())))
+                else:
                     raise self._stuck(nested)
-                self._clock.skip(step.next_ms)
         finally:
             self._lanes.pop()
             if outcomes:
                 self._store.step(self._session, outcomes, lease_ms=_LEASE_MS)
+
+    def _stop(self, ids: Sequence[bytes]) -> list[Outcome]:
+        """Tell bodies that wait further out, and give up what has not begun, if it is cancelled."""
+        if not ids:
+            return []
+        stopped = set(ids)
+        for lane in self._lanes[:-1]:
+            self._executor.cancel(lane, stopped)
+        dropped = [d for d in self._kept if d.id in stopped]
+        self._kept = deque(d for d in self._kept if d.id not in stopped)
+        return [GiveBack(d.id, d.delivery) for d in dropped]
 
     def _any_ended(self, ids: Sequence[bytes]) -> bool:
         return any(x is None or x.state.final for x in self._store.look(ids, cells=False))

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from flowq.errors import GraphError
 from flowq.plan import NodeRow
+from flowq.primitives.build import Part
 from flowq.task import Task
 
 __all__ = ["Named", "StandIn", "StandIns", "has_body", "rows_named"]
@@ -169,7 +170,7 @@ def _is_error(given: Any) -> bool:
 def _giving(value: Any, path: str) -> StandIn:
     if isinstance(value, Task):
         return StandIn(value.func, value.is_async, path)
-    if callable(value) and not isinstance(value, type):
+    if callable(value) and not isinstance(value, type | Part):
         return StandIn(value, inspect.iscoroutinefunction(value), path)
 
     def give(*_: Any, **__: Any) -> Any:

@@ -1,0 +1,506 @@
+# SPDX-License-Identifier: MIT
+"""graph.test(): a graph runs here and now, with stand-ins, and the run is as from a real one."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flowq import DAG, FlowQ, Result, ResultGroup, Retry, Run, Skip, TaskError, chain, group
+from flowq.current import current_task
+from flowq.errors import BlockingInTask, GraphError, GroupError, NotProduced, RunCancelled
+from flowq.testing import ManualClock
+
+q = FlowQ("kit", "redis://127.0.0.1:1/0")  # nobody is there, and nobody is asked
+ran: list[str] = []
+
+
+@q.task(name="extract")
+def extract(day: str) -> Any:
+    ran.append("extract")
+    return [f"{day}-{k}" for k in range(3)]
+
+
+@q.task(name="clean", retries=2, retry_delay=3600)
+def clean(part: Any, suffix: str = "!") -> Any:
+    ran.append("clean")
+    return f"{part}{suffix}"
+
+
+@q.task(name="report")
+def report(rows: Any, day: str = "") -> Any:
+    return {"rows": rows, "day": day}
+
+
+@q.task(name="crawl")
+def crawl(depth: int) -> Any:
+    return crawl.s(depth - 1) if depth else "bottom"
+
+
+@q.task(name="who", context=True)
+def who(x: int, *, task: Any) -> Any:
+    return f"{task.node}:{x}"
+
+
+@q.task(name="fetch")
+async def fetch(x: int) -> Any:
+    return x + 1
+
+
+@q.flow(name="nightly")
+def nightly(day: str) -> Any:
+    return report(clean.map(extract(day)), day=day)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    ran.clear()
+
+
+def states(run: Any) -> dict[str, str]:
+    return {node.name: node.state for node in run.nodes()}
+
+
+# --- what it gives
+
+
+def test_a_graph_runs_to_its_end_without_a_worker_and_its_own_store_is_never_asked() -> None:
+    graph = nightly.build(day="d")
+
+    run = graph.test()
+
+    assert isinstance(run, Run)
+    assert run.state == "success"
+    assert run.get() == {"rows": ["d-0!", "d-1!", "d-2!"], "day": "d"}
+    assert states(run) == dict.fromkeys(
+        ["extract", "clean", "report", "clean[0]", "clean[1]", "clean[2]"], "success"
+    )
+    assert run.result("clean[1]").get() == "d-1!"
+    assert run.progress().done == 5
+    assert "success" in run.why()
+
+
+def a_dag() -> Any:
+    dag = DAG("numbers")
+    dag.add(fetch.s(1), name="one")
+    dag.add(fetch.s(), name="two")
+    dag.edge("one", "two", to="x")
+    return dag
+
+
+@pytest.mark.parametrize(
+    ("graph", "kind", "value"),
+    [
+        (fetch.s(1), Run, 2),
+        (chain(fetch.s(1), fetch.s()), Run, 3),
+        (fetch.s(1) | fetch.s(), Run, 3),
+        (group(fetch.s(1), fetch.s(2)), ResultGroup, [2, 3]),
+        (fetch.s().map([1, 2, 3]), ResultGroup, [2, 3, 4]),
+        ((fetch.s() | fetch.s()).map([1, 2]), ResultGroup, [3, 4]),
+        (group([fetch.s(1), fetch.s(2)]) | report.s(), Run, {"rows": [2, 3], "day": ""}),
+        (a_dag(), Run, 3),
+        (nightly.s("d"), Run, {"rows": ["d-0!", "d-1!", "d-2!"], "day": "d"}),
+        (nightly.s().map(["d"]), ResultGroup, [{"rows": ["d-0!", "d-1!", "d-2!"], "day": "d"}]),
+        (crawl.s(3), Run, "bottom"),
+    ],
+    ids=["signature", "chain", "pipe", "group", "map", "map-of-chains", "chord", "dag", "flow",
+         "map-of-flows", "returned"],
+)  # fmt: skip
+def test_every_composition_can_be_tested(graph: Any, kind: type, value: Any) -> None:
+    run = graph.test()
+
+    assert type(run) is kind
+    assert run.get() == value
+    assert set(states(run).values()) == {"success"}
+
+
+def test_the_members_of_a_map_are_there_as_from_a_real_one() -> None:
+    run: Any = clean.s().map(["a", "b"]).test(fail={"clean[1]": ValueError("bad")})
+
+    assert len(run) == 2
+    assert isinstance(run[0], Result)
+    assert run[0].get() == "a!"
+    assert [f.node for f in run.failures()] == ["clean[1]"]
+    with pytest.raises(GroupError) as caught:
+        run.get()
+    assert [getattr(f, "message", None) for f in caught.value.failures] == ["ValueError('bad')"]
+
+
+def test_an_empty_group_runs_where_the_app_is_told() -> None:
+    empty: Any = group([])
+
+    run = empty.test(app=q)
+
+    assert run.get() == []
+
+
+def test_a_run_can_be_read_when_its_time_to_live_is_long_over() -> None:
+    graph = (clean.s("a") | clean.s()).options(result_ttl=0.001)
+
+    run = graph.test()
+    time.sleep(0.01)
+
+    assert run.get() == "a!!"
+    assert len(list(run.nodes())) == 2
+
+
+def test_the_store_of_a_test_goes_with_its_last_handle() -> None:
+    run: Any = chain(fetch.s(1), fetch.s()).test()
+    node = run.result("fetch")
+    store = weakref.ref(run._app.store)
+
+    del run
+    gc.collect()
+    assert node.get() == 2
+    del node
+    gc.collect()
+
+    assert store() is None
+
+
+# --- values
+
+
+def test_a_value_stands_for_a_body_which_does_not_run() -> None:
+    run = nightly.build(day="d").test(values={"extract": ["x"]})
+
+    assert run.get() == {"rows": ["x!"], "day": "d"}
+    assert ran == ["clean"]
+
+
+def test_a_function_is_called_with_the_arguments_of_the_node() -> None:
+    graph = clean.s("a", suffix="?") | report.s(day="d")
+
+    run = graph.test(
+        values={
+            "clean": lambda part, suffix: [part, suffix],
+            "report": lambda rows, day: (rows, day),
+        }
+    )
+
+    assert run.get() == (["a", "?"], "d")
+
+
+def test_a_function_may_be_async_a_task_or_of_a_task_with_a_context() -> None:
+    async def later(x: int) -> int:
+        return x * 100
+
+    graph = group(fetch.s(1), who.s(2), who.s(3), report.s(4))
+
+    run: Any = graph.test(
+        values={"fetch": later, "who": lambda x: current_task().node, "report": fetch}
+    )
+
+    assert run.get() == [100, "who", "who-2:3", 5]
+
+
+def test_the_name_of_a_map_speaks_of_each_item_and_an_item_for_itself() -> None:
+    graph = nightly.build(day="d")
+
+    plain: Any = graph.test(values={"clean": 7})
+    mixed: Any = graph.test(values={"clean": lambda part: part[-1], "clean[1]": "one"})
+
+    assert plain.get()["rows"] == [7, 7, 7]
+    assert mixed.get()["rows"] == ["0", "one", "2"]
+    assert "clean" not in ran
+
+
+def test_a_path_without_indexes_speaks_of_what_is_in_each_item() -> None:
+    graph: Any = (clean.s() | report.s()).map(["a", "b"])
+
+    run = graph.test(values={"clean/clean": "same", "clean[1]/report": "last"})
+
+    assert run.get() == [{"rows": "same", "day": ""}, "last"]
+
+
+def test_nodes_of_a_returned_graph_are_named_by_what_returned_them() -> None:
+    run = crawl.s(5).test(values={"crawl/crawl": "stopped"})
+
+    assert run.get() == "stopped"
+    assert list(states(run)) == ["crawl", "crawl/crawl"]
+
+
+def test_a_value_may_be_a_graph_which_the_node_becomes() -> None:
+    run = crawl.s(5).test(values={"crawl": fetch.s(1)})
+
+    assert run.get() == 2
+    assert states(run)["crawl/fetch"] == "success"
+
+
+def test_a_value_that_cannot_travel_fails_as_it_would_for_real() -> None:
+    run = nightly.build(day="d").test(values={"extract": (k for k in range(3))})
+
+    assert run.state == "failed"
+    with pytest.raises(TaskError, match="cannot be pickled"):
+        run.get()
+
+
+def test_a_value_is_copied_on_its_way_as_it_would_be_for_real() -> None:
+    given = ["x"]
+
+    def spoil(rows: list[str], day: str) -> list[str]:
+        rows.append("spoilt")
+        return rows
+
+    run = nightly.build(day="d").test(values={"extract": given, "clean": 1, "report": spoil})
+
+    assert run.get() == [1, "spoilt"]
+    assert given == ["x"]
+
+
+# --- failures
+
+
+def test_an_exception_fails_every_attempt_and_blocks_what_is_below() -> None:
+    run = nightly.build(day="d").test(fail={"clean[2]": ValueError("no"), "clean[0]": KeyError})
+
+    assert run.state == "failed"
+    assert states(run)["report"] == "blocked"
+    assert states(run)["clean[1]"] == "success"
+    failure = run.result("clean[2]").get(raise_errors=False)
+    assert (failure.attempts, failure.exc_type) == (3, "builtins.ValueError")
+    with pytest.raises(TaskError) as caught:
+        run.get()
+    assert "ValueError: no" in caught.value.traceback or "KeyError" in caught.value.traceback
+
+
+def test_of_a_list_each_attempt_takes_one_and_the_rest_run_for_real() -> None:
+    graph: Any = clean.s().map(["a", "b", "c", "d"])
+
+    run = graph.test(
+        fail={
+            "clean[0]": [ValueError(), None],
+            "clean[1]": [ValueError(), OSError(), "third"],
+            "clean[2]": [None, ValueError()],
+            "clean[3]": [ValueError(), lambda part: part * 2],
+        }
+    )
+
+    assert run.get() == ["a!", "third", "c!", "dd"]
+    assert [node.attempt for node in run.nodes()] == [1, 2, 0, 1]
+    assert ran == ["clean", "clean"]
+
+
+def test_backoffs_and_delays_pass_at_once_and_are_seen_in_the_times() -> None:
+    graph = clean.s("a").options(delay=86_400) | report.s()
+
+    began = time.monotonic()
+    run: Any = graph.test(fail={"clean": [ValueError(), Retry(delay=7_200)]})
+    took = time.monotonic() - began
+
+    assert run.get() == {"rows": "a!", "day": ""}
+    assert took < 5
+    assert timedelta(hours=27) <= run.ended_at - run.created_at < timedelta(hours=28)
+
+
+def test_a_delay_of_years_takes_one_look() -> None:
+    run = clean.s("a").test(fail={"clean": [Retry(delay=9 * 365 * 86_400)]})
+
+    assert run.get() == "a!"
+
+
+def test_skips_are_skips_and_rules_see_failures() -> None:
+    alarm = report.s("alarm").options(trigger_rule="one_failed")
+    dag: Any = DAG("rules")
+    dag.add(extract.s("d"), name="extract")
+    dag.add(fetch.s(1), name="fetch")
+    dag.add(alarm, name="alarm")
+    dag.edge("extract", "alarm")
+
+    run = dag.test(fail={"extract": ValueError(), "fetch": Skip("not today")})
+
+    assert states(run) == {"extract": "failed", "fetch": "skipped", "alarm": "success"}
+    assert run.state == "failed"
+    with pytest.raises(NotProduced, match="not today"):
+        run.result("fetch").get()
+
+
+def test_one_path_for_a_map_and_one_for_an_item_may_go_to_values_and_fail() -> None:
+    run: Any = clean.s().map(["a", "b"]).test(values={"clean": 1}, fail={"clean[1]": ValueError()})
+
+    assert [node.state for node in run.nodes()] == ["success", "failed"]
+
+
+# --- mistakes
+
+
+def test_a_path_that_names_no_node_is_refused_before_anything_runs() -> None:
+    with pytest.raises(GraphError, match=r"no node is named 'extrakt'; there are extract, "):
+        nightly.build(day="d").test(values={"extrakt": []})
+    assert ran == []
+
+
+def test_an_item_that_was_not_made_is_told_at_the_end_with_the_nearest_names_first() -> None:
+    with pytest.raises(GraphError, match=r"no node is named 'clean\[3\]'; there are clean\[") as e:
+        nightly.build(day="d").test(fail={"clean[3]": ValueError()})
+    assert "clean[0], clean[1], clean[2]" in str(e.value)
+    assert ran.count("clean") == 3
+
+
+def test_many_items_are_listed_as_one() -> None:
+    graph: Any = clean.s().map(range(5_000))
+
+    with pytest.raises(GraphError) as caught:
+        graph.test(values={"clean[5000]": 1})
+
+    assert str(caught.value).endswith("there are clean[0] to clean[4999]")
+
+
+def test_an_item_of_a_map_that_never_opened_is_let_be() -> None:
+    run = nightly.build(day="d").test(
+        values={"clean[0]": 1}, fail={"extract": ValueError(), "clean[2]": ValueError()}
+    )
+
+    assert states(run) == {"extract": "failed", "clean": "blocked", "report": "blocked"}
+
+
+def test_what_stands_in_a_body_that_gave_a_plain_value_is_told_at_the_end() -> None:
+    with pytest.raises(GraphError, match=r"no node is named 'fetch/inner'"):
+        fetch.s(1).test(values={"fetch/inner": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "fail", "said"),
+    [
+        ({"clean": 1}, {"clean": ValueError()}, r"'clean' in values= and in fail="),
+        ({}, {"clean": 1}, r"is no exception; a value goes in values="),
+        ({}, {"clean": "boom"}, r"is no exception"),
+        ({3: 1}, {}, r"3 is no path"),
+        ({"clean[0]": 1}, {}, r"'clean\[0\]' is a graph .* clean\[0\]/clean, clean\[0\]/report"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    values: dict[Any, Any], fail: dict[str, Any], said: str
+) -> None:
+    graph: Any = (clean.s() | report.s()).map(["a"])
+
+    with pytest.raises(GraphError, match=said):
+        graph.test(values=values, fail=fail)
+    assert ran == []
+
+
+def test_a_flow_that_is_built_tests_nothing() -> None:
+    @q.flow(name="odd")
+    def odd() -> Any:
+        return fetch.s(1).test()
+
+    with pytest.raises(GraphError, match="test"):
+        odd.build()
+
+
+# --- what bodies start
+
+
+own = FlowQ("kit-own", "memory://")
+
+
+@own.task(name="child")
+def child(x: int) -> int:
+    return x + 1
+
+
+@own.task(name="starts")
+def starts(x: int) -> Any:
+    return child(x).id
+
+
+@own.task(name="waits")
+def waits(x: int) -> int:
+    return child.options(delay=60)(x).get(blocking=True, allow_in_task=True)
+
+
+@own.task(name="hangs", context=True)
+def hangs(x: int, *, task: Any) -> Any:
+    return own.result(task.id).get(blocking=True, allow_in_task=True)
+
+
+@own.task(name="threads")
+def threads(x: int) -> Any:
+    with ThreadPoolExecutor(2) as pool:
+        return len([handle.id for handle in pool.map(child, range(x))])
+
+
+@own.task(name="stops", context=True)
+def stops(x: int, *, task: Any) -> Any:
+    own.run(task.run).cancel()
+    return x
+
+
+def left_in_the_own_store() -> list[Any]:
+    status = own.store.status()
+    return [*own.store.runs(), *(queue.ready for queue in status.queues if queue.ready)]
+
+
+def test_what_bodies_start_runs_in_the_test_too() -> None:
+    run: Any = group(starts.s(1), waits.s(2), threads.s(20)).test()
+
+    id, two, twenty = run.get()
+    assert (two, twenty) == (3, 20)
+    assert run._app.result(id).get() == 2
+    assert left_in_the_own_store() == []
+
+
+def test_many_bodies_that_wait_run_each_at_its_time() -> None:
+    graph: Any = waits.s().map(range(100))
+
+    run = graph.test()
+
+    assert run.get() == list(range(1, 101))
+
+
+def test_a_body_that_waits_for_itself_is_an_error_and_no_standstill() -> None:
+    run = hangs.s(1).test()
+
+    with pytest.raises(TaskError) as caught:
+        run.get()
+    assert caught.value.is_a(BlockingInTask)
+
+
+def test_a_body_that_cancels_its_run_ends_it() -> None:
+    run: Any = (stops.s(1) | child.s()).test()
+
+    assert run.state == "cancelled"
+    with pytest.raises(RunCancelled):
+        run.get()
+
+
+def test_within_inline_the_rest_goes_on_inline_after_it() -> None:
+    with own.inline():
+        before = child(1)
+        run: Any = (starts.s(1) | report_of.s()).test(values={"starts": 5})
+        after = child(2)
+
+        assert (before.get(), run.get(), after.get()) == (2, [5], 3)
+    assert left_in_the_own_store() == []
+
+
+@own.task(name="report_of")
+def report_of(x: Any) -> Any:
+    return [x]
+
+
+def test_an_app_whose_clock_stands_still_is_tested_all_the_same() -> None:
+    clock = ManualClock()
+    still = FlowQ("kit-still", "memory://", clock=clock)
+
+    @still.task(name="slow", retries=1, retry_delay=3600)
+    def slow(x: int) -> int:
+        return x
+
+    run = slow.s(1).test(fail={"slow": [ValueError()]})
+
+    assert run.get() == 1
+    assert still.clock is clock
+    assert clock.now_ms() == ManualClock().now_ms()
+
+
+def test_tasks_of_other_queues_run_too() -> None:
+    graph = fetch.s(1).options(queue="slow") | fetch.s().options(queue="other")
+
+    assert graph.test().get() == 3
