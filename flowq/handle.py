@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -14,6 +16,7 @@ from typing import (
     Generic,
     Literal,
     NoReturn,
+    TextIO,
     TypeVar,
     overload,
 )
@@ -43,6 +46,8 @@ WARN_AFTER: Final = 3.0
 """Seconds after which who waits is told that nobody works."""
 LONGEST_WAIT: Final = 60.0
 """Seconds of one wait; a wake-up that was lost costs no more than this."""
+BETWEEN_LOOKS: Final = 0.5
+"""Seconds between two looks at what is shown while it is waited for."""
 
 
 class Handle(FitsAnywhere):
@@ -106,6 +111,34 @@ class Handle(FitsAnywhere):
         self._may_block(allow_in_task)
         return self._until(lambda: self._ended((self._id,)), timeout)
 
+    @helpful
+    def watch(self, timeout: float | None = None, *, allow_in_task: bool = False) -> bool:
+        """Show it on stdout until its very end: where each node stands, and how far the whole is.
+
+        A tree in place on a terminal (with the extra ``cli``), elsewhere a line for each node that
+        moves. Many items of a map are one line with counts.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; without end unless given.
+        allow_in_task : bool
+            Let the body of a task wait, though that can stop all workers of a pool for ever.
+
+        Returns
+        -------
+        bool
+            Whether it has ended.
+
+        Raises
+        ------
+        ResultMissing
+            The store does not know it.
+        """
+        self._may_block(allow_in_task)
+        with self._showing(sys.stdout, nodes=True) as show:
+            return self._until(lambda: self._ended((self._id,)), timeout, show)
+
     # --- for those below -------------------------------------------------------------------------
 
     def _look(self, *, cells: bool = True) -> Look:
@@ -139,19 +172,51 @@ class Handle(FitsAnywhere):
                 "as argument); or say allow_in_task=True if other workers serve that queue"
             )
 
-    def _until(self, left: Callable[[], Sequence[bytes]], timeout: float | None) -> bool:
+    @contextmanager
+    def _showing(
+        self, stream: TextIO, *, nodes: bool, wanted: bool = True
+    ) -> Iterator[Callable[[], None] | None]:
+        """Give what shows it once more whenever it is called; None if that is not wanted."""
+        if not wanted:
+            yield None
+            return
+        from flowq.watching import see, view_for
+
+        store = self._app.store
+        view = view_for(store, stream, nodes=nodes)
+
+        def show() -> None:
+            seen = see(store, self._id)
+            if seen is not None:
+                view.show(seen)
+
+        try:
+            yield show
+        finally:
+            view.close()
+
+    def _until(
+        self,
+        left: Callable[[], Sequence[bytes]],
+        timeout: float | None,
+        show: Callable[[], None] | None = None,
+    ) -> bool:
         """Wait until `left` gives no more ids to wait for.
 
-        It is called again whenever one of the ids that it gave may have ended.
+        It is called again whenever one of the ids that it gave may have ended; `show` in short
+        intervals, and at the end.
         """
         start = time.monotonic()  # a caller's patience is real, also where a test holds the clock
         end = None if timeout is None else start + timeout
         warn_at = start + WARN_AFTER
         while ids := left():
+            if show is not None:
+                show()
             now = time.monotonic()
             if end is not None and now >= end:
                 return False
-            until = min(t for t in (end, now + LONGEST_WAIT) if t is not None)
+            longest = LONGEST_WAIT if show is None else BETWEEN_LOOKS
+            until = min(t for t in (end, now + longest) if t is not None)
             if not self._told:
                 if now >= warn_at:
                     self._told = self._warn()
@@ -159,6 +224,8 @@ class Handle(FitsAnywhere):
                 if not self._told:
                     until = min(until, warn_at)
             self._app.store.wait_ended(ids[:PAGE_OF_IDS], timeout=max(0.0, until - now))
+        if show is not None:
+            show()
         return True
 
     def _timed_out(self, timeout: float | None) -> ResultTimeout:
@@ -238,6 +305,7 @@ class ValueHandle(Handle, Generic[T]):
         *,
         raise_errors: Literal[True] = True,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> T: ...
     @overload
     def get(
@@ -247,6 +315,7 @@ class ValueHandle(Handle, Generic[T]):
         timeout: float,
         raise_errors: Literal[True] = True,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> T: ...
     @overload
     def get(
@@ -256,6 +325,7 @@ class ValueHandle(Handle, Generic[T]):
         *,
         raise_errors: Literal[True] = True,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> T | None: ...
     @overload
     def get(
@@ -265,6 +335,7 @@ class ValueHandle(Handle, Generic[T]):
         *,
         raise_errors: bool,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> Any: ...
     @helpful
     def get(
@@ -274,6 +345,7 @@ class ValueHandle(Handle, Generic[T]):
         *,
         raise_errors: bool = True,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> Any:
         """Give the value as soon as it is known, or raise as soon as it can no longer come.
 
@@ -291,6 +363,9 @@ class ValueHandle(Handle, Generic[T]):
             objects in the places of what is missing.
         allow_in_task : bool
             Let the body of a task wait, though that can stop all workers of a pool for ever.
+        progress : bool
+            Show on stderr how far it is while it waits: a tree in place on a terminal (with the
+            extra ``cli``), elsewhere a line whenever the counts have changed.
 
         Raises
         ------
@@ -316,7 +391,9 @@ class ValueHandle(Handle, Generic[T]):
             found: list[Any] = []
             waiting = self._search(found, raise_errors)
             if blocking:
-                if not self._until(waiting, timeout):
+                with self._showing(sys.stderr, nodes=False, wanted=progress) as show:
+                    known = self._until(waiting, timeout, show)
+                if not known:
                     raise self._timed_out(timeout)
             elif waiting():
                 return None

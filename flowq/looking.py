@@ -7,8 +7,20 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from flowq.errors import DecodeError, NotProduced
-from flowq.message import Message, Ref, Template, decode_message, id_text, split_node
+import msgspec
+
+from flowq.errors import DecodeError, Failure, NotProduced
+from flowq.message import (
+    CULPRIT,
+    NO_NODE,
+    Cell,
+    Message,
+    Ref,
+    Template,
+    decode_message,
+    id_text,
+    split_node,
+)
 from flowq.policy import nearest
 from flowq.serializer import Serializer
 from flowq.states import State
@@ -18,12 +30,15 @@ from flowq.wiring import TaskSpec
 
 __all__ = [
     "Home",
+    "culprit_of",
+    "failure_in",
     "given",
     "lacking",
     "moment",
     "one_value",
     "put_together",
     "shown_state",
+    "tries_of",
 ]
 
 
@@ -139,3 +154,31 @@ def given(value: Any, raise_errors: bool) -> Any:
     if raise_errors and isinstance(value, MISSING):
         raise raise_for(value)
     return value
+
+
+def tries_of(state: State, failed: int, began: bool) -> int | None:
+    """Give how many attempts have begun, by those that failed; None for none, or if unknown.
+
+    Redis forgets the failed attempts of what has ended, so of a success 0 says nothing.
+    """
+    if state == State.SUCCESS and not failed:
+        return None
+    return failed + began or None
+
+
+def failure_in(cell: Cell) -> Failure | None:
+    """Give the failure that a cell holds, if it holds one."""
+    if cell.state != State.FAILED or cell.flags & CULPRIT:
+        return None
+    try:
+        return msgspec.msgpack.decode(cell.body, type=Failure)
+    except msgspec.MsgspecError:
+        return Failure("", "", None, "undecodable", "", "a failure that cannot be read")
+
+
+def culprit_of(cell: Cell) -> int | None:
+    """Give the index of the node to blame, where the cell names one."""
+    if not cell.flags & CULPRIT:
+        return None
+    index = int.from_bytes(cell.body[:4], "big")
+    return None if index == NO_NODE else index

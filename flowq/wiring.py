@@ -193,6 +193,7 @@ class ValueHandle(Protocol[T_co]):
         *,
         raise_errors: Literal[True] = True,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> T_co: ...
     @overload
     def get(
@@ -202,6 +203,7 @@ class ValueHandle(Protocol[T_co]):
         timeout: float,
         raise_errors: Literal[True] = True,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> T_co: ...
     @overload
     def get(
@@ -211,6 +213,7 @@ class ValueHandle(Protocol[T_co]):
         *,
         raise_errors: Literal[True] = True,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> T_co | None: ...
     @overload
     def get(
@@ -220,10 +223,15 @@ class ValueHandle(Protocol[T_co]):
         *,
         raise_errors: bool,
         allow_in_task: bool = False,
+        progress: bool = False,
     ) -> Any: ...
 
     def wait(self, timeout: float | None = None, *, allow_in_task: bool = False) -> bool:
         """Wait for its end."""
+        ...
+
+    def watch(self, timeout: float | None = None, *, allow_in_task: bool = False) -> bool:
+        """Show it until its end."""
         ...
 
     def cancel(self, force: bool = False) -> Stopping:

@@ -13,11 +13,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Final
 
+from flowq.text import COLOURS, duration, one_line
+
 __all__ = [
     "FAILED",
     "INTERRUPTED",
     "NOT_FOUND",
     "OK",
+    "REFUSED",
     "SCHEMA",
     "TIMED_OUT",
     "UNREACHABLE",
@@ -35,22 +38,11 @@ __all__ = [
     "table",
 ]
 
-OK, FAILED, USAGE, NOT_FOUND, UNREACHABLE, TIMED_OUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, FAILED, USAGE, NOT_FOUND, UNREACHABLE, TIMED_OUT, REFUSED = 0, 1, 2, 3, 4, 5, 6
+INTERRUPTED = 130
 """Exit statuses; 1 says that the task or run that was asked for has failed."""
 SCHEMA: Final = 1
 """Number of the form of what ``--json`` prints; keys are only ever added under one number."""
-
-_COLOURS: Final = {
-    "success": "32",
-    "failed": "31",
-    "blocked": "31",
-    "running": "34",
-    "queued": "36",
-    "scheduled": "33",
-    "waiting": "2",
-    "skipped": "2",
-    "cancelled": "35",
-}
 
 
 class CliError(Exception):
@@ -83,7 +75,7 @@ def coloured() -> bool:
 
 def paint(word: str, shown: str | None = None) -> str:
     """Give the name of a state in its colour, or as it is."""
-    code = _COLOURS.get(word)
+    code = COLOURS.get(word)
     shown = word if shown is None else shown
     return f"\x1b[{code}m{shown}\x1b[0m" if code and coloured() else shown
 
@@ -110,12 +102,6 @@ def pairs(values: Iterable[tuple[str, Any]]) -> None:
         print(f"{name:<{width}}  {shown}")
 
 
-def one_line(text: str, limit: int = 100) -> str:
-    """Cut text to one line that cannot move the cursor of a terminal."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def iso(ms: int) -> str | None:
     """Give a moment as programs read it: ISO 8601 with zone; None for 0."""
     if not ms:
@@ -126,23 +112,3 @@ def iso(ms: int) -> str | None:
 def moment(ms: int) -> str:
     """Give a moment as people read it, in the local zone; empty for 0."""
     return datetime.fromtimestamp(ms / 1000).strftime("%Y-%m-%d %H:%M:%S") if ms else ""
-
-
-def duration(seconds: float | None) -> str:
-    """Give a span of time as people read it.
-
-    Examples
-    --------
-    >>> duration(0.0042), duration(75), duration(7200), duration(None)
-    ('4 ms', '1 min 15 s', '2 h 0 min', '')
-    """
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -15,11 +15,10 @@ import msgspec
 
 from flowq.cli.loading import find_app, open_reading
 from flowq.cli.output import NOT_FOUND, CliError
-from flowq.errors import DecodeError, Failure
+from flowq.errors import DecodeError
+from flowq.looking import culprit_of, failure_in, tries_of
 from flowq.message import (
-    CULPRIT,
     EMPTY,
-    NO_NODE,
     TEMPLATE,
     Cell,
     Const,
@@ -191,26 +190,6 @@ def shown_state(state: State, handle: bool = False) -> str:
     return "running" if handle and state == State.EXPANDED else state.label
 
 
-def tries_of(state: State, failed: int, began: bool) -> int | None:
-    """Give how many attempts have begun, by those that failed; None for none, or if unknown.
-
-    Redis forgets the failed attempts of what has ended, so of a success 0 says nothing.
-    """
-    if state == State.SUCCESS and not failed:
-        return None
-    return failed + began or None
-
-
-def failure_in(cell: Cell) -> Failure | None:
-    """Give the failure that a cell holds, if it holds one."""
-    if cell.state != State.FAILED or cell.flags & CULPRIT:
-        return None
-    try:
-        return msgspec.msgpack.decode(cell.body, type=Failure)
-    except msgspec.MsgspecError:
-        return Failure("", "", None, "undecodable", "", "a failure that cannot be read")
-
-
 def shown_value(store: Store, run: bytes, cell: Cell) -> str:
     """Give the value in the cell of a success as text, from the stored reprs."""
     if cell.flags & EMPTY:
@@ -225,14 +204,6 @@ def shown_value(store: Store, run: bytes, cell: Cell) -> str:
     except msgspec.MsgspecError:
         return "<a result that cannot be read>"
     return value.repr or f"<{len(value.payload)} bytes>"
-
-
-def culprit_of(cell: Cell) -> int | None:
-    """Give the index of the node to blame, where the cell names one."""
-    if not cell.flags & CULPRIT:
-        return None
-    index = int.from_bytes(cell.body[:4], "big")
-    return None if index == NO_NODE else index
 
 
 def _shown(store: Store, run: bytes, template: Template) -> str:
