@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flowq.errors import GraphError as GraphError
     from flowq.errors import GroupError as GroupError
     from flowq.errors import Interrupted as Interrupted
+    from flowq.errors import NoArm as NoArm
     from flowq.errors import NodeUsedAsValue as NodeUsedAsValue
     from flowq.errors import NotProduced as NotProduced
     from flowq.errors import PayloadError as PayloadError
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from flowq.primitives import DAG as DAG
     from flowq.primitives import Flow as Flow
     from flowq.primitives import Signature as Signature
+    from flowq.primitives import branch as branch
     from flowq.primitives import chain as chain
     from flowq.primitives import chord as chord
     from flowq.primitives import group as group
@@ -66,12 +68,12 @@ _HOMES = {
     "current": "CurrentTask current_task",
     "errors": (
         "BindingError BindingWarning BlockingInTask Cancelled ConfigError CycleError DecodeError "
-        "Failure FlowqError GraphError GroupError Interrupted NodeUsedAsValue NotProduced "
+        "Failure FlowqError GraphError GroupError Interrupted NoArm NodeUsedAsValue NotProduced "
         "PayloadError PayloadTooLarge Pending ResultMissing ResultTimeout Retry RunCancelled Skip "
         "Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled TaskDefinitionError "
         "TaskError UnknownTask WorkerLost"
     ),
-    "primitives": "DAG Flow Signature chain chord group",
+    "primitives": "DAG Flow Signature branch chain chord group",
     "result": "Result ResultGroup",
     "run": "Run",
     "task": "Task",

@@ -162,6 +162,8 @@ def check_call(
 
 def parameter_name(node: Node, to: int | str) -> str:
     """The name of the parameter that an edge fills."""
+    if node.arms is not None:
+        return "condition"
     return str(to) if node.spec is None else params_of(node.spec).name(to)
 
 

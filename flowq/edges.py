@@ -118,6 +118,13 @@ def _compare_node(node: Node, wanted: Any, depth: int) -> _Verdict:
     if node.inner is None:
         given = _given(node)
         return _Verdict(fit(given, wanted), node, given, wanted)
+    if node.arms is not None:
+        inner = [arm.node.inner for arm in node.arms if arm.node.inner is not None]
+        arms = [_compare(body.value, wanted, depth + 1) for body in inner]
+        worst = min(arms, key=_by_fit)
+        # as with a union: it can never fit if no arm can
+        never = all(v.fit is Fit.NEVER for v in arms)
+        return worst if never else worst._replace(fit=max(worst.fit, Fit.DOUBTFUL))
     if node.items is None:
         return _compare(node.inner.value, wanted, depth + 1)
     found = fit(list, wanted)

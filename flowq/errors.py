@@ -9,6 +9,7 @@
     ├ GraphError           at build; names the node and the parameter            (ValueError)
     │ ├ CycleError
     │ ├ BindingError                                                             (TypeError)
+    │ ├ NoArm              a branch has none for a value, when it runs            (LookupError)
     │ ├ UnknownTask                                                              (LookupError)
     │ └ NodeUsedAsValue                                                          (TypeError)
     ├ PayloadError         keeps the cause, never the payload
@@ -53,6 +54,7 @@ __all__ = [
     "GraphError",
     "GroupError",
     "Interrupted",
+    "NoArm",
     "NodeUsedAsValue",
     "NotProduced",
     "PayloadError",
@@ -61,6 +63,7 @@ __all__ = [
     "ResultMissing",
     "ResultTimeout",
     "Retry",
+    "RunActive",
     "RunCancelled",
     "Skip",
     "Skipped",
@@ -101,6 +104,10 @@ class BindingError(GraphError, TypeError):
 
 class BindingWarning(UserWarning):
     """An edge whose value may not fit its parameter, by what their annotations say."""
+
+
+class NoArm(GraphError, LookupError):
+    """A branch has no arm for the value of its condition, and no default; the text has both."""
 
 
 class UnknownTask(GraphError, LookupError):
@@ -318,6 +325,10 @@ class NotProduced(FlowqError):
 
 class RunCancelled(NotProduced):
     """The task or run was cancelled, so there will be no value."""
+
+
+class RunActive(FlowqError):
+    """A run has not ended, and what was asked for is for those that have."""
 
 
 class ResultMissing(NotProduced, LookupError):

@@ -27,8 +27,8 @@ from flowq.coordinator import (
     unknown_task,
 )
 from flowq.current import CURRENT, CurrentTask
-from flowq.errors import DecodeError, PayloadError, StoreUnavailable, TaskCancelled
-from flowq.fragment import MAP, expand_map
+from flowq.errors import DecodeError, NoArm, PayloadError, StoreUnavailable, TaskCancelled
+from flowq.fragment import BRANCH, MAP, expand_map, take_arm
 from flowq.message import Delivery, Message, decode_message, id_text
 from flowq.outcome import Done, Expand, Failed, GiveBack, Outcome, RetryAt, Unknown
 from flowq.policy import RetryPolicy, nearest
@@ -186,6 +186,8 @@ class Executor:
         if task is None:
             if message.task == MAP:
                 return self._make_items(delivery, message, started)
+            if message.task == BRANCH:
+                return self._take_arm(delivery, message, started)
             return self._unknown(delivery, message)
         try:
             policy = task.policy
@@ -297,6 +299,29 @@ class Executor:
             return GiveBack(delivery.id, delivery.delivery)
         except BaseException as err:  # the elements' own code, up to a SystemExit of an import
             log.error("%s: its items cannot be made: %s", message.name, exception_text(err))
+            return self._unready(delivery, message, err, started)
+        return Expand(delivery.id, delivery.delivery, rows)
+
+    def _take_arm(self, delivery: Delivery, message: Message, started: int) -> Outcome:
+        """Let a branch become the arm taken, or its value."""
+        try:
+            (value,), options = load_args(message, delivery, self._store, self._serializer)
+            pool = self._serializer.loads(message.payload)[2:]
+            rows, given = take_arm(
+                message, value, options["arms"], pool[0] if pool else (), self._submitter
+            )
+            if not rows:
+                return done(delivery, given, self._serializer, started, self._now_ms())
+        except StoreUnavailable as err:
+            log.warning("%s goes back, its condition is out of reach: %s", message.name, err)
+            return GiveBack(delivery.id, delivery.delivery)
+        except NoArm as err:
+            log.error("%s: %s", message.name, err)
+            return decide(
+                message, delivery, err, _NEVER, started_ms=started, ended_ms=self._now_ms()
+            )
+        except BaseException as err:  # the values' own code, up to a SystemExit of an import
+            log.error("%s: its arm cannot be made: %s", message.name, exception_text(err))
             return self._unready(delivery, message, err, started)
         return Expand(delivery.id, delivery.delivery, rows)
 

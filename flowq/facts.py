@@ -51,7 +51,7 @@ def sizes(bodies: Sequence[Body]) -> dict[Body, int]:
 
 def size_of(node: Node, known: Mapping[Body, int]) -> int:
     """Give the number of rows that a node takes, what is inside it included."""
-    if node.inner is None or node.lists is not None:
+    if node.inner is None or node.lists is not None or node.arms is not None:
         return 1
     inside = known[node.inner]
     if node.items is None:

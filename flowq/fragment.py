@@ -10,12 +10,13 @@ elements, and references in the place of captures.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final
 
 import msgspec
 
 from flowq.binding import check_call
-from flowq.errors import BindingError, GraphError
+from flowq.errors import BindingError, GraphError, NoArm
 from flowq.message import (
     NO_NODE,
     Binding,
@@ -34,14 +35,26 @@ from flowq.message import (
 )
 from flowq.message import Mapping as MappingTemplate
 from flowq.plan import INNER, Kind, NodeRow, decode_rows, ranges_of, relocate
-from flowq.serializer import Serializer
+from flowq.serializer import Serializer, short_repr
 from flowq.states import Rule
 from flowq.wiring import Submitter
 
-__all__ = ["MAP", "expand_map", "fill_plan", "list_of", "plain", "prefix_of"]
+__all__ = [
+    "BRANCH",
+    "MAP",
+    "expand_map",
+    "fill_plan",
+    "key_of",
+    "list_of",
+    "plain",
+    "prefix_of",
+    "take_arm",
+]
 
 MAP: Final = "flowq.map"
 """The task of a map whose list is not known when the graph is built; every worker knows it."""
+BRANCH: Final = "flowq.branch"
+"""The task of a branch; every worker knows it."""
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 _WORD: Final = 1 << 63  # MessagePack's integers
 _SHORT: Final = 100  # characters of a text that the envelope carries; the payload has a limit
@@ -105,7 +118,7 @@ class _Filling:
             if rest is not None:
                 bindings.append(Binding(binding.to, rest))
         captures = tuple([self._template(c, pool, row.name) for c in m.captures])
-        if checked and m.task != MAP:
+        if checked and m.task not in (MAP, BRANCH):
             spec = self._submitter.spec(m.task)
             check_call(spec, args, {**kwargs, **{b.to: 0 for b in bindings if type(b.to) is str}})
         payload = self._serializer.dumps(
@@ -238,7 +251,94 @@ def fill_plan(
     """
     filling = _Filling(carrier, pool, submitter)
     rows = relocate(decode_rows(plan), at=INNER, base=INNER + 1, prefix=prefix_of(carrier))
+    rows[0] = msgspec.structs.replace(rows[0], name="")
     return [filling.row(row, False) for row in rows]
+
+
+def key_of(value: Any) -> tuple[Any, bool]:
+    """Give a value as keys of arms are compared, and whether it can be one.
+
+    Members of an Enum are their values, and subclasses of str and int (but bool) are what they
+    derive from; so are the scalars of numpy and pandas, which tell that by ``dtype``.
+    """
+    if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    while isinstance(value, Enum):
+        value = value.value
+    kind = type(value)
+    if value is None or kind in (str, int, bool):
+        return value, True
+    if isinstance(value, str):
+        return str.__str__(value), True
+    if isinstance(value, int):
+        return int.__int__(value), True
+    return value, False
+
+
+def take_arm(
+    carrier: Message,
+    value: Any,
+    arms: Sequence[Sequence[Any]],
+    pool: Sequence[Any],
+    submitter: Submitter,
+) -> tuple[list[NodeRow], Any]:
+    """Give what a branch becomes: the rows of the arm taken, or none and its value.
+
+    Parameters
+    ----------
+    carrier : Message
+        Of the branch; its plans are those of arms.
+    value : object
+        Of the condition.
+    arms : sequence
+        For each arm: its key, whether it is the default, the place of its plan or None, and its
+        value where it has no plan.
+    pool : sequence
+        The pool of the carrier's payload.
+    submitter : Submitter
+
+    Raises
+    ------
+    NoArm
+        None is for the value, and there is no default.
+    GraphError
+        The value of the arm names something that cannot travel beside steps.
+    """
+    found, known = key_of(value)
+    taken = None
+    for arm in arms:
+        key, default, *_ = arm
+        if default or (known and type(key) is type(found) and key == found):
+            taken = arm
+            break
+    if taken is None:
+        there = ", ".join(repr(key) for key, *_ in arms)
+        raise NoArm(f"no arm for {short_repr(value)}; there are {there}")
+    _, _, plan, given = taken
+    if plan is None:
+        return [], given
+    raw = carrier.plans[plan]
+    (face, *rest) = decode_rows(raw)
+    if not rest:
+        named: list[Any] = []
+        filling = _Filling(carrier, pool, submitter)
+        template = filling._template(decode_template(face.value), named, carrier.name)
+        if not any(True for _ in nodes_of(template)):
+            return [], _known_value(template, named)
+    return fill_plan(carrier, raw, pool, submitter), None
+
+
+def _known_value(template: Template, pool: Sequence[Any]) -> Any:
+    """Put together a value that names no nodes."""
+    if isinstance(template, Lit):
+        return pool[template.index]
+    if isinstance(template, Const):
+        return template.value
+    if isinstance(template, Seq):
+        made = [_known_value(x, pool) for x in template.items]
+        return tuple(made) if template.tuple_ else made
+    assert isinstance(template, MappingTemplate)
+    return {_known_value(k, pool): _known_value(x, pool) for k, x in template.items}
 
 
 def prefix_of(message: Message) -> str:

@@ -20,7 +20,7 @@ from flowq.facts import (
     size_of,
     sizes,
 )
-from flowq.fragment import MAP, plain
+from flowq.fragment import BRANCH, MAP, plain
 from flowq.graph import Graph
 from flowq.message import (
     NO_NODE,
@@ -222,6 +222,8 @@ class _Lowering:
             path = _checked(prefix + node.name)
             if node.lists is not None:
                 self._open_map(node, owner, path)
+            elif node.arms is not None:
+                self._branch(node, owner, path)
             elif node.inner is not None:
                 todo.append((self._expansion, node, owner, path, path, f"{path}/"))
             elif node.kind is Kind.TASK:
@@ -468,6 +470,42 @@ class _Lowering:
             plans=(plan,),
             captures=captures,
         )
+        self._put_carrier(node, owner, path, message)
+
+    def _branch(self, node: Node, owner: int, path: str) -> None:
+        """Make the row of a branch, which becomes the arm taken when its condition is there."""
+        assert node.inner is not None and node.arms is not None
+        plans: list[bytes] = []
+        captured: list[Node | Slot] = []
+        arms: list[tuple[Any, bool, int | None, Any]] = []
+        for arm in node.arms:
+            inner = arm.node.inner
+            assert inner is not None
+            if inner.nodes or has_slots(inner.value) or any(True for _ in leaves(inner.value)):
+                arms.append((arm.key, arm.default, len(plans), None))
+                plans.append(encode_rows(_Arm(self, inner, captured).rows()))
+            else:
+                arms.append((arm.key, arm.default, None, inner.value))
+        pool: list[Any] = []
+        bindings = tuple([Binding(to, self._template(v, pool)) for to, v in node.edges.items()])
+        captures = tuple([self._captured(c, pool) for c in captured])
+        near = (*_tasks(node.inner), *(n for n in node.reads if n.kind is Kind.TASK))
+        task = next(iter(near), None)
+        message = Message(
+            self._id(node.index),
+            BRANCH,
+            self._payload(path, BRANCH, node.args, {"arms": arms}, pool),
+            # whoever serves what it becomes takes the arm
+            self._settings_of(task).fields[0] if task else OPTIONS["queue"].default,
+            self._priorities[node],
+            name=path,
+            bindings=bindings,
+            plans=tuple(plans),
+            captures=captures,
+        )
+        self._put_carrier(node, owner, path, message)
+
+    def _put_carrier(self, node: Node, owner: int, path: str, message: Message) -> None:
         self._rows[node.index - self._first] = NodeRow(
             path,
             Kind.TASK,
@@ -475,7 +513,7 @@ class _Lowering:
             node.rule,
             _ranges(node.parents),
             _ranges(node.children),
-            _read(bindings),
+            _read(message.bindings),
             message,
             bits=self._bits(node),
         )
@@ -484,30 +522,33 @@ class _Lowering:
         return self._slot(what, (), pool) if isinstance(what, Slot) else self._leaf(what, ())
 
 
-class _Item(_Lowering):
-    """The plan of one item of a map whose list is not known yet.
+class _Arm(_Lowering):
+    """A plan that a message carries: that of an arm, or of an item of a map that is not known yet.
 
-    What stands around it is captured: named by its place among the captures of the map's message.
+    What stands around it is captured: named by its place among the captures of that message.
     """
 
-    def __init__(self, around: _Lowering, source: Node) -> None:
+    _source: Node | None
+    _prefix = ""
+
+    def __init__(self, around: _Lowering, body: Body, captured: list[Node | Slot]) -> None:
         # all facts about the whole graph are those of the lowering around it
         self.__dict__.update(around.__dict__)
         self._run, self._first = b"", INNER
-        self._source = source
+        self._source = None
+        self._inner = body
         self._inside: set[Body] = set()
-        self.captured: list[Node | Slot] = []
+        self.captured = captured
 
     def rows(self) -> list[NodeRow]:
-        """Make its rows; row 0 is the item itself."""
-        body = self._source.inner
-        assert body is not None
+        """Make its rows; row 0 is what becomes it."""
+        body = self._inner
         todo = [body]
         while todo:
             at = todo.pop()
             self._inside.add(at)
             todo.extend(n.inner for n in at.nodes if n.inner is not None)
-        if is_plain_map(self._source):
+        if self._source is not None and is_plain_map(self._source):
             self._rows = [None]  # type: ignore[list-item]
             (node,) = body.nodes
             node.index = INNER
@@ -526,7 +567,7 @@ class _Item(_Lowering):
             value=encode_template(value),
             body=within,
         )
-        self._emit((self._body, body, INNER, "/"))
+        self._emit((self._body, body, INNER, self._prefix))
         return self._rows
 
     def _is_here(self, node: Node) -> bool:
@@ -544,8 +585,8 @@ class _Item(_Lowering):
             return Elem(slot.part, slot.spread, slot.source.unpack is True, path)
         if slot.spread and slot.source.unpack:
             raise GraphError(
-                f"{self._source.who}: tuples that are mapped over around it cannot be unpacked "
-                "inside it; say unpack=False, or take them apart in a task"
+                f"{slot.source.who}: the tuples that it is over cannot be unpacked deeper inside "
+                "it; say unpack=False, or take them apart in a task"
             )
         return self._capture(Slot(slot.source, slot.part), path)
 
@@ -556,6 +597,17 @@ class _Item(_Lowering):
                 return Cap(k, path)
         self.captured.append(what)
         return Cap(len(self.captured) - 1, path)
+
+
+class _Item(_Arm):
+    """The plan of one item of a map whose list is not known yet."""
+
+    _prefix = "/"
+
+    def __init__(self, around: _Lowering, source: Node) -> None:
+        assert source.inner is not None
+        super().__init__(around, source.inner, [])
+        self._source = source
 
 
 def _key(what: Node | Slot) -> Any:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flowq.plan import Kind
 from flowq.states import Rule
 from flowq.wiring import TaskSpec
 
 __all__ = [
+    "Arm",
     "Body",
     "Element",
     "Node",
@@ -66,6 +67,8 @@ class Node:
         How many items such a map may have.
     unpack : bool or None
         For a map: whether its elements become arguments; None if as fits the task.
+    arms : list of Arm or None
+        For a branch: its arms; `inner` holds a node for each. Its condition is its edge 0.
     item : tuple of int and object
         For a map: the place and the element of the item that is being lowered.
     late : object
@@ -88,6 +91,7 @@ class Node:
 
     __slots__ = (
         "args",
+        "arms",
         "base",
         "body",
         "children",
@@ -144,6 +148,7 @@ class Node:
         self.lists: list[Any] | None = None
         self.width = 0
         self.unpack: bool | None = None
+        self.arms: list[Arm] | None = None
         self.elements: list[Element] = []
         self.item: tuple[int, Any] = (-1, None)
         self.parents: list[Node] = []
@@ -173,6 +178,25 @@ class Node:
         """Its trigger rule, as users write it."""
         text: str = self.options.get("trigger_rule", "all_success")
         return text
+
+
+class Arm(NamedTuple):
+    """One arm of a branch.
+
+    Attributes
+    ----------
+    node : Node
+        Stands in the body of the branch, and has the arm's graph inside. No run has it: the branch
+        becomes that graph.
+    key : object
+        The value of the condition for which it is taken.
+    default : bool
+        Whether it is taken where there is no other.
+    """
+
+    node: Node
+    key: Any
+    default: bool
 
 
 class Take:
@@ -345,6 +369,10 @@ def kind_text(node: Node) -> str:
     """What kind of node it is, for people."""
     if node.items is not None:
         return "map"
+    if node.arms is not None:
+        return "branch"
+    if node.body.owner is not None and node.body.owner.arms is not None:
+        return "arm"
     return {Kind.TASK: "task", Kind.JOIN: "join", Kind.EXPANSION: "graph"}[node.kind]
 
 

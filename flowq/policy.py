@@ -42,15 +42,17 @@ LAST_MS: Final = round(datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp() * 1
 NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]:/-]{1,200}")
 """What ids and names may look like wherever they become keys, paths or URLs."""
 
-Place: TypeAlias = Literal["task", "call", "node", "map", "flow", "app"]
+Place: TypeAlias = Literal["task", "call", "node", "map", "branch", "flow", "app"]
 """Where an option may be said: on ``@q.task``; on a task that is called; on a signature or node; on
-a task of which a map is made; on a chain, group, DAG or run; as a default of the whole app."""
+a task of which a map is made; on a branch; on a chain, group, DAG or run; as a default of the
+whole app."""
 
 PLACES: Final[dict[str, str]] = {
     "task": "@q.task(...)",
     "call": "task.options(...)(...)",
     "node": ".options(...) of a signature or node",
     "map": "task.options(...).map(...)",
+    "branch": "branch(...).options(...)",
     "flow": "@q.flow(...), .options(...) of a flow, chain, group or DAG",
     "app": "FlowQ(...)",
 }
@@ -219,7 +221,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "priority": Option(
         _whole(-MAX_PRIORITY, MAX_PRIORITY),
         None,
-        (*_T, "flow"),
+        (*_T, "branch", "flow"),
         "",
         "Higher is handed out first; 0 unless set. A run's is added to its nodes'.",
     ),
@@ -264,7 +266,11 @@ OPTIONS: Final[dict[str, Option]] = {
         _whole(0, 1), 0, _T, "", "1: never fetched together with others; 0: in adaptive batches."
     ),
     "trigger_rule": Option(
-        _rule, "all_success", ("node", "map"), "", "Which ends of its parents let a node run."
+        _rule,
+        "all_success",
+        ("node", "map", "branch"),
+        "",
+        "Which ends of its parents let a node run.",
     ),
     "max_width": Option(
         _whole(1, 10_000_000),
@@ -280,7 +286,7 @@ OPTIONS: Final[dict[str, Option]] = {
         _flag, False, ("task",), "", "Pass the running task as keyword argument `task`."
     ),
     "name": Option(
-        _name, None, ("task", "node", "map", "flow"), "", "Name of the task, node or run."
+        _name, None, ("task", "node", "map", "branch", "flow"), "", "Name of the task, node or run."
     ),
 }
 

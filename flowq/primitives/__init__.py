@@ -2,6 +2,7 @@
 """What users write: ways of writing one graph."""
 
 from flowq.primitives.base import Composition
+from flowq.primitives.branch import Branch, branch
 from flowq.primitives.chain import Chain, chain
 from flowq.primitives.dag import DAG, DagNode
 from flowq.primitives.flow import Flow
@@ -11,6 +12,7 @@ from flowq.primitives.signature import Signature
 
 __all__ = [
     "DAG",
+    "Branch",
     "Chain",
     "Composition",
     "DagNode",
@@ -18,6 +20,7 @@ __all__ = [
     "Group",
     "Map",
     "Signature",
+    "branch",
     "chain",
     "chord",
     "group",

@@ -9,11 +9,10 @@ from typing import Any, TypeVar, cast
 from flowq.errors import BindingError, GraphError
 from flowq.habits import helpful
 from flowq.node import Body, Node
-from flowq.policy import check_options, nearest
+from flowq.policy import OPTIONS, check_options, nearest
 from flowq.primitives.base import Composition, Reference, as_part, mentions
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import inside
-from flowq.primitives.map import Map
 from flowq.primitives.signature import Signature
 from flowq.wiring import RunHandle, Submitter
 
@@ -150,6 +149,8 @@ class DAG(Composition[Any]):
     __slots__ = ("_early", "_entries", "_last", "_name", "_returns")
 
     has_members = True
+    names_calls = False
+    """Whether it names its nodes itself, after what is called."""
     _kind = "DAG"
     _wheres: Mapping[int, str] = {}
     _single = True
@@ -212,10 +213,10 @@ class DAG(Composition[Any]):
         if name in self._entries:
             raise GraphError(f"{self!r}: two nodes are named {name!r}; a name is for one node")
         if trigger_rule is not None:
-            if not isinstance(part, Signature | Map):
+            if part._place not in OPTIONS["trigger_rule"].places:
                 raise GraphError(
-                    f"{self!r}: node {name!r}: trigger_rule= is for tasks and maps; put it on a "
-                    "step inside"
+                    f"{self!r}: node {name!r}: trigger_rule= is for tasks, maps and branches; put "
+                    "it on a step inside"
                 )
         made = part if trigger_rule is None else part.options(trigger_rule=trigger_rule)
         for to in self._early[name].to if name in self._early else ():

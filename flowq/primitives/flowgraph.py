@@ -14,7 +14,7 @@ from flowq.primitives.build import Builder, Fragment, Part
 from flowq.primitives.dag import DAG, DagNode
 from flowq.wiring import RunHandle, Submitter
 
-__all__ = ["FlowGraph", "FlowNode", "Given", "walk"]
+__all__ = ["ArmGraph", "FlowGraph", "FlowNode", "Given", "walk"]
 
 R = TypeVar("R", covariant=True)
 
@@ -45,6 +45,14 @@ class FlowNode(DagNode):
         if name is not None:
             cast("FlowGraph[Any]", self._dag).rename(self, name)
         return made
+
+    def __rshift__(self, other: Any) -> Any:
+        inside = other if isinstance(other, list | tuple) else [other]
+        if inside and all(isinstance(x, FlowNode) and x._dag is not self._dag for x in inside):
+            for node in inside:  # of an arm, which sees this one
+                node._dag.edge(self, node)
+            return other
+        return super().__rshift__(other)
 
     def after(self, *others: Any) -> DagNode:
         """Let it begin only when others have ended; gives itself."""
@@ -94,6 +102,7 @@ class FlowGraph(DAG, Generic[R]):
 
     _wheres: Mapping[int, str]
 
+    names_calls = True
     _kind = "flow"
 
     def __init__(self, name: str, submitter: Submitter) -> None:
@@ -178,6 +187,39 @@ class FlowGraph(DAG, Generic[R]):
         return super()._mention(what)
 
 
+class ArmGraph(FlowGraph[R]):
+    """What a function built that is an arm of a branch; it sees the nodes of the flow around it."""
+
+    __slots__ = ("_flow",)
+
+    _kind = "arm"
+
+    def __init__(self, label: str, around: FlowGraph[Any] | None) -> None:
+        super().__init__("arm", cast(Any, around and around._submitter))
+        self._name = label
+        self._flow = around
+
+    def __repr__(self) -> str:
+        return f"<arm {self._name!r}{f' in {self._flow!r}' if self._flow is not None else ''}>"
+
+    def _mention(self, what: Any) -> Part:
+        other = _graph_of(what)
+        if other is not None and self._sees(other):
+            return cast(Part, what)
+        return super()._mention(what)
+
+    def _sees(self, other: Any) -> bool:
+        at = self._flow
+        while at is not None and at is not other:
+            at = at._flow if isinstance(at, ArmGraph) else None
+        if at is not None:
+            return True
+        top: Any = self
+        while isinstance(top, ArmGraph):
+            top = top._flow
+        return top is None and not isinstance(other, FlowGraph)  # where it stands will show
+
+
 class Returned(Part):
     """What a flow's function returned, as the value of its graph."""
 
@@ -224,6 +266,10 @@ def walk(values: Iterable[Any], stop: Callable[[Any], bool] = lambda x: False) -
 
 def _nodes_in(values: Iterable[Any], graph: FlowGraph[Any]) -> Iterator[FlowNode]:
     """Go through the nodes of a graph that values mention."""
-    for x in walk(values, lambda x: isinstance(x, FlowNode | DAG)):
+
+    def stop(x: Any) -> bool:
+        return isinstance(x, FlowNode) or (isinstance(x, DAG) and not isinstance(x, ArmGraph))
+
+    for x in walk(values, stop):
         if isinstance(x, FlowNode) and x._dag is graph:
             yield x

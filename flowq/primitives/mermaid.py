@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from flowq.binding import parameter_name
 from flowq.graph import Graph
-from flowq.node import Node, is_plain_map, leaves
+from flowq.node import Node, is_plain_map, kind_text, leaves
 from flowq.plan import Kind
+from flowq.serializer import short_repr
 
 __all__ = ["draw"]
 
@@ -17,7 +18,7 @@ def draw(graph: Graph) -> str:
     """Draw a graph: solid arrows carry values and name the parameter, dotted ones are order.
 
     A map is one shape that says how many items it has; what has several nodes inside is a box
-    around them.
+    around them, a branch a box around its arms.
     """
     ids: dict[Node, str] = {}
     lines = ["flowchart LR"]
@@ -34,7 +35,7 @@ def draw(graph: Graph) -> str:
             continue
         name = graph.name if node is root else node.name
         ids[node] = f"n{len(ids)}"
-        if node.inner is None or is_plain_map(node):
+        if node.inner is None or is_plain_map(node) or _is_bare_arm(node):
             lines.append(f"{indent}{ids[node]}{_shape(node, name)}")
             continue
         lines.append(f'{indent}subgraph {ids[node]}["{_text(_label(node, name))}"]')
@@ -51,9 +52,18 @@ def _label(node: Node, name: str) -> str:
 
 def _shape(node: Node, name: str) -> str:
     text = _text(_label(node, name))
+    if node.inner is not None and _is_bare_arm(node):
+        given = next(leaves(node.inner.value), None)
+        what = "" if given is not None else f": {_text(short_repr(node.inner.value))}"
+        return f'(["{text}{what}"])'
     if node.kind is Kind.JOIN:
         return f'(("{text}"))'
     return f'[["{text}"]]' if node.items is not None else f'["{text}"]'
+
+
+def _is_bare_arm(node: Node) -> bool:
+    """Whether a node is an arm that is a constant, or gives what stands around it."""
+    return node.inner is not None and not node.inner.nodes and kind_text(node) == "arm"
 
 
 def _text(label: str) -> str:
@@ -66,6 +76,10 @@ def _edges(node: Node, ids: dict[Node, str]) -> Iterator[str]:
     for to, value in reader.edges.items():
         for leaf in dict.fromkeys(leaves(value)):
             filled.setdefault(leaf, []).append(parameter_name(reader, to))
+    if node.inner is not None and kind_text(node) == "arm":
+        for leaf in dict.fromkeys(leaves(node.inner.value)):
+            if leaf.body is not node.inner:
+                yield f"{ids[leaf]} --> {ids[node]}"
     # what is read from outside is drawn to the reader; order to the box
     for parent in dict.fromkeys([*filled, *node.parents]):
         if parent in filled:

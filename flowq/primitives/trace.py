@@ -16,6 +16,7 @@ from flowq.errors import BindingError, ConfigError, GraphError, NodeUsedAsValue
 from flowq.fragment import plain
 from flowq.handle import Handle
 from flowq.primitives.base import Composition, Reference, users_code
+from flowq.primitives.branch import Branch
 from flowq.primitives.build import Part, has_parts
 from flowq.primitives.flowgraph import FlowGraph, FlowNode, walk
 from flowq.primitives.map import Map
@@ -97,6 +98,8 @@ class Trace:
     def _check_part(self, part: Composition[Any]) -> None:
         args: tuple[Any, ...] = ()
         kwargs: Mapping[str, Any] = {}
+        if isinstance(part, Branch):
+            return  # its arms were looked at one by one
         if isinstance(part, Map):
             item = part._item
             self.check((*part._elements, *(part._lists or ())))
@@ -125,6 +128,8 @@ class Trace:
                 )
 
     def _belongs(self, spec: TaskSpec) -> None:
+        if self.graph._submitter is None:  # an arm outside of flows
+            return
         if spec.submitter is not self.graph._submitter:
             raise GraphError(f"{spec.name} belongs to another app than {self.graph!r}")
 
