@@ -51,11 +51,11 @@ def test_a_row_keeps_the_phase_and_the_bits_that_its_plan_gives_it(store: Sqlite
 
     with store._db.read() as db:
         flags = [row[0] for row in db.execute("SELECT flags FROM message ORDER BY id")]
-        phases = [row[0] for row in db.execute("SELECT phase FROM expansion")]
+        turns = [row[0] for row in db.execute("SELECT turn FROM expansion")]
     assert [(x >> PHASE & 3, bool(x & FORGIVEN)) for x in flags] == [
         (0, False),
         (0, False),
         (2, True),
     ]
     assert flags[2] >> BITS & 63 == Bits.FORGIVEN | Bits.SHIELDED
-    assert phases == [0]
+    assert turns == [0]

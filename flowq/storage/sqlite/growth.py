@@ -21,7 +21,14 @@ from flowq.plan import ROOT, Kind, NodeRow, relocate
 from flowq.storage.base import SUBMIT_PAGE
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.intake import insert_nodes, open_run
-from flowq.storage.sqlite.rows import KIND, SETTLED, pack_ranges
+from flowq.storage.sqlite.rows import (
+    FOLLOWED,
+    KIND,
+    SETTLED,
+    pack_later,
+    pack_ranges,
+    unpack_later,
+)
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["expand", "ids_for", "spans", "upload"]
@@ -135,7 +142,8 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     (face,) = _moved(change, outcome.rows[:1], 0, held, place)
     _insert(change, outcome, held, place, done, len(outcome.rows) - 1)
     db = change.db
-    flags = flags & ~KIND | Kind.EXPANSION | SETTLED
+    followed = flags & FOLLOWED
+    flags = flags & ~KIND | Kind.EXPANSION | SETTLED | (FOLLOWED if face.later else 0)
     if run is None:
         # the root takes the id by which the task is known
         db.execute(
@@ -151,8 +159,12 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     else:
         db.execute(SQL["growth_live"], (first,))
         db.execute(SQL["expanded"], (flags, key))
-    edges = (pack_ranges(face.entries, base), pack_ranges(face.body, base))
-    db.execute(SQL["become"], (*edges, face.value or None, key))
+    inside, later = pack_ranges(face.body, base), face.later
+    if followed:  # what is to follow its own failure stands in it already, and stays last
+        own, groups = db.execute(SQL["own_groups"], (key,)).fetchone()
+        inside, later = own + (inside or b""), (*later, *unpack_later(groups))
+    row = (pack_ranges(face.entries, base), inside, face.value or None, pack_later(later), key)
+    db.execute(SQL["become"], row)
     db.execute(SQL["add_expansion"], (key, face.inner))
     change.begin(key, enqueued=False)
 

@@ -19,6 +19,7 @@ from flowq.storage.sqlite.rows import (
     PREFETCH,
     TIMED,
     node_flags,
+    pack_later,
     pack_ranges,
     pack_rule,
 )
@@ -207,10 +208,13 @@ def insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, f
                 message.task if message else None,
                 pack_ranges(row.parents, base),
                 pack_ranges(row.children, base),
+                pack_ranges(row.lenient, base),
                 pack_ranges(row.reads, base),
                 pack_ranges(row.entries, base),
                 pack_ranges(row.body, base),
                 row.value or None,
+                row.tolerate,
+                pack_later(row.later),
                 encode_message(message) if message else None,
             )
         )

@@ -31,8 +31,8 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, reads, entries, inside, value, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
 INSERT INTO expansion(id, unfinished) VALUES (?, ?)
 -- name: add_run
@@ -79,7 +79,7 @@ UPDATE message SET uuid = ? WHERE id = ?
 -- name: expanded
 UPDATE message SET state = 5, flags = ?, session = NULL WHERE id = ?
 -- name: become
-UPDATE plan SET entries = ?, inside = ?, value = ? WHERE id = ?
+UPDATE plan SET entries = ?, inside = ?, value = ?, later = ? WHERE id = ?
 
 -- --- settling
 
@@ -109,18 +109,51 @@ UPDATE message SET state = ?, flags = ?, rank = ?, due_ms = ?, attempt = ?, loss
 UPDATE message SET unknown_ms = COALESCE(unknown_ms, ?) WHERE id = ? RETURNING unknown_ms
 -- name: children
 SELECT id, children FROM plan WHERE id IN (SELECT value FROM json_each(?))
+-- name: lenient
+SELECT lenient FROM plan WHERE id = ?
 -- name: body_of
-SELECT p.entries, p.inside, e.unfinished FROM plan p JOIN expansion e ON e.id = p.id WHERE p.id = ?
+SELECT m.run, p.entries, p.inside, p.later, e.unfinished
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion e ON e.id = m.id WHERE m.id = ?
 -- name: waiting
-SELECT id, run, state, flags, queue, owner, parents, succeeded, failed, skipped, cancelled, rule, culprit
-FROM message WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, m.parents, m.succeeded, m.failed, m.skipped, m.cancelled, m.rule, m.culprit, e.marks
+FROM message m LEFT JOIN expansion e ON e.id = m.owner WHERE m.id IN (SELECT value FROM json_each(?)) ORDER BY m.id
 -- name: count_expansion
-UPDATE expansion SET unfinished = unfinished - ?, failures = failures + ?, cancels = cancels + ?, skips = skips + ?, culprit = COALESCE(culprit, ?)
-WHERE id = ? RETURNING unfinished, failures, cancels, skips, culprit
+UPDATE expansion SET unfinished = unfinished - ?1, failures = failures + ?2, cancels = cancels + ?3, skips = skips + ?4,
+culprit = CASE WHEN ?2 > 0 AND failures = 0 THEN ?5 ELSE culprit END
+WHERE id = ?6 RETURNING unfinished, failures, cancels, skips, culprit, turn, marks, outcome
 -- name: expansion_row
-SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, e.culprit FROM message m JOIN expansion e ON e.id = m.id WHERE m.id = ?
+SELECT id, run, state, flags, owner FROM message WHERE id = ?
 -- name: template
 SELECT value FROM plan WHERE id = ?
+
+-- --- phases
+
+-- name: standing
+SELECT m.run, m.state, e.turn, e.marks, p.later FROM expansion e JOIN message m ON m.id = e.id JOIN plan p ON p.id = e.id WHERE e.id = ?
+-- name: own_groups
+SELECT inside, later FROM plan WHERE id = ?
+-- name: follows
+SELECT tolerate, later FROM plan WHERE id = ?
+-- name: keep_cell
+UPDATE message SET cell = ? WHERE id = ?
+-- name: group
+SELECT COALESCE(sum(state < 6), 0), COALESCE(sum(state BETWEEN 1 AND 5), 0),
+COALESCE(sum(state IN (7, 8) AND NOT flags & 64 AND NOT (state = 7 AND flags & 512)), 0),
+COALESCE(sum(state = 10 AND NOT flags & 64), 0), COALESCE(sum(state = 9 AND flags & 128 > 0), 0)
+FROM message WHERE id BETWEEN ? AND ?
+-- name: next_turn
+UPDATE expansion SET turn = ?, unfinished = ?, failures = ?, cancels = ?, skips = ?, marks = ?, outcome = ? WHERE id = ?
+-- name: close_off
+UPDATE expansion SET marks = marks | 2 WHERE id = ? AND marks & 2 = 0 RETURNING turn
+-- name: set_marks
+UPDATE expansion SET marks = ? WHERE id = ?
+-- name: fell_back
+UPDATE message SET state = 5, flags = ?, session = NULL, cell = ? WHERE id = ?
+-- name: add_fallen
+INSERT INTO expansion(id, unfinished, culprit) VALUES (?, 0, ?)
+
+-- --- edges that are left
+
 -- name: body
 SELECT body FROM plan WHERE id = ?
 -- name: end_run
@@ -133,6 +166,8 @@ INSERT INTO walk(node, state, culprit, position) VALUES (?, ?, ?, ?)
 SELECT id, node, state, culprit, position FROM walk ORDER BY id LIMIT ?
 -- name: drop_walk
 DELETE FROM walk WHERE id = ?
+-- name: walks_of
+SELECT 1 FROM walk w JOIN message m ON m.id = w.node WHERE m.run IN (SELECT value FROM json_each(?)) LIMIT 1
 
 -- --- sessions and losses
 
@@ -267,10 +302,11 @@ SELECT 1 FROM walk LIMIT 1
 -- name: any_ready
 SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) LIMIT 1
 -- name: check
-SELECT m.id, m.state, m.flags, m.owner, m.parents, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents
+SELECT m.id, m.state, m.flags, m.owner, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents, p.lenient
 FROM message m JOIN plan p ON p.id = m.id WHERE m.run = ?1 AND m.id BETWEEN ?2 AND ?3 ORDER BY m.id
 -- name: check_expansions
-SELECT id, unfinished, failures, cancels, skips FROM expansion WHERE id BETWEEN ? AND ?
+SELECT e.id, e.turn, p.later, e.unfinished, e.failures, e.cancels, e.skips
+FROM expansion e JOIN plan p ON p.id = e.id WHERE e.id BETWEEN ? AND ?
 -- name: check_walks
 SELECT count(*) FROM walk WHERE node BETWEEN ? AND ?
 

@@ -24,7 +24,7 @@ from flowq.storage.base import (
     Status,
 )
 from flowq.storage.sqlite.growth import spans
-from flowq.storage.sqlite.rows import KIND, unpack_ranges
+from flowq.storage.sqlite.rows import KIND, LATER, PHASE, node_bits, unpack_ranges
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = [
@@ -175,6 +175,9 @@ def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
         ended_ms=ended,
         parents=tuple((first - base, n) for first, n in unpack_ranges(parents)),
         culprit=culprit,
+        bits=node_bits(flags),
+        phase=(flags & LATER) >> PHASE,
+        grown=flags & KIND == _EXPANSION and task is not None,
     )
 
 

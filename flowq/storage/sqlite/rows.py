@@ -7,24 +7,47 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from flowq.plan import Bits, NodeRow, Ranges
-from flowq.states import Rule
+import msgspec
+
+from flowq.plan import Bits, Later, NodeRow, Ranges
+from flowq.states import Rule, State
 
 __all__ = [
+    "BEGUN",
     "BITS",
+    "CLOSING",
+    "COUNTS_AS_SUCCESS",
     "FAILED_KEEP_MS",
+    "FOLLOWED",
     "FORGIVEN",
+    "INDULGENT",
+    "INSIDE",
     "KEEP_MS",
     "KIND",
+    "LATER",
+    "LENIENT",
     "NAMED",
+    "NOT_WANTED",
     "PHASE",
     "PREFETCH",
     "SETTLED",
+    "SOFT",
+    "STOPPED",
     "STOPPING",
+    "STOPPING_ALL",
+    "STOPS",
     "TIMED",
+    "TOUCHED",
+    "TURN",
+    "UNCALLED",
+    "fails",
+    "forbidden",
+    "node_bits",
     "node_flags",
+    "pack_later",
     "pack_ranges",
     "pack_rule",
+    "unpack_later",
     "unpack_ranges",
     "unpack_rule",
 ]
@@ -38,7 +61,27 @@ TIMED: Final = 32  # its message has a delay, an eta or an expiry: look there wh
 BITS: Final = 6  # how far flowq.plan.Bits are shifted; all but STOPPING, which is 4 above
 FORGIVEN: Final = Bits.FORGIVEN << BITS
 NAMED: Final = Bits.NAMED << BITS
-PHASE: Final = 12  # how far a node's phase is shifted: that of its owner in which it runs, 2 bits
+COUNTS_AS_SUCCESS: Final = Bits.COUNTS_AS_SUCCESS << BITS
+STOPS: Final = Bits.STOPS << BITS
+PHASE: Final = 13  # how far a node's phase is shifted: that of its owner in which it runs, 2 bits
+LATER: Final = 3 << PHASE  # whether it is another one than the body
+FOLLOWED: Final = 1 << 15  # there are groups in plan.later
+LENIENT: Final = 1 << 16  # there are edges in plan.lenient
+
+# Column `marks` of an expansion.
+STOPPED: Final = 1  # cancelled while its body ran
+CLOSING: Final = 2  # nothing starts any more of those whose turn it is
+NOT_WANTED: Final = 2  # how far a phase that a cancel has forbidden is shifted: `forbidden`
+
+# Column `state` of a walk, beside the states in which a node may have ended: what is walked.
+BEGUN: Final = State.EXPANDED.value  # its entries start
+TOUCHED: Final = 11  # all in its body is looked at, for a cancel had ended some of it before
+STOPPING_ALL: Final = 12  # the nodes of a turn are stopped
+UNCALLED: Final = 13  # those of a group whose turn it never is end
+TURN: Final = 14  # those of a group whose turn it is are looked at
+SOFT: Final = 15  # it failed, which counts as a success but for alarms
+INDULGENT: Final = 32  # it ended somehow: its lenient edges
+INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 
 KEEP_MS: Final = 86_400_000
 FAILED_KEEP_MS: Final = 30 * KEEP_MS
@@ -46,11 +89,41 @@ FAILED_KEEP_MS: Final = 30 * KEEP_MS
 _PLANNED: Final = sum(bit for bit in Bits if bit != Bits.STOPPING)
 _RANGE: Final = struct.Struct(">qI")
 _RULE: Final = struct.Struct(">5I")
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[Later, ...]).decode
 
 
 def node_flags(row: NodeRow) -> int:
     """Pack a node's kind, bits and phase; those of its message come on top."""
-    return int(row.kind) | (row.bits & _PLANNED) << BITS | row.phase << PHASE
+    flags = int(row.kind) | (row.bits & _PLANNED) << BITS | row.phase << PHASE
+    return flags | (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
+
+
+def fails(flags: int, state: int) -> bool:
+    """Whether a node ended as a failure that counts in the expansion around it."""
+    if state == State.FAILED:
+        return not flags & (FORGIVEN | COUNTS_AS_SUCCESS)
+    return state == State.BLOCKED and not flags & FORGIVEN
+
+
+def forbidden(phase: int) -> int:
+    """Give the mark of an expansion for which a cancel has forbidden a later phase."""
+    return 1 << (NOT_WANTED + phase - 1)
+
+
+def node_bits(flags: int) -> int:
+    """Give the `flowq.plan.Bits` that a plan had given a node."""
+    return flags >> BITS & _PLANNED
+
+
+def pack_later(later: tuple[Later, ...]) -> bytes | None:
+    """Pack what runs after a body; None for nothing. Indexes stay those of the run."""
+    return _encode(later) if later else None
+
+
+def unpack_later(raw: bytes | None) -> tuple[Later, ...]:
+    """Give it back."""
+    return _decode(raw) if raw else ()
 
 
 def pack_ranges(ranges: Ranges, base: int) -> bytes | None:

@@ -24,7 +24,7 @@ CREATE TABLE message(
     uuid BLOB,                  -- of a task alone; a node is named by its run and index
     run INTEGER,                -- run.id of a node
     state INTEGER NOT NULL,
-    flags INTEGER NOT NULL,     -- kind, bits, the phase in which it runs; see rows.py
+    flags INTEGER NOT NULL,     -- kind, bits, the phase in which it runs, and more; see rows.py
     queue INTEGER NOT NULL,
     prio INTEGER NOT NULL,
     rank INTEGER NOT NULL,      -- order within the priority; below 0: before what was enqueued
@@ -64,21 +64,26 @@ CREATE TABLE plan(              -- never updated
     task TEXT,
     parents BLOB,               -- edges are packed ranges, see rows.py
     children BLOB,
+    lenient BLOB,               -- edges out along which any end counts as a success
     reads BLOB,
     entries BLOB,
-    inside BLOB,                -- all nodes in an expansion's body
+    inside BLOB,                -- all nodes in an expansion's body, those of later phases too
     value BLOB,                 -- template of an expansion's value
+    tolerate INTEGER NOT NULL DEFAULT 0, -- failures in it that do not count
+    later BLOB,                 -- what runs after its body, by index: list of flowq.plan.Later
     body BLOB                   -- last, so that large ones are not read for the rest
 );
 
 CREATE TABLE expansion(         -- what changes of it beside its message row
     id INTEGER PRIMARY KEY,     -- message.id
-    phase INTEGER NOT NULL DEFAULT 0, -- 0 body, 1 handlers, 2 finally
-    unfinished INTEGER NOT NULL,      -- nodes of the present phase
+    turn INTEGER NOT NULL DEFAULT 0,  -- whose it is: 0 its body's, k the k-th group's of plan.later
+    unfinished INTEGER NOT NULL,      -- of those whose turn it is
     failures INTEGER NOT NULL DEFAULT 0,
     cancels INTEGER NOT NULL DEFAULT 0,
     skips INTEGER NOT NULL DEFAULT 0,
-    culprit INTEGER
+    culprit INTEGER,
+    marks INTEGER NOT NULL DEFAULT 0, -- stopped, closing, forbidden phases; see rows.py
+    outcome INTEGER                   -- once it is fixed: how it ends
 );
 
 CREATE TABLE run(
@@ -120,10 +125,9 @@ CREATE INDEX session_deadline ON session(deadline_ms);
 CREATE TABLE walk(              -- ends whose edges are not all counted yet
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     node INTEGER NOT NULL,      -- message.id
-    state INTEGER NOT NULL,     -- how it ended; 5: it has expanded, and its entries start; 11: the same,
-                                -- and all in its body is looked at; 16 more than how it ended: it
-                                -- never expanded, and all in its body ends with it
-    culprit INTEGER,            -- where it has expanded: 1 if it was enqueued, 0 if a settlement let it
+    state INTEGER NOT NULL,     -- how it ended; or what is walked instead, see rows.py
+    culprit INTEGER,            -- where it has expanded: 1 if it was enqueued, 0 if a settlement let it,
+                                -- where the nodes of a turn are walked: which
     position INTEGER NOT NULL   -- how many edges are counted
 );
 

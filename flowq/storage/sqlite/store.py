@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +14,7 @@ import msgspec
 from flowq.clock import SYSTEM_CLOCK, Clock
 from flowq.message import Delivery, Message, pack_cell, split_node
 from flowq.outcome import Outcome
-from flowq.plan import Plan, Ranges
+from flowq.plan import ROOT, Plan, Ranges
 from flowq.states import State
 from flowq.storage.base import (
     SUBMIT_PAGE,
@@ -26,7 +28,7 @@ from flowq.storage.base import (
     Step,
     Swept,
 )
-from flowq.storage.sqlite import growth, handing, intake, reads, settling, sweep
+from flowq.storage.sqlite import checking, growth, handing, intake, phases, reads, settling, sweep
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.connection import Database, Place
 from flowq.storage.sqlite.known import Row
@@ -142,6 +144,7 @@ class SqliteStore:
 
             served = [db.known.queue(db, queue) for queue in dict.fromkeys(queues)]
             burdened = any(row[7] for row in held.values())
+            told = [name for name, row in held.items() if row[4] & STOPPING]
             rows: list[Row] = []
             if want > 0 and not burdened:
                 share = handing.share(change, served, want)
@@ -159,7 +162,7 @@ class SqliteStore:
                 ready=ready,
                 alone=alone,
                 next_ms=handing.next_ms(change, me),
-                stops=[name for name, row in held.items() if row[4] & STOPPING],
+                stops=_stops(db, me) if change.stopped else told,
                 unopened=bool(unopened),
             )
 
@@ -189,10 +192,7 @@ class SqliteStore:
                 if not row:
                     found.append(None)
                     continue
-                stops = change.db.execute(SQL["stops"], row[0]).fetchall()
-                found.append(
-                    [w if run is None else w + i.to_bytes(4, "big") for _, w, i, run in stops]
-                )
+                found.append(_stops(change.db, row[0][0]))
             return found
 
     def held(self, session: SessionId) -> list[Delivery]:
@@ -216,22 +216,31 @@ class SqliteStore:
             change.walk()
             return n
 
-    def cancel(self, ids: Sequence[bytes]) -> list[State | None]:
-        """Stop tasks or nodes; see `Store.cancel`."""
+    def cancel(self, ids: Sequence[bytes], *, force: bool = False) -> list[State | None]:
+        """Stop tasks, nodes or runs; see `Store.cancel`."""
         with self._change() as change:
-            for id in ids:
-                row = _find(change, id)
+            rows = [_find(change, id, roots=True) for id in ids]
+            for row in rows:
                 if row is not None:
-                    self._cancel_one(change, row)
+                    self._cancel_one(change, row, force)
                     change.flush()
             change.walk()
-            change.flush()
-            rows = [_find(change, id) for id in ids]
-            return [None if row is None else State(row[2]) for row in rows]
+            runs = json.dumps(sorted({row[1] for row in rows if row and row[1] is not None}))
+            if not change.pages_left:
+                return _states(change, ids)
+        while True:
+            with self._change() as change:
+                if change.db.execute(SQL["walks_of"], (runs,)).fetchone() is None:
+                    return _states(change, ids)
+                change.resume()
+                change.walk()
 
-    def _cancel_one(self, change: Change, row: tuple[Any, ...]) -> None:
+    def _cancel_one(self, change: Change, row: tuple[Any, ...], force: bool) -> None:
         id, run, state, flags, queue, owner, keep, failed_keep, _, _, _, uuid = row
-        if state >= State.SUCCESS or state == State.EXPANDED:
+        if state >= State.SUCCESS:
+            return
+        if state == _EXPANDED:
+            phases.cancel_inwards(change, id, force=force)
             return
         if state == _RUNNING:
             change.put("set_flags", flags | STOPPING, id)
@@ -240,9 +249,13 @@ class SqliteStore:
         if state == _QUEUED:
             change.add_ready(queue, -1)
         cell = pack_cell(State.CANCELLED, b"cancelled", ended_ms=change.now)
-        change.end(id, uuid, run, flags, owner, (keep, failed_keep), State.CANCELLED.value, cell)
-        if state == State.WAITING:
-            change.close_off(id, flags, State.CANCELLED.value, None)
+        if run is None:
+            keeps = (keep, failed_keep)
+            change.end_single(id, uuid or b"", flags, keeps, State.CANCELLED.value, cell)
+        else:
+            began = state != State.WAITING
+            how = State.CANCELLED.value
+            change.end_node(id, run, flags, owner, how, cell, None, began=began)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""
@@ -274,7 +287,7 @@ class SqliteStore:
     def check(self, run: bytes) -> list[str]:
         """Compare a run's counts with its nodes' states; see `Store.check`."""
         with self._db.read() as db:
-            return sweep.check(db, self._clock.now_ms(), run)
+            return checking.check(db, self._clock.now_ms(), run)
 
     # --- what waits -----------------------------------------------------------------------------
 
@@ -371,12 +384,26 @@ class SqliteStore:
         self._db.close()
 
 
-def _find(change: Change, id: bytes) -> tuple[Any, ...] | None:
-    """Give the row of a task or node."""
+def _find(change: Change, id: bytes, *, roots: bool = False) -> tuple[Any, ...] | None:
+    """Give the row of a task or node; with `roots`, a run's id stands for its root."""
+    found = None
     if len(id) == 16:
         found = change.db.execute(SQL["find_single"], (id, change.now)).fetchone()
-    else:
-        run, index = split_node(id)
+    if found is None and (roots or len(id) != 16):
+        run, index = (id, ROOT) if len(id) == 16 else split_node(id)
         found = change.db.execute(SQL["find_node"], (index, run, change.now)).fetchone()
     row: tuple[Any, ...] | None = found
     return row
+
+
+def _states(change: Change, ids: Sequence[bytes]) -> list[State | None]:
+    """Say where tasks, nodes and runs stand now."""
+    change.flush()
+    rows = [_find(change, id, roots=True) for id in ids]
+    return [None if row is None else State(row[2]) for row in rows]
+
+
+def _stops(db: sqlite3.Connection, session: int) -> list[bytes]:
+    """Give what a session holds and is to stop."""
+    rows = db.execute(SQL["stops"], (session,))
+    return [whole if run is None else whole + i.to_bytes(4, "big") for _, whole, i, run in rows]

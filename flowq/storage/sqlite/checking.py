@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""The self-check: what is counted, against the states of what was counted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from flowq.plan import Later, indexes
+from flowq.states import State
+from flowq.storage.sqlite.growth import spans
+from flowq.storage.sqlite.rows import (
+    COUNTS_AS_SUCCESS,
+    FORGIVEN,
+    LATER,
+    NAMED,
+    fails,
+    unpack_later,
+    unpack_ranges,
+)
+from flowq.storage.sqlite.statements import SQL
+
+__all__ = ["check"]
+
+_PLACE: Final = {
+    State.SUCCESS: 0,
+    State.FAILED: 1,
+    State.BLOCKED: 1,
+    State.SKIPPED: 2,
+    State.CANCELLED: 3,
+}
+
+
+@dataclass(slots=True)
+class _Node:
+    """What is stored of a node."""
+
+    id: int
+    state: int
+    flags: int
+    owner: int | None
+    counts: tuple[int, ...]
+    began: bool
+    parents: list[int]
+    lenient: set[int]
+
+
+@dataclass(slots=True)
+class _Expansion:
+    """What is stored of an expansion, and what its nodes say."""
+
+    turn: int
+    counts: list[int]
+    later: list[set[int]]
+    true: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+
+    def has_turn(self, node: _Node) -> bool:
+        """Whether it is the turn of a node in it."""
+        if not node.flags & LATER:
+            return not self.turn
+        return bool(self.turn) and node.id in self.later[self.turn - 1]
+
+
+def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
+    """Compare a run's stored counts with its nodes' states."""
+    found = db.execute(SQL["run"], (run, now)).fetchone()
+    if found is None:
+        return ["the run is not known"]
+    _, _, root, _, ended, own, _, base, number, count = found
+    stretches = spans(db, number, base, own)
+    if any(db.execute(SQL["check_walks"], span).fetchone()[0] for span in stretches):
+        return []  # ends whose edges are not all counted: nothing can be said yet
+    nodes = {n.id: n for span in stretches for n in _nodes(db, number, span)}
+    expansions = {id: x for span in stretches for id, x in _expansions(db, base, span)}
+    wrong = []
+    if len(nodes) != count:
+        wrong.append(f"{len(nodes)} of {count} nodes are stored")
+    wrong += _wrong_parents(nodes, expansions, base)
+    wrong += _wrong_expansions(nodes, expansions, base)
+    if (root >= State.SUCCESS) != bool(ended):
+        wrong.append(f"the root is {State(root).label}, the run's end is {ended}")
+    return wrong
+
+
+def _nodes(db: sqlite3.Connection, number: int, span: tuple[int, int]) -> Iterator[_Node]:
+    for row in db.execute(SQL["check"], (number, *span)):
+        id, state, flags, owner, *counts, ready, parents, lenient = row
+        yield _Node(
+            id,
+            state,
+            flags,
+            owner,
+            tuple(counts),
+            ready is not None,
+            _ids(parents),
+            {*_ids(lenient)},
+        )
+
+
+def _expansions(
+    db: sqlite3.Connection, base: int, span: tuple[int, int]
+) -> Iterator[tuple[int, _Expansion]]:
+    for id, turn, later, *counts in db.execute(SQL["check_expansions"], span):
+        groups: tuple[Later, ...] = unpack_later(later)
+        yield id, _Expansion(turn, counts, [{base + i for i in indexes(g.body)} for g in groups])
+
+
+def _ids(packed: bytes | None) -> list[int]:
+    return [i for first, n in unpack_ranges(packed) for i in range(first, first + n)]
+
+
+def _wrong_parents(
+    nodes: dict[int, _Node], expansions: dict[int, _Expansion], base: int
+) -> Iterator[str]:
+    for node in nodes.values():
+        if node.owner is None:
+            continue
+        true = [0, 0, 0, 0]
+        for id in node.parents:
+            counts_as = _counts_as(nodes[id], node)
+            if counts_as is not None:
+                true[counts_as] += 1
+        around, x = nodes[node.owner], expansions.get(node.owner)
+        # What ended with an expansion that never began, or in a group that was not called, was
+        # not counted along its edges.
+        quiet = around.state >= State.SUCCESS and not around.began
+        quiet = quiet or (node.flags & LATER > 0 and (x is None or not x.has_turn(node)))
+        fits = all(a <= b for a, b in zip(node.counts, true, strict=True))
+        if not fits if quiet else node.counts != tuple(true):
+            yield (
+                f"node {node.id - base} counts {node.counts} of its {len(node.parents)} parents, "
+                f"their states say {tuple(true)}"
+            )
+
+
+def _counts_as(parent: _Node, child: _Node) -> int | None:
+    """Where an end counts in a child; None for what has not ended."""
+    if parent.state < State.SUCCESS:
+        return None
+    if child.id in parent.lenient:
+        return 0
+    alarm = child.flags & LATER and not parent.flags & LATER
+    if parent.state == State.FAILED and parent.flags & COUNTS_AS_SUCCESS and not alarm:
+        return 0
+    return _PLACE[State(parent.state)]
+
+
+def _wrong_expansions(
+    nodes: dict[int, _Node], expansions: dict[int, _Expansion], base: int
+) -> Iterator[str]:
+    for node in nodes.values():
+        x = None if node.owner is None else expansions.get(node.owner)
+        if x is None or not x.has_turn(node):
+            continue
+        x.true[0] += node.state < State.SUCCESS
+        x.true[1] += fails(node.flags, node.state)
+        x.true[2] += node.state == State.CANCELLED and not node.flags & FORGIVEN
+        x.true[3] += node.state == State.SKIPPED and node.flags & NAMED > 0
+    for id, x in expansions.items():
+        if x.counts != x.true:
+            yield f"expansion {id - base} counts {x.counts}, its nodes' states say {x.true}"
