@@ -23,6 +23,12 @@ q = FlowQ("graphs", "memory://")
 def step(*values: Any) -> Any: ...
 
 
+@q.flow
+def around(*values: Any) -> Any:
+    """A flow that takes whatever is piped into it, or mapped over."""
+    return step(step(*values), step.s(list(values)))
+
+
 Edges = dict[int, list[tuple[int, bool]]]
 """For each node the nodes above it, and whether the edge carries a value."""
 
@@ -197,13 +203,15 @@ def test_an_edge_that_closes_a_ring_is_a_cycle(
 
 
 compositions = st.recursive(
-    st.builds(lambda: step.s()),
+    st.builds(lambda: step.s()) | st.builds(lambda: around.s()),
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(lambda xs: chain(*xs)),
         st.lists(inner, max_size=3).map(lambda xs: group(xs)),
         st.tuples(inner, inner).map(lambda xy: xy[0] >> xy[1]),
         st.tuples(inner, st.integers(0, 3)).map(lambda xn: xn[0].map(range(xn[1]))),
         inner.map(lambda x: chain(x).options(priority=1)),
+        inner.map(lambda x: around.s(x)),
+        inner.map(lambda x: x | around.each()),
         st.tuples(inner, st.lists(inner, max_size=2)).map(lambda xy: step.s(xy[0], xy[1])),
     ),
     max_leaves=8,

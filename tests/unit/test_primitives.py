@@ -397,13 +397,6 @@ def test_one_value_is_not_a_list(given: Any) -> None:
         load.s().map(given)
 
 
-def test_a_list_that_is_not_known_yet_is_refused_with_what_to_do() -> None:
-    with pytest.raises(GraphError, match="not supported yet"):
-        clean.s().map(load.s("a"))
-    with pytest.raises(GraphError, match="not supported yet"):
-        clean.s().map()
-
-
 def test_an_empty_map_gives_an_empty_list() -> None:
     alone, within = plan_of(load.s().map([])), plan_of(load.s().map([]) | total.s())
 
