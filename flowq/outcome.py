@@ -77,8 +77,8 @@ class Expand(msgspec.Struct, frozen=True):
     delivery : int
     rows : list of NodeRow
         A fragment (see `flowq.plan.relocate`). Row 0 speaks of the node itself: `entries`,
-        `inner`, `body`, `later` and `value`; the others are its inner nodes, each expansion before
-        what is inside it.
+        `inner`, `body`, `later`, `tolerate` and `value`; the others are its inner nodes, each
+        expansion before what is inside it.
     """
 
     state: ClassVar[State] = State.EXPANDED

@@ -56,8 +56,8 @@ The settling step, in words that all stores share::
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
         the fragment's rows get free indexes of the run, all behind those that there are, next to
         each other and in their order (`flowq.plan.relocate`); the node takes over `entries`,
-        `inner`, `value`, `body` and `later` of row 0, the latter two beside what is to follow its
-        own failure, which stays last; it is an expansion from now on, its message kept
+        `inner`, `value`, `tolerate`, `body` and `later` of row 0, the last two beside what is to
+        follow its own failure, which stays last; it is an expansion from now on, its message kept
         node -> expanded, its entries start (none at all: it ends at once)
 
     rewind(run, generation, chosen, reopened, dropped):       of a run that has ended

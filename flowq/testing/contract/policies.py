@@ -179,6 +179,21 @@ class TestPolicies(StoreContract):
         assert states_of(store, p)["map"] == "success"
         assert states_of(store, other)["map"] == "failed"
 
+    @pytest.mark.parametrize(("failures", "state"), [(1, "success"), (2, "failed")])
+    def test_what_a_task_becomes_says_how_many_failures_it_tolerates(
+        self, store: Store, failures: int, state: str
+    ) -> None:
+        p = make_plan({"a": []})
+        store.submit(p)
+        (a,) = store.step("w", want=1).deliveries
+        face, *items = fragment({"i0": [], "i1": [], "i2": []})
+        face = msgspec.structs.replace(face, tolerate=1)
+        store.step("w", [Expand(a.id, 1, [face, *items])])
+
+        run_all(store, p, {f"i{k}": S.FAILED for k in range(failures)})
+
+        assert states_of(store, p)["a"] == state
+
     def test_a_failure_that_stops_ends_all_else_before_a_rule_looks_at_it(
         self, store: Store
     ) -> None:

@@ -285,6 +285,7 @@ class Ends(Reads):
             value=face.value,
             body=(*fallback_of(t.plan), *face.body),
             later=(*face.later, *t.plan.later),
+            tolerate=face.tolerate,
         )
         for index, row in enumerate(inner, len(run.nodes)):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
