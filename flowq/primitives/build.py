@@ -20,6 +20,7 @@ from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
 from flowq.node import Body, Node, Slot, leaves, listed
 from flowq.plan import Kind
+from flowq.primitives.adopt import adopt
 from flowq.primitives.pipes import bind, bind_task, check, places
 from flowq.primitives.settle import settle
 from flowq.wiring import TaskSpec
@@ -255,6 +256,7 @@ class Builder:
                 self._grow(node)
         self._refuse_reaching_in(body)
         settle(body, self._bodies, self._nodes)
+        adopt(self._bodies, self._nodes)
         for node in self._nodes:
             check(node)
         if members == "items":
@@ -278,6 +280,8 @@ class Builder:
                 if isinstance(x, Node):
                     yield x
             yield from listed(node)
+            for arm in node.arms or ():
+                yield from leaves(arm.node.inner.value if arm.node.inner else None)
 
     # --- references ------------------------------------------------------------------------------
 
@@ -321,6 +325,17 @@ class Builder:
             node.dynamic = True
         if node.lists is not None and has_parts(node.lists):
             node.lists = [self._resolve(value, body, node) for value in node.lists]
+        for arm in node.arms or ():
+            self._resolve_arm(arm.node)
+
+    def _resolve_arm(self, arm: Node) -> None:
+        """Resolve the value of an arm, with the branch: an end of the graph is what none reads."""
+        inner = arm.inner
+        assert inner is not None
+        if has_parts((inner.value,)):
+            if isinstance(inner.value, Part) and inner.value.has_members:
+                inner.value.refer(self, inner)
+            inner.value = self._resolve(inner.value, inner, arm)
 
     def _ends(self, order: list[Any], body: Body) -> Iterator[Node]:
         for x in order:

@@ -20,7 +20,7 @@ def settle(root: Body, bodies: list[Body], nodes: list[Node]) -> None:
         read.extend(listed(node))
         for parent in dict.fromkeys([*read, *node.order]):
             if parent.body in readers and parent.body is not node.body:
-                readers[parent.body].append(node)
+                readers[parent.body].append(_arm_of(node) or node)
     for body in bodies:
         for named in leaves(body.value):
             if named.body in readers:
@@ -85,16 +85,22 @@ def _move(body: Body, target: Body) -> None:
     target.nodes.extend(body.nodes)
 
 
+def _arm_of(node: Node) -> Body | None:
+    """The body of an arm, if that is what the node stands for."""
+    owner = node.body.owner
+    return node.inner if owner is not None and owner.arms is not None else None
+
+
 def _body_of(reader: Node | Body) -> Body:
     return reader.body if isinstance(reader, Node) else reader
 
 
 def _reach(body: Body, born: int) -> Body:
-    """The innermost body from here outwards that is not a map's.
+    """The innermost body from here outwards that is not a map's, nor that of the arms of a branch.
 
     Where a flow is mapped, what its own graph refers to (which was `born` with it) stays inside.
     """
-    while body.owner is not None and body.owner.items is not None:
+    while body.owner is not None and (body.owner.items is not None or body.owner.arms is not None):
         if body.since is not None and body.since <= born:
             break
         body = body.owner.body
