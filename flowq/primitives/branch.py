@@ -162,7 +162,8 @@ def _told(cond: Any) -> str:
             "the flow"
         )
     if callable(getattr(cond, "s", None)):
-        return f"{cond!r}, which is not called: name one of its steps, {cond.name}.s(...)"
+        name = cond.name.rpartition(".")[2]
+        return f"{cond!r}, which is not called: write {name}(...) in a flow, else {name}.s(...)"
     return f"{short_repr(cond)}, which is no step: its value is known already, so use a plain if"
 
 

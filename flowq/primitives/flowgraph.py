@@ -179,6 +179,11 @@ class FlowGraph(DAG, Generic[R]):
 
     def _mention(self, what: Any) -> Part:
         other = _graph_of(what)
+        if isinstance(other, ArmGraph) and other is not self:
+            raise NodeUsedAsValue(
+                f"{what!r} belongs to an arm, which may not be taken, so {self!r} cannot see "
+                "it; use the value of the branch"
+            )
         if other is not None and other is not self:
             raise NodeUsedAsValue(
                 f"{what!r} is no node of {self!r}, which cannot see it; pass it to "

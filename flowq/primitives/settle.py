@@ -71,7 +71,8 @@ def _inwards(readers: dict[Body, list[Node | Body]], born: dict[Body, int], deep
 def _target(
     body: Body, readers: dict[Body, list[Node | Body]], born: dict[Body, int]
 ) -> Body | None:
-    return _common([_reach(_body_of(r), born[body]) for r in readers[body]])
+    common = _common([_reach(_body_of(r), born[body]) for r in readers[body]])
+    return None if common is None else _reach(common, born[body])  # of several arms: none of them
 
 
 def _outermost(reader: Node | Body) -> Body:
