@@ -45,6 +45,7 @@ __all__ = [
     "indexes",
     "ranges_of",
     "relocate",
+    "shifted",
 ]
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
@@ -307,7 +308,7 @@ def relocate(
         return tuple([(place(first), count) for first, count in ranges])
 
     def shifted_value(raw: bytes) -> bytes:
-        return encode_template(_shifted(decode_template(raw), place)) if raw else raw
+        return encode_template(shifted(decode_template(raw), place)) if raw else raw
 
     made: list[NodeRow] = []
     for k, row in enumerate(rows, start):
@@ -316,8 +317,8 @@ def relocate(
         if message is not None:
             # an id is filled in once the run is known; until then it is empty
             id = node_id(run, at if k == 0 else base + k - 1) if run else b""
-            bindings = tuple([Binding(b.to, _shifted(b.value, place)) for b in message.bindings])
-            captures = tuple([_shifted(c, place) for c in message.captures])
+            bindings = tuple([Binding(b.to, shifted(b.value, place)) for b in message.bindings])
+            captures = tuple([shifted(c, place) for c in message.captures])
             message = msgspec.structs.replace(
                 message, id=id, name=name, bindings=bindings, captures=captures
             )
@@ -357,15 +358,15 @@ def relocate(
     return made
 
 
-def _shifted(template: Template, place: Callable[[int], int]) -> Template:
+def shifted(template: Template, place: Callable[[int], int]) -> Template:
     """Give a template with the indexes of its nodes moved."""
     if isinstance(template, Ref):
         return Ref(place(template.node), template.path)
     if isinstance(template, Items):
         return Items(place(template.first), template.count, template.drop)
     if isinstance(template, Seq):
-        return Seq(tuple([_shifted(x, place) for x in template.items]), template.tuple_)
+        return Seq(tuple([shifted(x, place) for x in template.items]), template.tuple_)
     if isinstance(template, Mapping):
-        pairs = [(_shifted(k, place), _shifted(v, place)) for k, v in template.items]
+        pairs = [(shifted(k, place), shifted(v, place)) for k, v in template.items]
         return Mapping(tuple(pairs))
     return template
