@@ -156,6 +156,10 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False)
         Qualified names of the classes that the exception is an instance of, for `is_a`.
     index : int or None
         Place in its map or group, where it has one.
+    args : tuple
+    kwargs : dict
+        What the task was called with: filled in for handlers and fallbacks, where it is kept and
+        can be read.
     """
 
     task: str
@@ -168,6 +172,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False)
     attempts: int = 0
     bases: tuple[str, ...] = ()
     index: int | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
 
     def is_a(self, kind: type[BaseException]) -> bool:
         """Whether the remote exception was of this class, by name; see `TaskError.is_a`."""

@@ -27,10 +27,13 @@ __all__ = [
     "TEMPLATE",
     "Binding",
     "Cap",
+    "Cause",
     "Cell",
     "Const",
+    "Data",
     "Delivery",
     "Elem",
+    "Else",
     "Items",
     "Lit",
     "Mapping",
@@ -159,6 +162,30 @@ class Mapping(msgspec.Struct, frozen=True, array_like=True, tag="m"):
     items: tuple[tuple[Template, Template], ...]
 
 
+class Data(msgspec.Struct, frozen=True, array_like=True, tag="d"):
+    """A value that travels within the template: codec byte and serialised value."""
+
+    payload: bytes
+
+
+class Else(msgspec.Struct, frozen=True, array_like=True, tag="o"):
+    """What `of` gives, or another value where that is missing.
+
+    With `own` it stands in for the value of a node that failed itself, and what `of` takes an item
+    of it takes of this; else for whatever is missing of a node that has ended.
+    """
+
+    of: Template
+    instead: Const | Data
+    own: bool = False
+
+
+class Cause(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+    """The failure of a node, with the arguments that its task was called with."""
+
+    node: int
+
+
 class Elem(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     """In the plan of a map's item: the element that the item is made for.
 
@@ -180,7 +207,7 @@ class Cap(msgspec.Struct, frozen=True, array_like=True, tag="k"):
     path: tuple[int | str, ...] = ()
 
 
-Template: TypeAlias = Ref | Items | Lit | Const | Seq | Mapping | Elem | Cap
+Template: TypeAlias = Ref | Items | Lit | Const | Data | Seq | Mapping | Elem | Cap | Else | Cause
 """How a value is put together from the values of nodes."""
 
 
@@ -193,8 +220,10 @@ class Binding(msgspec.Struct, frozen=True, array_like=True):
 
 def nodes_of(template: Template) -> Iterator[int]:
     """Go through the nodes that a template names, those below them left out."""
-    if isinstance(template, Ref):
+    if isinstance(template, Ref | Cause):
         yield template.node
+    elif isinstance(template, Else):
+        yield from nodes_of(template.of)
     elif isinstance(template, Items):
         yield from range(template.first, template.first + template.count)
     elif isinstance(template, Seq):

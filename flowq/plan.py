@@ -17,6 +17,8 @@ from flowq.errors import DecodeError
 from flowq.message import (
     NO_NODE,
     Binding,
+    Cause,
+    Else,
     Items,
     Mapping,
     Message,
@@ -362,6 +364,10 @@ def shifted(template: Template, place: Callable[[int], int]) -> Template:
     """Give a template with the indexes of its nodes moved."""
     if isinstance(template, Ref):
         return Ref(place(template.node), template.path)
+    if isinstance(template, Cause):
+        return Cause(place(template.node))
+    if isinstance(template, Else):
+        return Else(shifted(template.of, place), template.instead, template.own)
     if isinstance(template, Items):
         return Items(place(template.first), template.count, template.drop)
     if isinstance(template, Seq):

@@ -66,6 +66,8 @@ class Option(msgspec.Struct, frozen=True):
     places: tuple[Place, ...]
     unit: str
     doc: str
+    takes_none: bool = False
+    """Whether None is a value of its own, not the same as saying nothing."""
 
 
 # --- checks: give the value in its normal form, or raise ValueError with what is wrong -----------
@@ -171,6 +173,48 @@ def _rule(value: Any) -> str:
     return value
 
 
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"must be one of {', '.join(map(repr, words))}")
+        return str(value)
+
+    return check
+
+
+def _share(value: Any) -> int | float:
+    """How many of a list: so many, or so large a part of it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a whole number, or a part of the list between 0.0 and 1.0")
+    if value < 0 or (isinstance(value, float) and not value <= 1):
+        raise ValueError("must be a whole number from 0 on, or a part between 0.0 and 1.0")
+    return value
+
+
+def _step(value: Any) -> Any:
+    """A composition, or a list of them: what places itself in a graph."""
+    steps = value if isinstance(value, list | tuple) else (value,)
+    for step in steps:
+        if hasattr(type(step), "put"):
+            continue
+        name = getattr(step, "name", None)
+        if callable(getattr(step, "s", None)) and isinstance(name, str):
+            raise ValueError(f"must be a signature; write {name.rpartition('.')[2]}.s(...)")
+        raise ValueError("must be a signature, such as alert.s()")
+    return value
+
+
+def _instead(value: Any) -> Any:
+    """A task, which is called as the failed one was, or a composition."""
+    if not hasattr(type(value), "put") and not hasattr(value, "parameters"):
+        raise ValueError("must be a task, or a signature such as mirror.s(...)")
+    return value
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
 def _exceptions(value: Any) -> tuple[str, ...]:
     """Exception classes, as the qualified names by which they travel."""
     kinds = value if isinstance(value, list | tuple) else (value,)
@@ -272,6 +316,67 @@ OPTIONS: Final[dict[str, Option]] = {
         "",
         "Which ends of its parents let a node run.",
     ),
+    "failure_policy": Option(
+        _one_of("block", "cancel", "continue"),
+        "block",
+        ("node", "map", "flow"),
+        "",
+        "What its final failure does: block what depends on it, cancel all else around it, or count"
+        " as a success below.",
+    ),
+    "default": Option(
+        _anything,
+        None,
+        ("node", "map", "flow"),
+        "",
+        "Value in the place of its own final failure; implies failure_policy='continue'.",
+        True,
+    ),
+    "fallback": Option(
+        _instead,
+        None,
+        ("node", "map", "flow"),
+        "",
+        "What it becomes after its final failure: a task, called with its arguments, or a signature"
+        ", given the Failure.",
+    ),
+    "on_error": Option(
+        _step,
+        None,
+        ("node", "map", "flow"),
+        "",
+        "Signature that runs at once when it has failed, given the Failure.",
+    ),
+    "on_success": Option(
+        _step, None, ("flow",), "", "Signature that runs after a success, given the value."
+    ),
+    "on_failure": Option(
+        _step, None, ("flow",), "", "Signature that runs after a failure, given the Failure."
+    ),
+    "finally_": Option(
+        _step, None, ("flow",), "", "Signature that runs after all the rest, whatever came of it."
+    ),
+    "node_failure_policy": Option(
+        _one_of("block", "cancel", "continue"),
+        "block",
+        ("flow",),
+        "",
+        "The failure_policy of its nodes; not of items of maps, nor inside maps and other flows.",
+    ),
+    "items": Option(
+        _one_of("all", "cancel", "keep"),
+        "all",
+        ("map",),
+        "",
+        "A failed item fails the map after the rest, cancels the rest, or is kept as a Failure.",
+    ),
+    "tolerate": Option(
+        _share,
+        None,
+        ("map",),
+        "",
+        "So many items, or so large a part of them, may fail; they are kept as a Failure.",
+    ),
     "max_width": Option(
         _whole(1, 10_000_000),
         100_000,
@@ -322,12 +427,24 @@ ELSEWHERE: Final = {
     "task_id": "write name=",
     "priority_weight": "write priority=",
     "pool": "write queue=, and serve it by workers of its own",
-    # flowq's, of later versions
-    "failure_policy": "it is not supported yet: a failed node blocks what depends on it",
-    "fallback": "it is not supported yet; read a Failure under trigger_rule='all_done'",
-    "default": "it is not supported yet; read a Failure under trigger_rule='all_done'",
+    "on_failure_callback": "write on_error=alert.s() on a node, on_failure=alert.s() on a flow",
+    "on_success_callback": "write on_success=signature on a flow, or a.s() | b.s()",
+    "on_failure_fail_dagrun": "write failure_policy='cancel'",
+    "fail_fast": "write node_failure_policy='cancel'",
+    "fail_stop": "write node_failure_policy='cancel'",
+    "setup": "write it first, and what undoes it as finally_=",
+    "teardown": "write finally_=signature on the flow",
+    # Celery
+    "link": "write a.s() | b.s()",
+    "link_error": "write on_error=alert.s()",
+    "errback": "write on_error=alert.s()",
+    # Dagster, Prefect
+    "on_completion": "write finally_=signature on the flow",
+    "on_cancellation": "write finally_=signature on the flow",
+    "on_crashed": "write on_failure=signature on the flow",
+    "finally": "write finally_=",
 }
-"""Options of other libraries, and of later versions; what to say instead."""
+"""Options of other libraries; what to say instead."""
 
 
 def misplaced(option: str) -> str:
@@ -367,7 +484,7 @@ def check_options(given: Mapping[str, Any], place: Place, who: str) -> dict[str,
             raise error(f"{who}: there is no option {key!r}{hint}")
         if place not in option.places:
             raise error(f"{who}: {misplaced(key)}")
-        if value is None and option.default is None:
+        if value is None and option.default is None and not option.takes_none:
             continue
         try:
             out[key] = option.check(value)

@@ -30,9 +30,12 @@ from flowq.message import (
     EMPTY,
     NO_NODE,
     TEMPLATE,
+    Cause,
     Cell,
     Const,
+    Data,
     Delivery,
+    Else,
     Items,
     Lit,
     Message,
@@ -42,6 +45,7 @@ from flowq.message import (
     Value,
     decode_message,
     decode_template,
+    id_bytes,
     id_text,
     node_id,
     nodes_of,
@@ -213,6 +217,56 @@ class Values:
                 self._task = decode_message(raw).task
         return self._task, id_text(self._run), None
 
+    def _or_else(self, template: Else, pool: Sequence[Any]) -> Any:
+        value = self._build(template.of, pool)
+        if not isinstance(value, MISSING) or type(value) is Pending:
+            return value
+        if not template.own:
+            return self._build(template.instead, pool)
+        of = template.of
+        raw = self._cells.get(of.node) if isinstance(of, Ref) else None
+        if raw is None or read_cell(raw).state != State.FAILED:
+            return value  # something above it failed, or it was skipped or cancelled
+        value = self._build(template.instead, pool)
+        for key in of.path if isinstance(of, Ref) else ():
+            value = value[key]
+        return value
+
+    def _cause(self, node: int) -> Any:
+        """The failure of a node, with the arguments of the task to blame, as far as they are kept.
+
+        What keeps them from being read is told by that task's own failure; who is told of it is
+        not to fail as well.
+        """
+        failure = self.node(node)
+        if not isinstance(failure, Failure):
+            return failure
+        with suppress(Exception):  # the values' own code is in it
+            id = id_bytes(failure.id)
+            raw = self._store.message(id)
+            if raw is not None:
+                message = decode_message(raw)
+                self._fetch((n for b in message.bindings for n in nodes_of(b.value)), False)
+                args, kwargs = self.arguments(message)
+                return msgspec.structs.replace(failure, args=tuple(args), kwargs=kwargs)
+        return failure
+
+    def arguments(self, message: Message) -> tuple[list[Any], dict[str, Any]]:
+        """Give what a task is called with: what its payload holds, and what comes over edges."""
+        loaded = self._serializer.loads(message.payload)
+        try:
+            args, kwargs, pool = loaded if len(loaded) == 3 else (*loaded, ())
+            args = list(args)
+        except (TypeError, ValueError):
+            raise DecodeError("a payload that holds no arguments") from None
+        for binding in message.bindings:
+            value = self.resolve(binding.value, pool)
+            if isinstance(binding.to, int):
+                args[binding.to] = value
+            else:
+                kwargs[binding.to] = value
+        return args, kwargs
+
     def _build(self, template: Template, pool: Sequence[Any]) -> Any:
         if isinstance(template, Ref):
             value = self.node(template.node)
@@ -228,6 +282,12 @@ class Values:
             return pool[template.index]
         if isinstance(template, Const):
             return template.value
+        if isinstance(template, Else):
+            return self._or_else(template, pool)
+        if isinstance(template, Data):
+            return self._serializer.loads(template.payload)
+        if isinstance(template, Cause):
+            return self._cause(template.node)
         if isinstance(template, Seq):
             made = [self._build(item, pool) for item in template.items]
             return tuple(made) if template.tuple_ else made
@@ -248,21 +308,8 @@ def load_args(
     LookupError, TypeError
         An item that an edge asks for is not in the value of the node above.
     """
-    loaded = serializer.loads(message.payload)
-    try:
-        args, kwargs, pool = loaded if len(loaded) == 3 else (*loaded, ())
-        args = list(args)
-    except (TypeError, ValueError):
-        raise DecodeError("a payload that holds no arguments") from None
-    if message.bindings:
-        values = Values(store, message.id[:16], serializer, delivery.values, delivery.complete)
-        for binding in message.bindings:
-            value = values.resolve(binding.value, pool)
-            if isinstance(binding.to, int):
-                args[binding.to] = value
-            else:
-                kwargs[binding.to] = value
-    return args, kwargs
+    values = Values(store, message.id[:16], serializer, delivery.values, delivery.complete)
+    return values.arguments(message)
 
 
 def said_of(task: str, id: str, node: str | None) -> str:

@@ -122,7 +122,7 @@ def test_a_wrong_option_is_refused_in_words_that_help(given_: dict[str, object],
         ("ignore_result", "write result_ttl=0"),
         ("autoretry_for", "write retry_on="),
         ("task_id", "write name="),
-        ("fallback", "not supported yet"),
+        ("on_failure_callback", "write on_error=alert.s()"),
     ],
 )
 def test_an_option_of_another_library_is_answered_with_the_word_for_it(
