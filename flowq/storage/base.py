@@ -16,23 +16,26 @@ The settling step, in words that all stores share::
             the child's count for that state goes up by one; that of successes along a `lenient`
                 edge, and where the node is failed and has Bits.COUNTS_AS_SUCCESS; but a child of a
                 later phase, an alarm, counts what it was
-            if the child is waiting and what it stands in has begun: weigh it; not if that is
-                closing, unless the child is of a later phase
+            if the child is waiting and what it stands in has begun: weigh it, if it is its turn
+                and that is not closing; or if it is an alarm and HANDLERS are not forbidden
         if the node is an expansion that was waiting: each node in its body that is waiting ends
             as it did, and likewise what is inside that (pages as above); no rule in it is looked at
-        in its owner: if that has not come to the node's phase, one more ended early; else
-            unfinished -1, and failures, cancels, skips as Bits and state say
-        if its failure counts and it has Bits.STOPS: the owner is closing, and stop(x) for each
-            node of that phase, before any rule is looked at
-        if the owner has no unfinished node left in its phase: passed(owner)
+        in its owner, if it is its turn: unfinished -1, and failures, cancels, skips as Bits and
+            state say
+        if that failure counts and it has Bits.STOPS, and the owner is not closing: it is, and
+            stop(x) for each node whose turn it is, before any rule is looked at
+        if the owner has no unfinished node left whose turn it is: passed(owner)
+    turn: that of the nodes of the body, then of those of one group of `later` after the other
+    alarm: a node of a group that is called HANDLERS, ALWAYS; it may start before its turn
     passed(expansion):
         after the body its outcome is fixed: outcome_of(its counts, tolerate, stopped); if it is
             failed and has groups in `later`, its cell is stored, so that they can read the failure
         after a fallback: outcome_of(the counts of that phase), and the value is that group's
         then the groups of `later`, in their order:
-            whose `when` fits the outcome: its phase is the expansion's, the counts begin anew
-                (less what ended early), its entries start; where nothing is left, on to the next
-            whose `when` does not, or which a cancel forbids: its nodes end skipped, uncounted
+            whose `when` fits the outcome: it is its turn, the counts are those of its nodes (some
+                of which may have ended), each that waits is weighed; nothing left: on to the next
+            whose `when` does not, or which a cancel forbids: its nodes end skipped, uncounted; if
+                alarms of it run, it is its turn, closing, and stop(x) for each
         none left: finish(expansion, outcome)
     a task that fails for good and has a group in `later`:
         its cell is stored, so that who reads it gets the failure; it is expanded, with `failed`
@@ -43,7 +46,8 @@ The settling step, in words that all stores share::
         expanded -> cancel(node)
     cancel(expansion):                         no fallback from now on
         in its body: it is stopped and closing, stop(x) for each node of the body; no handlers then
-        in handlers, a fallback: closing till they end, stop(x) for each; the outcome stands
+        in a group of handlers, a fallback: closing till that ends, stop(x) for each of it; the
+            outcome stands, and there are no handlers any more
         in finally: nothing, unless by `force`: stop(x) for each; that forbids later ones too
     weigh(node):
         verdict(rule, parents, counts) -> start it, or finish it, or it waits on
@@ -52,7 +56,6 @@ The settling step, in words that all stores share::
         an expansion -> expanded, its entries start (none at all: it ends at once); where a cancel
                         has ended some of its body before, all in it that is waiting is weighed
         a join       -> finish(node, success)
-        in what is closing, in its phase, nothing starts: it ends cancelled
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
         the fragment's rows get free indexes of the run, all behind those that there are, next to
         each other and in their order (`flowq.plan.relocate`); the node takes over `entries`,

@@ -163,7 +163,14 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     if followed:  # what is to follow its own failure stands in it already, and stays last
         own, groups = db.execute(SQL["own_groups"], (key,)).fetchone()
         inside, later = own + (inside or b""), (*later, *unpack_later(groups))
-    row = (pack_ranges(face.entries, base), inside, face.value or None, pack_later(later), key)
+    row = (
+        pack_ranges(face.entries, base),
+        inside,
+        face.value or None,
+        face.tolerate,
+        pack_later(later),
+        key,
+    )
     db.execute(SQL["become"], row)
     db.execute(SQL["add_expansion"], (key, face.inner))
     change.begin(key, enqueued=False)

@@ -79,7 +79,7 @@ UPDATE message SET uuid = ? WHERE id = ?
 -- name: expanded
 UPDATE message SET state = 5, flags = ?, session = NULL WHERE id = ?
 -- name: become
-UPDATE plan SET entries = ?, inside = ?, value = ?, later = ? WHERE id = ?
+UPDATE plan SET entries = ?, inside = ?, value = ?, tolerate = ?, later = ? WHERE id = ?
 
 -- --- settling
 

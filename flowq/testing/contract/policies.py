@@ -13,7 +13,7 @@ import pytest
 from flowq.message import CULPRIT, NO_NODE, TEMPLATE, Message, Ref, encode_template, read_cell
 from flowq.outcome import Expand, Outcome, RetryAt
 from flowq.plan import INNER, Bits, Kind, Later, NodeRow, Phase, Plan, When, ranges_of, relocate
-from flowq.states import State
+from flowq.states import Rule, State
 from flowq.storage.base import PAGE, Store
 from flowq.testing.clock import ManualClock
 from flowq.testing.contract.base import (
@@ -376,6 +376,58 @@ class TestPhases(StoreContract):
         assert states_of(store, p)["alarm"] == "skipped"
         assert states_of(store, p)["root"] == "success"
 
+    def test_what_ends_before_its_turn_is_missed_in_its_turn_alone(self, store: Store) -> None:
+        groups: Groups = [
+            (Phase.HANDLERS, When.ALWAYS, {"alarm": ["a"]}),
+            (Phase.HANDLERS, When.SUCCESS, {"good": [], "more": ["good"]}),
+            (Phase.FINALLY, When.ALWAYS, {"clean": [], "up": []}),
+        ]
+        p = with_later(make_plan({"a": [], "b": []}), "root", groups)
+        store.submit(p)
+
+        store.cancel([node(p, "more"), node(p, "up")])
+
+        assert run_all(store, p) == ["a", "b", "good", "clean"]
+        assert states_of(store, p) == {
+            "root": "success",
+            "a": "success",
+            "b": "success",
+            "alarm": "skipped",
+            "good": "success",
+            "more": "cancelled",
+            "clean": "success",
+            "up": "cancelled",
+        }
+
+    def test_nothing_but_an_alarm_starts_before_its_turn(self, store: Store) -> None:
+        groups: Groups = [(Phase.FINALLY, When.ALWAYS, {"clean": [], "up": ["clean"]})]
+        p = with_later(make_plan({"a": []}), "root", groups)
+        p = edited(p, "up", rule=Rule(0, 0, 1, 2**32 - 1, 2**32 - 1))
+        store.submit(p)
+        (a,) = store.step("w", want=5).deliveries
+
+        store.cancel([node(p, "clean")])
+
+        assert store.step("w", want=5).deliveries == []
+        (up,) = store.step("w", [end(a)], want=5).deliveries
+        assert up.id == node(p, "up")
+        store.step("w", [end(up)])
+        assert states_of(store, p)["root"] == "success"
+        assert store.check(p.id) == []
+
+    def test_a_fallback_that_was_cancelled_before_its_turn_was_cancelled(
+        self, store: Store
+    ) -> None:
+        p = make_plan({"a": [], "next": ["a"]})
+        p = with_later(p, "a", [(Phase.FALLBACK, When.FAILED, {"f": []})])
+        store.submit(p)
+        store.cancel([node(p, "f")])
+
+        assert run_all(store, p, {"a": S.FAILED}) == ["a"]
+
+        found = states_of(store, p)
+        assert (found["a"], found["next"], found["root"]) == ("cancelled",) * 3
+
     def test_a_fallback_takes_the_place_of_a_failed_expansion(self, store: Store) -> None:
         p = make_plan({"x": [], "a": [], "next": ["x"]}, inside={"a": "x"})
         p = with_later(p, "x", [*HANDLERS, (Phase.FALLBACK, When.FAILED, {"f": []})])
@@ -606,6 +658,50 @@ class TestCancelInwards(StoreContract):
         assert found["root"] == state.label
         assert found["f"] == "skipped"
         assert found["good" if state == S.SUCCESS else "bad"] == "cancelled"
+        assert store.check(p.id) == []
+
+    def test_a_cancel_in_a_turn_waits_for_what_runs_in_it(self, store: Store) -> None:
+        p = with_later(make_plan({"a": []}), "root", HANDLERS)
+        store.submit(p)
+        (a,) = store.step("w", want=1).deliveries
+        (good,) = store.step("w", [end(a)], want=5).deliveries
+
+        store.cancel([p.id])
+
+        assert store.step("w", want=5).deliveries == []
+        (clean,) = store.step("w", [end(good)], want=5).deliveries
+        assert clean.id == node(p, "clean")
+        assert states_of(store, p)["bad"] == "skipped"
+        assert store.check(p.id) == []
+
+    def test_an_alarm_that_is_not_wanted_any_more_is_stopped_and_waited_for(
+        self, store: Store
+    ) -> None:
+        groups: Groups = [
+            (Phase.HANDLERS, When.FAILED, {"bad": []}),
+            (Phase.HANDLERS, When.ALWAYS, {"alarm": ["a"], "louder": ["alarm"]}),
+            (Phase.FINALLY, When.ALWAYS, {"clean": []}),
+        ]
+        p = with_later(make_plan({"a": []}), "root", groups)
+        p = edited(p, "louder", rule=Rule(1, 0, 1, 0, 0))
+        store.submit(p)
+        (a,) = store.step("w", want=1).deliveries
+        held = store.step("w", [end(a, S.FAILED)], want=5).deliveries
+        bad, alarm = sorted(held, key=lambda d: d.id)
+        assert (bad.id, alarm.id) == (node(p, "bad"), node(p, "alarm"))
+
+        store.cancel([p.id])
+        step = store.step("w", [end(bad)], want=5)
+
+        assert (step.deliveries, step.stops) == ([], [alarm.id])
+        (clean,) = store.step("w", [end(alarm)], want=5).deliveries
+        store.step("w", [end(clean)])
+        found = states_of(store, p)
+        assert (found["root"], found["alarm"], found["louder"]) == (
+            "failed",
+            "cancelled",
+            "cancelled",
+        )
         assert store.check(p.id) == []
 
     def test_a_cancel_of_a_fallback_leaves_the_failure(self, store: Store) -> None:

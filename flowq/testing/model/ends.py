@@ -69,7 +69,7 @@ class Ends(Reads):
             if self._falls_back(t):
                 return
         owner = t.run.nodes[t.plan.owner]
-        if t.fails and t.plan.bits & Bits.STOPS and owner.phase == t.plan.phase:
+        if t.fails and t.plan.bits & Bits.STOPS and not owner.closing and owner.has_turn(t):
             self._close(owner)
         for child in (*indexes(t.plan.children), *indexes(t.plan.lenient)):
             counts = t.counts_as(child)
@@ -78,17 +78,13 @@ class Ends(Reads):
         self._count_around(t, owner, culprit)
 
     def _count_around(self, t: Thing, owner: Thing, culprit: int | None) -> None:
-        """Count an end in the expansion around it."""
-        state = t.state
-        if t.plan.phase != owner.phase:
-            owner.early += t.plan.phase > owner.phase
+        """Count an end in the expansion around it, if it is its turn."""
+        if not owner.has_turn(t):
             return
+        if t.fails and not owner.inner[1]:
+            owner.blame = culprit
+        owner.inner = [n + more for n, more in zip(owner.inner, t.adds, strict=True)]
         owner.inner[0] -= 1
-        if t.fails:
-            owner.inner[1] += 1
-            owner.blame = culprit if owner.inner[1] == 1 else owner.blame
-        owner.inner[2] += state == S.CANCELLED and not t.plan.bits & Bits.FORGIVEN
-        owner.inner[3] += state == S.SKIPPED and bool(t.plan.bits & Bits.NAMED)
         self._end_expansion(owner)
 
     def _close_off(self, t: Thing) -> None:
@@ -139,16 +135,23 @@ class Ends(Reads):
             group = t.plan.later[t.passed]
             t.passed += 1
             wanted = {S.SUCCESS: When.SUCCESS, S.FAILED: When.FAILED}.get(t.outcome)
-            if group.when not in (When.ALWAYS, wanted) or group.phase in t.forbidden:
-                self._edges.extend((t.run, i, S.SKIPPED, -1) for i in indexes(group.body))
+            called = group.when in (When.ALWAYS, wanted) and group.phase not in t.forbidden
+            nodes = [t.run.nodes[i] for i in indexes(group.body)]
+            if not called and not any(S.WAITING < x.state <= S.EXPANDED for x in nodes):
+                self._edges.extend((t.run, x.index, S.SKIPPED, -1) for x in nodes)
                 continue
-            t.phase, t.inner = Phase(group.phase), [group.inner - t.early, 0, 0, 0]
-            t.early = 0
-            self._edges.extend((t.run, i, S.EXPANDED, None) for i in indexes(group.entries))
+            t.phase = Phase(group.phase)
+            adds = [(0, 0, 0, 0), *(x.adds for x in nodes)]
+            # some may have ended before their turn: alarms, and what was cancelled by itself
+            t.inner = [sum(column) for column in zip(*adds, strict=True)]
+            if called:
+                self._edges.extend((t.run, x.index, S.EXPANDED, None) for x in nodes)
+            else:  # an alarm runs that is not wanted any more
+                self._close(t)
             if t.inner[0]:
                 return
             if t.phase == Phase.FALLBACK:
-                t.outcome, t.given = S.SUCCESS, group.value
+                t.outcome, t.given = outcome_of(*t.inner[1:]), group.value
         if t.outcome == S.SUCCESS:
             self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, t.given, TEMPLATE))
         elif t.outcome == S.CANCELLED and t.stopped:
@@ -160,7 +163,7 @@ class Ends(Reads):
         """Let what is to follow a task's failure begin, if there is something."""
         assert t.run is not None
         owner = t.run.nodes[t.plan.owner]
-        if not t.plan.later or (owner.closing and owner.phase == t.plan.phase):
+        if not t.plan.later or (owner.closing and owner.has_turn(t)):
             return False
         t.kind, t.state, t.outcome = Kind.EXPANSION, S.EXPANDED, S.FAILED
         t.blame = t.index
@@ -191,9 +194,7 @@ class Ends(Reads):
             if t.index in chosen or t.index in reopened:
                 owner.inner[0] += 1
             else:
-                owner.inner[1] += t.fails
-                owner.inner[2] += t.state == S.CANCELLED and not t.plan.bits & Bits.FORGIVEN
-                owner.inner[3] += t.state == S.SKIPPED and bool(t.plan.bits & Bits.NAMED)
+                owner.inner = [n + more for n, more in zip(owner.inner, t.adds, strict=True)]
         self._edges.extend((run, index, S.EXPANDED, None) for index in sorted(chosen))
 
     def _renew(self, t: Thing, state: State) -> None:
@@ -202,7 +203,7 @@ class Ends(Reads):
         t.state, t.cell, t.blame = state, None, None
         t.attempt, t.losses, t.unknown_ms = 0, [], 0
         t.stopping = t.settled = t.stopped = t.closing = False
-        t.phase, t.early, t.passed, t.outcome = Phase.BODY, 0, 0, None
+        t.phase, t.passed, t.outcome = Phase.BODY, 0, None
         t.forbidden = set()
         t.parents, t.inner = [0, 0, 0, 0], [0, 0, 0, 0]
         if state == S.WAITING:
@@ -221,11 +222,11 @@ class Ends(Reads):
     # --- stopping --------------------------------------------------------------------------------
 
     def _close(self, t: Thing) -> None:
-        """Let nothing start any more in an expansion's phase, and stop what is unfinished."""
+        """Let nothing start any more of those whose turn it is, and stop what is unfinished."""
         assert t.run is not None
         t.closing = True
         for inner in indexes(t.plan.body):
-            if t.run.nodes[inner].plan.phase == t.phase:
+            if t.has_turn(t.run.nodes[inner]):
                 self._edges.append((t.run, inner, S.RUNNING, None))
 
     def _stop(self, t: Thing) -> None:
@@ -259,7 +260,7 @@ class Ends(Reads):
     def _start(self, t: Thing) -> None:
         assert t.run is not None
         owner = t.run.nodes[t.plan.owner] if t.index != ROOT else t
-        if owner.closing and owner.phase == t.plan.phase:
+        if owner.closing and owner.has_turn(t):
             self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, STOPPED))
             return
         t.ready_ms = self._now
@@ -334,10 +335,8 @@ class Ends(Reads):
         owner = t.run.nodes[t.plan.owner]
         if t.state != S.WAITING or owner.state != S.EXPANDED:
             return
-        if owner.closing and owner.phase == t.plan.phase:
-            return  # it is stopped with the rest
-        if t.plan.phase > owner.phase and not t.plan.parents:
-            return  # its turn comes
+        if owner.closing if owner.has_turn(t) else not owner.may_alarm(t):
+            return  # it is stopped with the rest; or its turn comes, or does not
         becomes = verdict(t.plan.rule, sum(n for _, n in t.plan.parents), Counts(*t.parents))
         if becomes == S.QUEUED:
             t.blame = None
