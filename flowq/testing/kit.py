@@ -11,16 +11,18 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
+
+import msgspec
 
 from flowq.app import FlowQ
 from flowq.clock import Clock, SkippingClock
 from flowq.errors import BlockingInTask, GraphError
 from flowq.executor import Executor, Job, Lane
 from flowq.message import Delivery, id_bytes, id_text
-from flowq.outcome import GiveBack, Outcome
+from flowq.outcome import Expand, GiveBack, Outcome
 from flowq.plan import ROOT, Kind, Plan, Ranges
 from flowq.result import Result, ResultGroup
 from flowq.run import Run
@@ -28,7 +30,8 @@ from flowq.serializer import Serializer
 from flowq.states import State
 from flowq.storage import Store, open_store
 from flowq.storage.base import NodeInfo
-from flowq.testing.standins import Named, StandIns, has_body, rows_named
+from flowq.testing.standins import Named, StandIns, arms_named, rows_named
+from flowq.testing.whole import STAND_IN, StandInTask, with_stand_ins
 from flowq.wiring import TaskSpec
 
 __all__ = ["rehearse"]
@@ -55,7 +58,10 @@ def rehearse(
         A path names no node, or the run cannot end.
     """
     stand_ins = StandIns(values, fail)
-    stand_ins.check_before(rows_named(plan.rows))
+    rows = with_stand_ins(plan.rows, stand_ins.stand_for, app.serializer, plan.id)
+    plan = msgspec.structs.replace(plan, rows=rows)
+    stand_ins.not_taken += arms_named(rows)
+    stand_ins.check_before(rows_named(rows))
     clock = _Clock(app.clock)
     store = open_store("memory://", name=app.name, clock=clock)
     stage = _Stage(app, store)
@@ -229,8 +235,17 @@ class _Executor(Executor):
 
     def __init__(self, app: FlowQ, run: str, stand_ins: StandIns) -> None:
         super().__init__(app, interrupt=lambda _: None)
+        self._tasks = ChainMap({STAND_IN: cast("Any", StandInTask())}, cast("Any", self._tasks))
         self._run_id = run
         self._stand_ins = stand_ins
+
+    def run(self, lane: Lane, job: Job) -> Outcome:
+        outcome = super().run(lane, job)
+        if isinstance(outcome, Expand) and id_text(outcome.id[:16]) == self._run_id:
+            self._stand_ins.not_taken += arms_named(outcome.rows)
+            rows = with_stand_ins(outcome.rows, self._stand_ins.stand_for, self._serializer)
+            return msgspec.structs.replace(outcome, rows=rows)
+        return outcome
 
     def _body(
         self, lane: Lane, job: Job, task: Any, args: Any, kwargs: Any, current: Any
@@ -259,4 +274,4 @@ def _named(store: Store, run: bytes) -> Iterator[Named]:
             continue
         # what was blocked or failed might have opened
         shut = info.kind == Kind.EXPANSION or info.state is State.SUCCESS
-        yield Named(info.name, has_body(info.task), not shut)
+        yield Named(info.name, not shut)

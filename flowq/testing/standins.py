@@ -11,11 +11,12 @@ from itertools import product
 from typing import Any, Final, NamedTuple
 
 from flowq.errors import GraphError
-from flowq.plan import NodeRow
+from flowq.fragment import BRANCH
+from flowq.plan import NodeRow, decode_rows
 from flowq.primitives.build import Part
 from flowq.task import Task
 
-__all__ = ["Named", "StandIn", "StandIns", "has_body", "rows_named"]
+__all__ = ["Named", "StandIn", "StandIns", "arms_named", "rows_named"]
 
 _INDEX: Final = re.compile(r"\[\d+\]$")
 _SHOWN: Final = 30
@@ -36,28 +37,28 @@ class Named(NamedTuple):
     Attributes
     ----------
     name : str
-    runs : bool
-        Whether it has a body of the user's own.
     open : bool
         Whether nodes may come in it that are not known.
     """
 
     name: str
-    runs: bool
     open: bool
 
 
-def rows_named(rows: Iterable[NodeRow]) -> Iterator[Named]:
-    """Go through the nodes of a plan, the root left out."""
+def rows_named(rows: Iterable[NodeRow], prefix: str = "") -> Iterator[Named]:
+    """Go through the nodes of a plan and of the arms that its branches may take."""
     for row in rows:
         if row.name:
-            task = row.message.task if row.message is not None else ""
-            yield Named(row.name, has_body(task), bool(task or row.later))
+            yield Named(prefix + row.name, bool(row.message or row.later))
+        yield from arms_named((row,), prefix)
 
 
-def has_body(task: str) -> bool:
-    """Whether a task has a body of the user's own: a map whose list is not known has none."""
-    return bool(task) and not task.startswith("flowq.")
+def arms_named(rows: Iterable[NodeRow], prefix: str = "") -> Iterator[Named]:
+    """Go through the nodes of arms that the branches among some nodes may take."""
+    for row in rows:
+        if row.message is not None and row.message.task == BRANCH:
+            for plan in row.message.plans:
+                yield from rows_named(decode_rows(plan)[1:], f"{prefix}{row.name}/")
 
 
 class StandIns:
@@ -96,13 +97,15 @@ class StandIns:
         self._fail = fail
         self._unseen = {*values, *fail}
         self._paths = frozenset(self._unseen)
+        self.not_taken: list[Named] = []
+        """Nodes of arms: those that were not taken can be named all the same."""
 
     def find(self, node: str, attempt: int) -> StandIn | None:
         """Give what stands for a node's body in an attempt (from 1); None if that runs for real.
 
         The path that says most wins: ``clean[3]`` before ``clean``, which speaks of each item.
         """
-        path = next((p for p in _said(node) if p in self._paths), None) if self._paths else None
+        path = self._path(node)
         if path is None:
             return None
         self._unseen.discard(path)
@@ -115,6 +118,13 @@ class StandIns:
         if one is None:
             return None
         return _raising(one, path) if _is_error(one) else _giving(one, path)
+
+    def stand_for(self, node: str) -> bool:
+        """Say whether something stands for a node of which there is one attempt: a graph."""
+        return self.find(node, 1) is not None
+
+    def _path(self, node: str) -> str | None:
+        return next((p for p in _said(node) if p in self._paths), None) if self._paths else None
 
     # --- does each path name something? ----------------------------------------------------------
 
@@ -135,26 +145,18 @@ class StandIns:
         A path is let be where what it stands in never opened (it was blocked, or failed).
         """
         if self._unseen:
-            self._check(list(nodes))
+            self._check([*nodes, *self.not_taken])
 
     def _check(self, nodes: Sequence[Named]) -> None:
-        known: dict[str, tuple[bool, bool]] = {}
+        known: dict[str, bool] = {}
         for node in nodes:
             for path in _said(node.name):
-                runs, open_ = known.get(path, (False, False))
-                known[path] = (runs or node.runs, open_ or node.open)
+                known[path] = known.get(path, False) or node.open
         for path in sorted(self._unseen):
             if path in known:
-                if any(known[path]):
-                    continue
-                if inside := [n.name for n in nodes if n.runs and path in _around(n.name)]:
-                    raise GraphError(
-                        f"test: {path!r} is a graph and has no body that something could stand "
-                        f"for; name what is in it: {_listed(path, inside)}"
-                    )
                 continue
             owner = next((p for p in _owners(path) if p in known), None)
-            if owner is None or not known[owner][1]:
+            if owner is None or not known[owner]:
                 raise GraphError(
                     f"test: no node is named {path!r}; there are "
                     f"{_listed(path, [n.name for n in nodes]) or 'none'}"
@@ -224,11 +226,6 @@ def _owners(path: str) -> Iterator[str]:
         else:
             return
         yield path
-
-
-def _around(name: str) -> set[str]:
-    """The paths that speak of what a node stands in."""
-    return {path for owner in _owners(name) for path in _said(owner)}
 
 
 def _listed(path: str, names: Sequence[str]) -> str:

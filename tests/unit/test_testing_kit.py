@@ -12,7 +12,19 @@ from typing import Any
 
 import pytest
 
-from flowq import DAG, FlowQ, Result, ResultGroup, Retry, Run, Skip, TaskError, chain, group
+from flowq import (
+    DAG,
+    FlowQ,
+    Result,
+    ResultGroup,
+    Retry,
+    Run,
+    Skip,
+    TaskError,
+    branch,
+    chain,
+    group,
+)
 from flowq.current import current_task
 from flowq.errors import BlockingInTask, GraphError, GroupError, NotProduced, RunCancelled
 from flowq.testing import ManualClock
@@ -82,7 +94,7 @@ def test_a_graph_runs_to_its_end_without_a_worker_and_its_own_store_is_never_ask
         ["extract", "clean", "report", "clean[0]", "clean[1]", "clean[2]"], "success"
     )
     assert run.result("clean[1]").get() == "d-1!"
-    assert run.progress().done == 5
+    assert run.progress().done == run.progress().known
     assert "success" in run.why()
 
 
@@ -254,6 +266,91 @@ def test_a_value_is_copied_on_its_way_as_it_would_be_for_real() -> None:
     assert given == ["x"]
 
 
+@q.flow(name="tidy")
+def tidy(part: Any) -> Any:
+    return clean(clean(part), "?")
+
+
+@q.flow(name="outer")
+def outer(day: str) -> Any:
+    parts = extract(day)
+    return report([tidy(parts[0]), parts[1], tidy.map(parts), fetch(1)], day=tidy(day))
+
+
+def test_a_value_stands_for_a_flow_in_a_flow_and_nothing_in_it_is_there() -> None:
+    run: Any = outer.build("d").test(values={"tidy": "whole", "fetch": lambda x: x})
+
+    rows = run.get()["rows"]
+    assert rows == ["whole", "d-1", ["d-0!?", "d-1!?", "d-2!?"], 1]
+    assert run.get()["day"] == "d!?"
+    assert "tidy/clean" not in states(run)
+    assert states(run)["tidy-3/clean"] == "success"
+
+
+def test_a_value_stands_for_the_flows_of_a_map_or_for_one_of_them() -> None:
+    run: Any = outer.build("d").test(values={"tidy-2": lambda: "each", "tidy-2[1]": "one"})
+
+    assert run.get()["rows"][2] == ["each", "one", "each"]
+    assert [name for name in states(run) if name.startswith("tidy-2[")] == [
+        "tidy-2[0]",
+        "tidy-2[1]",
+        "tidy-2[2]",
+    ]
+
+
+def test_a_value_stands_for_a_chain_in_a_map_and_for_a_group_in_a_group() -> None:
+    chains: Any = (clean.s() | report.s()).map(["a", "b", "c"])
+    groups: Any = group(group([fetch.s(1), fetch.s(2)]).options(name="pair"), fetch.s(3))
+
+    some = chains.test(values={"clean[1]": "whole", "clean[2]/clean": "part"})
+    pair = groups.test(values={"pair": [0, 0]})
+
+    assert some.get() == [{"rows": "a!", "day": ""}, "whole", {"rows": "part", "day": ""}]
+    assert pair.get() == [[0, 0], 4]
+
+
+def test_a_flow_in_a_flow_fails_as_a_whole() -> None:
+    graph = outer.build("d")
+
+    failed: Any = graph.test(fail={"tidy": ValueError("closed")})
+    for_real: Any = graph.test(fail={"tidy": [None, ValueError()]})
+
+    assert (states(failed)["tidy"], states(failed)["report"]) == ("failed", "blocked")
+    with pytest.raises(TaskError, match="closed"):
+        failed.get()
+    assert for_real.get()["rows"][0] == "d-0!?"
+
+
+@q.flow(name="sized")
+def sized(size: int) -> Any:
+    known = fetch(size)
+    small = lambda: clean("small")  # noqa: E731
+    return report(branch(known, {1: small, 2: lambda: clean.map(extract("d"))}))
+
+
+def test_a_branch_takes_its_arm_and_a_value_may_stand_for_all_of_it() -> None:
+    small: Any = sized.build(0).test(values={"branch/clean": "tiny"})
+    large: Any = sized.build(1).test(values={"branch/clean": "large"})
+    whole: Any = sized.build(1).test(values={"branch": "whole"})
+    other: Any = sized.build(0).test(values={"fetch": 2})
+
+    assert small.get()["rows"] == "tiny"
+    assert large.get()["rows"] == ["large"] * 3
+    assert whole.get()["rows"] == "whole"
+    assert set(states(whole)) == {"fetch", "branch", "report"}
+    assert other.get()["rows"] == ["d-0!", "d-1!", "d-2!"]
+
+
+def test_nodes_of_the_arm_that_is_not_taken_can_be_named() -> None:
+    both = {"branch/clean": "c", "branch/extract": ["one"]}
+
+    small: Any = sized.build(0).test(values=both, fail={"branch/clean[5]": ValueError()})
+
+    assert small.get()["rows"] == "c"
+    with pytest.raises(GraphError, match=r"no node is named 'branch/klean'; there are branch/cl"):
+        sized.build(0).test(values={"branch/klean": 1})
+
+
 # --- failures
 
 
@@ -372,7 +469,7 @@ def test_what_stands_in_a_body_that_gave_a_plain_value_is_told_at_the_end() -> N
         ({}, {"clean": 1}, r"is no exception; a value goes in values="),
         ({}, {"clean": "boom"}, r"is no exception"),
         ({3: 1}, {}, r"3 is no path"),
-        ({"clean[0]": 1}, {}, r"'clean\[0\]' is a graph .* clean\[0\]/clean, clean\[0\]/report"),
+        ({"clean[0]": 1, "clean/save": 2}, {}, r"no node is named 'clean/save'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
