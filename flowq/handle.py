@@ -29,7 +29,7 @@ from flowq.message import id_text
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look
-from flowq.wiring import FitsAnywhere
+from flowq.wiring import FitsAnywhere, Gives
 
 __all__ = [
     "PAGE_OF_IDS",
@@ -290,7 +290,7 @@ class Handle(FitsAnywhere):
             )
 
 
-class ValueHandle(Handle, Generic[T]):
+class ValueHandle(Gives[T], Handle, Generic[T]):
     """A handle that has a value once it has ended."""
 
     def __init__(self, app: Home, id: bytes) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConsumerHandle",
     "FitsAnywhere",
+    "Gives",
     "GroupHandle",
     "Progress",
     "ResultHandle",
@@ -34,6 +35,9 @@ __all__ = [
     "TaskSpec",
     "ValueHandle",
 ]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 if TYPE_CHECKING:
     # For checkers what stands for a value fits any parameter and can be indexed, so that what a
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
         def __iter__(self) -> Any: ...
         def __rshift__(self, other: Any, /) -> Any: ...
         def __rrshift__(self, other: Any, /) -> Any: ...
+
+    class Gives(FitsAnywhere, Generic[T_co]):
+        """The typing base of what gives a value of one type, once it has run."""
 else:
 
     class FitsAnywhere:
@@ -53,9 +60,14 @@ else:
 
         __slots__ = ()
 
+    class Gives(FitsAnywhere):
+        """The typing base of what gives a value of one type; at run time it has nothing."""
 
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+        __slots__ = ()
+
+        def __class_getitem__(cls, kind: Any) -> Any:
+            """Give itself, whatever it gives."""
+            return cls
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from flowq.node import Body, Take
 from flowq.plan import Plan, Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
-from flowq.wiring import FitsAnywhere, RunHandle, Submitter, ValueHandle
+from flowq.wiring import FitsAnywhere, Gives, RunHandle, Submitter, ValueHandle
 
 if TYPE_CHECKING:
     import networkx
@@ -293,7 +293,7 @@ class Item(Reference):
         return Fragment([], found.tails, value)
 
 
-class Composition(Joinable, Generic[R]):
+class Composition(Gives[R], Joinable, Generic[R]):
     """A graph that is built and not started: a signature, chain, group, map or DAG.
 
     ``a | b`` pipes the value of `a` into the first free parameter of `b`, ``a >> b`` is order

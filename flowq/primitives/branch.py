@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from flowq.current import TRACE
 from flowq.errors import GraphError, NodeUsedAsValue
@@ -19,7 +18,7 @@ from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.dag import Contents
 from flowq.primitives.flowgraph import ArmGraph
 from flowq.serializer import short_repr
-from flowq.wiring import RunHandle, Submitter
+from flowq.wiring import Gives, RunHandle, Submitter
 
 if TYPE_CHECKING:
     from flowq.result import Result
@@ -28,7 +27,7 @@ __all__ = ["Branch", "branch"]
 
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
-Key: TypeAlias = "str | int | bool | Enum | None"
+C = TypeVar("C", str, int, float, None)
 
 _NO_ARM: Final[Any] = object()
 _CLOSED: Final = (
@@ -89,15 +88,27 @@ class Branch(Composition[R]):
         return Fragment([node], [node], node, _CLOSED)
 
 
-Given: TypeAlias = "Callable[[], Result[S] | Composition[S]] | Result[S] | Composition[S]"
-
-
+# what gives a value also fits a Callable, for checkers, so it comes first
 @overload
 def branch(
-    cond: Any, arms: Mapping[Any, Composition[S]], *, default: Composition[S] = ...
-) -> Branch[S]: ...
+    cond: Any, arms: Mapping[Any, Gives[S]], *, default: Gives[S] | Callable[[], Gives[S]] = ...
+) -> Result[S]: ...
 @overload
-def branch(cond: Any, arms: Mapping[Any, Given[S]], *, default: Given[S] = ...) -> Result[S]: ...
+def branch(
+    cond: Any,
+    arms: Mapping[Any, Callable[[], Gives[S]]],
+    *,
+    default: Gives[S] | Callable[[], Gives[S]] = ...,
+) -> Result[S]: ...
+@overload
+def branch(
+    cond: Any,
+    arms: Mapping[Any, Gives[S] | Callable[[], Gives[S]]],
+    *,
+    default: Gives[S] | Callable[[], Gives[S]] = ...,
+) -> Result[S]: ...
+@overload
+def branch(cond: Any, arms: Mapping[Any, C], *, default: C = ...) -> Result[C]: ...
 @overload
 def branch(cond: Any, arms: Mapping[Any, Any], *, default: Any = ...) -> Result[Any]: ...
 def branch(cond: Any, arms: Mapping[Any, Any], *, default: Any = _NO_ARM) -> Any:
