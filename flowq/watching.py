@@ -300,7 +300,7 @@ class Live:
         top = Tree(_head(seen), guide_style="dim")
         way = [top]
         for line in lines:
-            text = Text()
+            text = Text(no_wrap=True, overflow="ellipsis")
             text.append(f"{one_line(line.title):<{max(0, wide - 4 * line.depth)}}  ")
             inner = bodies.get(line.info.index, []) if line.info is not None else []
             self._fill(text, line, inner)
@@ -351,7 +351,7 @@ def _head(seen: Seen) -> Text:
     from rich.text import Text
 
     word = shown_state(seen.state)
-    text = Text(seen.name or id_text(seen.id), "bold")
+    text = Text(seen.name or id_text(seen.id), "bold", no_wrap=True, overflow="ellipsis")
     if seen.name:
         text.append(f"  {id_text(seen.id)}", "dim")
     text.append(f"  {word}", STYLES.get(word, ""))

@@ -19,6 +19,12 @@ from flowq.cli.output import INTERRUPTED, UNREACHABLE, USAGE, CliError, note
 __all__ = ["Parser", "huey_main", "main"]
 
 
+NOT_YET = frozenset(
+    f"flowq run {verb}" for verb in "pause resume retry rerun fork send timeline".split()
+)
+"""Commands that are designed, and answered only where they are typed."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that names what is near."""
 
@@ -52,6 +58,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
+            if f"{self.prog} {value}" in NOT_YET:
+                raise CliError(f"{self.prog} {value} is not there yet")
             known = [str(choice) for choice in action.choices]
             near = _near(str(value), known) or f"; there is {', '.join(known)}"
             what = "command" if isinstance(action, argparse._SubParsersAction) else "value"
@@ -151,7 +159,10 @@ def _parser() -> Parser:
         "--watch", action="store_true", help="follow it to its end; exit 1 if failed"
     )
     shown.add_argument("--state", help="only nodes in this state")
+    shown.add_argument("--items", action="store_true", help="each item of large maps in a line")
     shown.add_argument("--limit", type=_number, default=500, help="nodes at most (500)")
+    _controls(runs)
+    _flows(nouns)
     task = _noun(nouns, "task", "Tasks and nodes.")
     _reader(task, "show", "Show what is known of a task or node.", "task:show", "ID")
     result = _reader(
@@ -160,6 +171,72 @@ def _parser() -> Parser:
     result.add_argument("--wait", action="store_true", help="wait until it has ended")
     result.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
     return top
+
+
+def _controls(runs: Any) -> None:
+    """Add what follows, explains and stops a run."""
+    watched = _reader(
+        runs, "watch", "Follow a run to its end; exit 1 if failed.", "run:watch", "ID"
+    )
+    watched.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
+    why = _reader(runs, "why", "Say why a run or a node is where it is.", "seeing:why", "ID")
+    why.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
+    drawn = _reader(runs, "graph", "Print a run as Mermaid text.", "seeing:graph")
+    drawn.add_argument("what", metavar="ID", help="a run, or with -A the name of a flow")
+    _parameters(drawn)
+    stop = _reader(
+        runs,
+        "cancel",
+        "Stop a run, node or task; exit 6 if it had ended.",
+        "seeing:cancel",
+        "ID",
+    )
+    stop.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
+    stop.add_argument("--force", action="store_true", help="end what is finally_ too")
+
+
+def _flows(nouns: Any) -> None:
+    """Add what is asked of an app's flows."""
+    flows = _noun(nouns, "flow", "Flows of an app: list, show, check, start.")
+    _of_app(flows, "list", "List the flows of an app.", "flow:list_flows")
+    shown = _of_app(flows, "show", "Show a flow's parameters, options and graph.", "flow:show")
+    shown.add_argument("flow", metavar="NAME")
+    shown.add_argument("--graph", action="store_true", help="print its graph as Mermaid text")
+    _parameters(shown)
+    check = _of_app(
+        flows, "check", "Import, build and check each flow; exit 1 if one is wrong.", "flow:check"
+    )
+    check.add_argument("flow", metavar="NAME", nargs="*", help="all unless named")
+    _parameters(check)
+    start = _of_app(flows, "start", "Start a flow; prints the id of the run.", "flow:start")
+    start.add_argument("flow", metavar="NAME")
+    _parameters(start)
+    start.add_argument(
+        "--watch", action="store_true", help="follow it to its end; exit 1 if failed"
+    )
+    start.add_argument("--wait", action="store_true", help="wait for its end; exit 1 if failed")
+    start.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
+
+
+def _of_app(verbs: Any, name: str, text: str, call: str) -> Parser:
+    """Add a command that imports an app."""
+    parser: Parser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(parser=parser, call=tuple(call.split(":")))
+    parser.add_argument("-A", "--app", metavar="APP", help="module:app; else FLOWQ_APP, else ...")
+    parser.add_argument("--url", help="the store, whatever the app says")
+    parser.add_argument("--json", action="store_true", default=None, help="for programs")
+    return parser
+
+
+def _parameters(parser: Parser) -> None:
+    parser.add_argument(
+        "-p",
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="an argument of the flow, read as its annotation says",
+    )
 
 
 def _noun(nouns: Any, name: str, text: str) -> Any:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowq.cli.output import (
     FAILED,
     NOT_FOUND,
     OK,
+    TIMED_OUT,
     USAGE,
     CliError,
     document,
@@ -28,29 +29,28 @@ from flowq.cli.output import (
 )
 from flowq.cli.reading import (
     LOOKED_AT,
-    culprit_of,
     cut,
-    failure_in,
     find_id,
     nodes,
     runs,
     shown_state,
     store_of,
-    tries_of,
     wants_json,
 )
-from flowq.message import id_text, read_cell
-from flowq.plan import Kind, ranges_of
+from flowq.message import id_text
+from flowq.outline import MANY, Line, outline
+from flowq.plan import Kind, Phase
 from flowq.states import State
+from flowq.watching import LOOKS, Live, Seen, counted, explained, see, view_for
 
 if TYPE_CHECKING:
     from flowq.storage import Store
     from flowq.storage.base import NodeInfo, RunInfo
 
-__all__ = ["list_runs", "show"]
+__all__ = ["follow", "found_run", "list_runs", "show", "watch"]
 
-LOOKS = 0.5
-"""Seconds between two looks at a run that is watched."""
+LOST = 20
+"""So many failed nodes are told at the end of a picture."""
 COLUMNS = ("node", "task", "state", "tries", "started", "took", "why")
 
 
@@ -89,20 +89,22 @@ def show(args: Any) -> int:
     id = find_id(args.id, (run.id for run in runs(store, LOOKED_AT)), "run")[:16]
     if (look := store.look([id])[0]) is not None and not look.run:
         raise CliError(f"{id_text(id)} is a task, not a run: flowq task show {id_text(id)}")
-    run = _found(store, id, args.name)
+    run = found_run(store, id, args.name)
     json = wants_json(args)
     if args.watch:
-        return _watch(store, run, args.name, json)
-    shown: list[NodeInfo] = []
-    states: Counter[str] = Counter()
-    for info in nodes(store, id, wanted):
-        states[info.state.label] += 1
-        if len(shown) < args.limit:
-            shown.append(info)
-    rows = [_node(*told) for told in _explained(store, id, shown)]
+        return follow(store, id, args.name, json)
+    found = list(nodes(store, id, wanted))
+    states = Counter(info.state.label for info in found)
     if json:
+        rows = [_node(*told) for told in explained(store, id, found[: args.limit])]
         document({**_run(run), "states": dict(states), "nodes": rows})
         return OK
+    lines = outline(found, many=MANY if wanted is None and not args.items else len(found))
+    shown = lines[: args.limit]
+    told = {
+        info.index: (why, tries)
+        for info, why, tries in explained(store, id, [x.info for x in shown if x.info is not None])
+    }
     what = _run(run)
     pairs(
         [
@@ -115,111 +117,101 @@ def show(args: Any) -> int:
             ("nodes", ", ".join(f"{n} {s}" for s, n in states.most_common()) or "none"),
         ]
     )
-    if rows:
+    if shown:
         print()
-        table(COLUMNS, [_cells(row, info) for row, info in zip(rows, shown, strict=True)])
-    if sum(states.values()) > len(rows):
-        note(f"{sum(states.values()) - len(rows)} more; --limit shows more, --state fewer kinds")
+        sizes = Counter(info.owner for info in found)
+        ended = Counter(info.owner for info in found if info.state.final)
+        table(COLUMNS, [_cells(x, told, sizes, ended) for x in shown])
+    if len(lines) > len(shown):
+        note(f"{len(lines) - len(shown)} more; --limit shows more, --state fewer kinds")
     return OK
 
 
 # --- following a run -----------------------------------------------------------------------------
 
 
-def _watch(store: Store, run: RunInfo, app: str, json: bool) -> int:
-    """Follow a run to its end: live on a terminal, else a line for each change."""
-    live = None if json or not sys.stdout.isatty() else _live_view()
-    seen: dict[int, State] = {}
+def watch(args: Any) -> int:
+    """Run ``flowq run watch``."""
+    store = store_of(args)
+    id = find_id(args.id, (run.id for run in runs(store, LOOKED_AT)), "run")
+    return follow(store, id, args.name, wants_json(args), args.timeout)
+
+
+def follow(store: Store, id: bytes, app: str, json: bool, timeout: float | None = None) -> int:
+    """Follow a task, node or run to its end: live on a terminal, else a line for each change.
+
+    Returns
+    -------
+    int
+        The exit status that its outcome gives.
+    """
+    view = _Json(store) if json else view_for(store, sys.stdout, paint=paint)
+    end = None if timeout is None else time.monotonic() + timeout
     try:
         while True:
-            run = _found(store, run.id, app)  # before its nodes, so that its end is seen last
-            all_nodes = list(nodes(store, run.id))
-            changed = [n for n in all_nodes if seen.get(n.index) != n.state]
-            seen.update((n.index, n.state) for n in changed)
-            if live is not None:
-                live.update(run, all_nodes)
-            else:
-                _say(store, run.id, changed, json)
-            if run.state.final:
+            seen = see(store, id)
+            if seen is None:
+                raise CliError(
+                    f"the app {app!r} knows no {id_text(id)}: never started here, or expired",
+                    NOT_FOUND,
+                )
+            view.show(seen)
+            if seen.state.final:
                 break
-            store.wait_ended([run.id], timeout=LOOKS)
+            left = LOOKS if end is None else min(LOOKS, end - time.monotonic())
+            if left <= 0:
+                word = shown_state(seen.state, True)
+                raise CliError(f"{id_text(id)} is still {word}: {seen.progress}", TIMED_OUT)
+            store.wait_ended([id], timeout=left)
     finally:
-        if live is not None:
-            live.stop()
-    what = _run(run)
-    if json:
-        line(what)
-    else:
-        if live is not None:  # the view has no room for reasons
-            lost = (n for n in all_nodes if n.state in (State.FAILED, State.BLOCKED))
-            for info, why, _ in _explained(store, run.id, lost):
-                print(f"{info.name}  {paint(info.state.label)}  {one_line(why)}")
-        took = duration(what["seconds"])
-        print(f"{moment(run.ended_ms)}  run {what['id']}  {paint(what['state'])}  {took}".rstrip())
-    return OK if run.state == State.SUCCESS else FAILED
+        view.close()
+    if isinstance(view, Live):  # the picture has little room for reasons
+        _conclude(store, seen)
+    return OK if seen.state == State.SUCCESS else FAILED
 
 
-def _say(store: Store, run: bytes, changed: list[NodeInfo], json: bool) -> None:
-    for info, why, tries in _explained(store, run, changed):
-        row = _node(info, why, tries)
-        if json:
-            line({"run": id_text(run), **row})
-            continue
-        at = info.ended_ms or info.started_ms or info.ready_ms or time.time_ns() // 1_000_000
-        parts = (moment(at), info.name, paint(info.state.label), duration(row["seconds"]), why)
-        print("  ".join(part for part in parts if part), flush=True)
+def _conclude(store: Store, seen: Seen) -> None:
+    """Say why nodes have failed, and how the whole has ended."""
+    lost = [n for n in seen.infos if n.state in (State.FAILED, State.BLOCKED)]
+    for info, why, _ in explained(store, seen.id[:16], lost[:LOST]):
+        print(f"{info.name}  {paint(info.state.label)}  {one_line(why)}")
+    if len(lost) > LOST:
+        print(f"{len(lost) - LOST:,} more; flowq run why {id_text(seen.id)}")
+    parts = (moment(seen.ended_ms), f"run {id_text(seen.id)}", paint(shown_state(seen.state)))
+    print("  ".join([*parts, duration(seen.seconds)]).strip())
 
 
-class _Live:
-    """A table in place, by rich; the most recent nodes where not all fit."""
+class _Json:
+    """A document for each change, and one for the whole at the end."""
 
-    def __init__(self) -> None:
-        from rich.live import Live
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seen: dict[int, tuple[int, State]] = {}
 
-        self._live = Live(auto_refresh=False)
-        self._live.start()
+    def show(self, seen: Seen) -> None:
+        moved = []
+        for info in seen.infos:
+            now = (info.generation, info.state)
+            if self._seen.get(info.index) != now:
+                self._seen[info.index] = now
+                moved.append(info)
+        run = seen.id[:16]
+        for told in explained(self._store, run, moved):
+            line({"run": id_text(run), **_node(*told)})
+        if seen.state.final:
+            whole = self._store.run(seen.id) if len(seen.id) == 16 else None
+            state = shown_state(seen.state, True)
+            line(_run(whole) if whole else {"id": id_text(seen.id), "state": state})
 
-    def update(self, run: RunInfo, all_nodes: list[NodeInfo]) -> None:
-        from rich.table import Table
-        from rich.text import Text
-
-        colours = {"success": "green", "failed": "red", "blocked": "red", "running": "blue"}
-        states = Counter(n.state.label for n in all_nodes)
-        said = ", ".join(f"{n} {s}" for s, n in states.most_common())
-        view = Table(
-            title=f"{id_text(run.id)}  {shown_state(run.state, True)}",
-            caption=said,
-            title_justify="left",
-            caption_justify="left",
-        )
-        for name in COLUMNS[:-1]:
-            view.add_column(name)
-        room = max(5, self._live.console.height - 6)
-        recent = sorted(all_nodes, key=lambda n: n.ended_ms or n.started_ms or n.ready_ms)
-        kept = {n.index for n in recent[-room:]}
-        for info in all_nodes:
-            if info.index in kept:
-                tries = tries_of(info.state, info.attempt, info.started_ms > 0)
-                cells = _cells(_node(info, "", tries), info)[:-1]
-                style = colours.get(info.state.label, "dim")
-                view.add_row(*(Text(str(c), style if i == 2 else "") for i, c in enumerate(cells)))
-        self._live.update(view, refresh=True)
-
-    def stop(self) -> None:
-        self._live.stop()
-
-
-def _live_view() -> _Live | None:
-    try:
-        return _Live()
-    except ImportError:  # an extra; lines say the same
-        return None
+    def close(self) -> None:
+        pass
 
 
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def _found(store: Store, id: bytes, app: str) -> RunInfo:
+def found_run(store: Store, id: bytes, app: str) -> RunInfo:
+    """Read one run; an error if there is none."""
     run = store.run(id)
     if run is None:
         raise CliError(
@@ -236,33 +228,6 @@ def _state(word: str | None) -> State | None:
     except KeyError:
         known = ", ".join(s.label for s in State)
         raise CliError(f"--state {word!r} is none of {known}", USAGE) from None
-
-
-def _explained(
-    store: Store, run: bytes, infos: Iterable[NodeInfo]
-) -> Iterator[tuple[NodeInfo, str, int | None]]:
-    """Say of each node why it has no value (empty if it has, or may have), and its attempts."""
-    infos = list(infos)
-    lost = [n.index for n in infos if n.state.final and n.state != State.SUCCESS]
-    cells = store.cells(run, ranges_of(lost)) if lost else {}
-    names = {n.index: n.name for n in infos}
-    for info in infos:
-        raw = cells.get(info.index)
-        why, tries = "", tries_of(info.state, info.attempt, info.started_ms > 0)
-        if raw is not None:
-            cell = read_cell(raw)
-            failure = failure_in(cell)
-            blamed = info.culprit if info.culprit is not None else culprit_of(cell)
-            if failure is not None:
-                why, tries = failure.message, failure.attempts
-            elif blamed is not None:
-                if blamed not in names:
-                    near = store.nodes(run, after=blamed - 1, limit=1)
-                    names[blamed] = near[0].name if near else str(blamed)
-                why = f"because of {names[blamed]}"
-            elif not cell.flags:
-                why = cell.body.decode("utf-8", "replace")
-        yield info, why, tries
 
 
 def _run(run: RunInfo) -> dict[str, Any]:
@@ -284,6 +249,8 @@ def _node(info: NodeInfo, why: str, tries: int | None) -> dict[str, Any]:
         "node": info.name,
         "task": info.task or None,
         "kind": Kind(info.kind).name.lower(),
+        "inside": info.owner or None,
+        "phase": Phase(info.phase).name.lower(),
         "state": info.state.label,
         "generation": info.generation,
         "attempts": tries,
@@ -296,15 +263,29 @@ def _node(info: NodeInfo, why: str, tries: int | None) -> dict[str, Any]:
     }
 
 
-def _cells(row: dict[str, Any], info: NodeInfo) -> tuple[Any, ...]:
-    started = moment(info.started_ms)[11:]
-    took = duration(row["seconds"])
+def _cells(
+    shown: Line,
+    told: Mapping[int, tuple[str, int | None]],
+    sizes: Counter[int],
+    ended: Counter[int],
+) -> tuple[Any, ...]:
+    """The cells of one line; of many items, or what has something inside, with counts."""
+    counts = counted(shown) if shown.items else ""
+    info = shown.info
+    if info is None:
+        return (f"{shown.name}[...]", "-", "-", "", "", "", counts)
+    why, tries = told[info.index]
+    inner = sizes[info.index]
+    if inner and not counts:
+        counts = f"{ended[info.index]:,} of {inner:,} inside have ended"
+    row = _node(info, why, tries)
+    name = f"{info.name} × {len(shown.items):,}" if shown.items else info.name
     return (
-        info.name,
+        name,
         info.task or "-",
         info.state.label,
         row["attempts"] or "",
-        started,
-        took,
-        row["why"] or "",
+        moment(info.started_ms)[11:],
+        duration(row["seconds"]),
+        "; ".join(part for part in (counts, why) if part),
     )

@@ -131,7 +131,7 @@ def test_a_terminal_that_follows_a_run_is_told_why_it_failed(
 
     shown = "\n".join(lines)
     assert status == 1
-    assert "1 failed, 1 blocked" in shown
+    assert "2 of 2 done, 2 failed" in shown
     assert "ValueError('no stock')" in shown and "because of fail" in shown
     assert run.id in lines[-1] and "failed" in lines[-1]
 
