@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["COLOURS", "bar", "duration", "one_line"]
+__all__ = ["COLOURS", "bar", "duration", "notebook", "one_line"]
 
 COLOURS: Final = {
     "success": "32",
@@ -57,3 +57,17 @@ def bar(done: int, known: int, width: int = 20) -> str:
     """
     full = width * done // known if known else 0
     return "━" * full + "─" * (width - full)
+
+
+def notebook(plain: str, drawing: str) -> dict[str, str]:
+    """Give a picture as notebooks take it: by MIME type, of which they show what they can best.
+
+    Parameters
+    ----------
+    plain : str
+        For those that show text alone.
+    drawing : str
+        Mermaid.
+    """
+    fenced = f"```mermaid\n{drawing}```\n"
+    return {"text/plain": plain, "text/markdown": fenced, "text/vnd.mermaid": drawing}

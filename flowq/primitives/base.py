@@ -19,6 +19,7 @@ from flowq.node import Body, Take
 from flowq.plan import Plan, Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
+from flowq.text import notebook
 from flowq.wiring import FitsAnywhere, Gives, RunHandle, Submitter, ValueHandle
 
 if TYPE_CHECKING:
@@ -415,6 +416,13 @@ class Composition(Gives[R], Joinable, Generic[R]):
         from flowq.primitives.mermaid import draw
 
         return draw(self._graph())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What notebooks show: the picture, or the text of what cannot be drawn yet."""
+        try:
+            return notebook(repr(self), self.mermaid())
+        except GraphError:
+            return {"text/plain": repr(self)}
 
     def start(self, app: Submitter | None = None) -> ValueHandle[R]:
         """Enqueue the graph; gives its ``Run``.
