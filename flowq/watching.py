@@ -353,12 +353,12 @@ def _head(seen: Seen) -> Text:
     word = shown_state(seen.state)
     text = Text(seen.name or id_text(seen.id), "bold", no_wrap=True, overflow="ellipsis")
     if seen.name:
-        text.append(f"  {id_text(seen.id)}", "dim")
+        text.append(f"  {id_text(seen.id)[:13]}", "dim")  # enough to name it by
     text.append(f"  {word}", STYLES.get(word, ""))
     if seen.infos:
         done, known = seen.progress.done, seen.progress.known
-        text.append(f"  {bar(done, known)}", "red" if seen.progress.failed else "green")
         text.append(f"  {seen.progress}")
+        text.append(f"  {bar(done, known)}", "red" if seen.progress.failed else "green")
     took = duration(seen.seconds)
     return text.append(f"  {took}" if took else "", "dim")
 
