@@ -191,7 +191,7 @@ def count(infos: Iterable[NodeInfo]) -> Progress:
         if not info.task:
             continue
         known += 1
-        failed += info.state in FAILED
+        failed += info.state in FAILED and info.kind == Kind.TASK
         running += info.state is State.RUNNING
         if info.state.final or info.state is State.EXPANDED:
             done += 1

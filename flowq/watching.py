@@ -204,6 +204,7 @@ class Lines:
             shown = [info for info in moved.values() if info.index in alone]
             for line in lines:
                 shown.extend(self._worst(line, moved))
+            shown.sort(key=_when)
             for info, why, _ in explained(self._store, seen.id[:16], shown):
                 self._node(info, why)
             for line in lines:
@@ -217,7 +218,7 @@ class Lines:
         """Nothing is left to be done."""
 
     def _node(self, info: NodeInfo, why: str) -> None:
-        at = info.ended_ms or info.started_ms or info.ready_ms or time.time_ns() // 1_000_000
+        at = _when(info) or time.time_ns() // 1_000_000
         body = info.started_ms and info.ended_ms
         took = duration((info.ended_ms - info.started_ms) / 1000) if body else ""
         self._say(_moment(at), info.name, self._paint(info.state.label), took, one_line(why))
@@ -368,12 +369,17 @@ def _weight(line: Line) -> tuple[int, int]:
     info = line.info
     if info is None:
         return (3, 0)
-    newest = info.ended_ms or info.started_ms or info.ready_ms
+    newest = _when(info)
     if info.state in (State.RUNNING, State.EXPANDED):
         return (3, newest)
     if info.state is State.FAILED:
         return (2, newest)
     return (1 if newest else 0, newest)
+
+
+def _when(info: NodeInfo) -> int:
+    """When it last moved; 0 where it has not."""
+    return info.ended_ms or info.started_ms or info.ready_ms
 
 
 def _moment(ms: int) -> str:
