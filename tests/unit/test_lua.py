@@ -150,7 +150,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["renew"] == [b"7", b"8", b"s1"]
     assert rest["held"] == [b"s1", b"1048576"]
     assert rest["release"] == [b"s1", b"signal 9", id]
-    assert rest["cancel"] == [id]
+    assert rest["cancel"] == [b"0", id]
     assert rest["reschedule"] == [id, b"1", b"2"]
     assert rest["sweep"] == [b"11"]
     assert rest["look"] == [b"0", id]

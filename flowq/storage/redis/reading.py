@@ -21,6 +21,8 @@ from flowq.storage.base import (
 )  # fmt: skip
 from flowq.storage.redis.connection import Connections
 from flowq.storage.redis.rows import (
+    EXPANSION,
+    PASSED,
     RECORD,
     NodeHead,
     message_of,
@@ -234,7 +236,7 @@ def _filled(info: SessionInfo, deadline: int, held: int) -> SessionInfo:
 
 def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
     head_raw, task, cell, attempt, losses, scheduled, since = one
-    stored, generation, _, _, _, _, ready, *_ = RECORD.unpack_from(records, k * RECORD.size)
+    stored, generation, flags, _, _, _, ready, *_ = RECORD.unpack_from(records, k * RECORD.size)
     state = State(stored)
     if state == State.QUEUED:
         state = State.SCHEDULED if scheduled else State.RUNNING if since else State.QUEUED
@@ -249,7 +251,7 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         index=index,
         name=head.name,
         task=task.decode("utf-8", "replace"),
-        kind=head.kind,
+        kind=Kind.EXPANSION if flags & EXPANSION else head.kind,
         owner=head.owner,
         state=state,
         generation=generation,
@@ -260,6 +262,9 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         ended_ms=ended,
         parents=head.parents,
         culprit=culprit,
+        bits=head.bits,
+        phase=head.phase,
+        grown=bool(flags & EXPANSION and task),
     )
 
 
@@ -267,6 +272,9 @@ def _check(records: bytes, heads: list[NodeHead | None]) -> Iterator[str]:
     nodes = list(RECORD.iter_unpack(records))
     states = [State(n[0]) for n in nodes]
     inner: dict[int, Counter[str]] = {}
+    lenient = {
+        (i, child) for i, head in enumerate(heads) if head for child in indexes(head.lenient)
+    }
     for i, head in enumerate(heads):
         if head is None:
             if any(records[i * RECORD.size : (i + 1) * RECORD.size]):
@@ -274,27 +282,51 @@ def _check(records: bytes, heads: list[NodeHead | None]) -> Iterator[str]:
             continue  # else an index that a lost delivery had taken
         if head.owner == NO_NODE:
             continue
+        if states[head.owner].final and not states[i].final:
+            yield f"node {i} is {states[i].label}, what it stands in has ended"
+        owner = heads[head.owner]
+        if owner is None or not _has_turn(owner, nodes[head.owner][-1], i, head.phase):
+            continue
         c = inner.setdefault(head.owner, Counter())
         c["left"] += not states[i].final
         if not head.bits & Bits.FORGIVEN:
-            c["failed"] += states[i] in _FAILED
+            pardoned = states[i] == State.FAILED and head.bits & Bits.COUNTS_AS_SUCCESS
+            c["failed"] += states[i] in _FAILED and not pardoned
             c["cancelled"] += states[i] == State.CANCELLED
         if head.bits & Bits.NAMED:
             c["skipped"] += states[i] == State.SKIPPED
     for i, head in enumerate(heads):
         if head is None:
             continue
-        _, _, _, _, n, a, _, b, c4, d, *_ = nodes[i]
+        _, _, _, _, n, a, _, b, c4, d, _ = nodes[i]
         if states[i] == State.WAITING:
-            ends = Counter(states[p] for p in indexes(head.parents))
+            ends = Counter(
+                State.SUCCESS if (p, i) in lenient else _counts_as(states[p], heads[p], head)
+                for p in indexes(head.parents)
+                if states[p].final
+            )
             true = (
                 ends[State.SUCCESS], ends[State.FAILED] + ends[State.BLOCKED],
                 ends[State.SKIPPED], ends[State.CANCELLED],
             )  # fmt: skip
             if true != (a, b, c4, d):
                 yield f"node {i} counts {(a, b, c4, d)} of {n} parents, their states say {true}"
-        elif states[i] == State.EXPANDED and head.kind == Kind.EXPANSION:
+        elif states[i] == State.EXPANDED:
             c = inner.get(i, Counter())
             true = (c["left"], c["failed"], c["skipped"], c["cancelled"])
             if true != (a, b, c4, d):
                 yield f"expansion {i} counts {(a, b, c4, d)}, its nodes' states say {true}"
+
+
+def _has_turn(owner: NodeHead, mode: int, index: int, phase: int) -> bool:
+    """Whether it is the turn of a node in an expansion."""
+    turn = mode // PASSED
+    if phase == 0 or turn == 0:
+        return phase + turn == 0
+    return any(first <= index < first + n for first, n in owner.groups[turn - 1])
+
+
+def _counts_as(state: State, parent: NodeHead | None, child: NodeHead) -> State:
+    if state == State.FAILED and parent and parent.bits & Bits.COUNTS_AS_SUCCESS:
+        return state if child.phase > parent.phase else State.SUCCESS
+    return state

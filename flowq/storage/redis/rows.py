@@ -13,24 +13,29 @@ from typing import Any, Final
 import msgspec
 
 from flowq.message import NO_NODE, Delivery, Message, encode_message
-from flowq.plan import Kind, NodeRow, Plan, Ranges
+from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges
 from flowq.storage.base import DeadLetter, Loss, SessionInfo
 
 __all__ = [
-    "RECORD", "Lanes", "NodeHead", "grown_record", "growth", "message_of", "node_row", "read_dead",
+    "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded", "message_of", "node_row", "read_dead",
     "read_deliveries", "read_info", "read_run", "record", "run_head", "session_row", "single_row",
     "timed",
 ]  # fmt: skip
 
-EXPIRES, ALONE, DELAYED, TTLS, RULED = 1, 2, 4, 8, 16
-ODD, EXPANSION, JOIN, TIMED = 1, 2, 4, 8
+EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE = 1, 2, 4, 8, 16, 32
+ODD, EXPANSION, JOIN, TIMED, RICH, PHASED, GUARDED = 1, 2, 4, 8, 32, 64, 128
 
 _SINGLE: Final = struct.Struct(">IBBhB")
 _NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
 _RULE: Final = struct.Struct(">5I")
+_MORE: Final = struct.Struct(">IIH")
+_GROUP: Final = struct.Struct(">BBIIII")
+_GROUPS: Final = 31  # what a record can count; a task that expands may have two times that
+PASSED: Final = 1024
+"""In the mode of a record, behind this stands how many later groups are past, or run."""
 _RANGE: Final = struct.Struct(">II")
-RECORD: Final = struct.Struct(">BBBBII6sIII2x")
-"""State, generation, flags, lane, parents, A, since, B, C, D of one node."""
+RECORD: Final = struct.Struct(">BBBBII6sIIIH")
+"""State, generation, flags, lane, parents, A, since, B, C, D, mode of one node."""
 _DAY: Final = 86_400_000
 
 
@@ -83,6 +88,9 @@ def node_row(row: NodeRow) -> bytes:
         tail = _RULE.pack(*row.rule)
     if m:
         tail += timed(m)
+    if _rich(row):
+        special |= MORE
+        tail = _more(row) + tail
     parts = [_ranges(x) for x in (row.children, row.reads, row.entries, row.parents)]
     body = b"".join([*parts, row.value, name, queue, _ranges(row.body), tail])
     head = _NODE.pack(
@@ -91,6 +99,34 @@ def node_row(row: NodeRow) -> bytes:
         *(len(p) // 8 for p in parts), len(row.value), len(name), len(queue),
     )  # fmt: skip
     return head + body + (encode_message(m) if m else b"")
+
+
+def _rich(row: NodeRow) -> bool:
+    """Whether a row has what few have, behind the rest."""
+    return bool(row.later or row.lenient or row.tolerate or (row.message and row.body))
+
+
+def _more(row: NodeRow) -> bytes:
+    """Pack what few rows have, and how long it is."""
+    head = _MORE.pack(len(row.lenient), row.tolerate, len(row.later))
+    raw = b"%b%b%b" % (head, _ranges(row.lenient), _groups(row))
+    return raw + len(raw).to_bytes(4, "big")
+
+
+def _groups(row: NodeRow) -> bytes:
+    if len(row.later) > _GROUPS:
+        raise ValueError(f"node {row.name!r} has {len(row.later)} later groups, over {_GROUPS}")
+    parts = []
+    for x in row.later:
+        sizes = len(x.entries), len(x.body), len(x.value)
+        parts.append(_GROUP.pack(x.phase, x.when, x.inner, *sizes))
+        parts += (_ranges(x.entries), _ranges(x.body), x.value)
+    return b"".join(parts)
+
+
+def guarded(rows: Iterable[NodeRow]) -> set[int]:
+    """Say in which nodes there are some whose failure stops others."""
+    return {row.owner for row in rows if row.bits & Bits.STOPS}
 
 
 def _parents(row: NodeRow) -> int:
@@ -122,7 +158,7 @@ class Lanes:
         return b"".join(out[:255])
 
 
-def record(row: NodeRow, lanes: Lanes) -> bytes:
+def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
     """Pack what changes of a node, as it is before the run starts."""
     flags = ODD if _odd(row) else 0
     if row.kind == Kind.EXPANSION:
@@ -131,30 +167,42 @@ def record(row: NodeRow, lanes: Lanes) -> bytes:
         flags |= JOIN
     elif row.message and timed(row.message):
         flags |= TIMED
+    if _rich(row):
+        flags |= RICH
+    if row.phase:
+        flags |= PHASED
+    if guard:
+        flags |= GUARDED
     lane = lanes.number(row.message) if row.message else 0
-    return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0)
+    return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0, 0)
 
 
-def growth(rows: Sequence[NodeRow], base: int, done: int) -> bytes:
+def growth(rows: Sequence[NodeRow], at: int, base: int, done: int) -> bytes:
     """Pack what a fragment in its place brings (``lua/_grow.lua``), `done` rows left out."""
-    face, left = rows[0], rows[1 + done :]
-    parts = [base.to_bytes(4, "big"), face.inner.to_bytes(4, "big")]
+    face, left, guards = rows[0], rows[1 + done :], guarded(rows[1:])
+    flags = GUARDED if at in guards else 0
+    parts = [base.to_bytes(4, "big"), bytes([flags]), face.inner.to_bytes(4, "big")]
     for ranges in (face.entries, face.body):
         parts += [len(ranges).to_bytes(4, "big"), _ranges(ranges)]
     queues = {row.message.queue.encode() + b"\0" for row in rows[1:] if row.message}
-    for raw in (face.value, b"".join(sorted(queues))):
+    parts += [len(face.value).to_bytes(4, "big"), face.value]
+    parts += [face.tolerate.to_bytes(4, "big"), len(face.later).to_bytes(2, "big")]
+    for raw in (_groups(face), b"".join(sorted(queues))):
         parts += [len(raw).to_bytes(4, "big"), raw]
     parts += [(len(rows) - 1).to_bytes(4, "big"), len(left).to_bytes(4, "big")]
     for row in left:
         raw = node_row(row)
         parts += [len(raw).to_bytes(4, "big"), raw]
-    return b"".join([*parts, *(grown_record(row) for row in left)])
+    return b"".join([*parts, grown_records(left, base + done, guards)])
 
 
-def grown_record(row: NodeRow) -> bytes:
-    """Pack what changes of a node of a fragment: its queue and priority are in its row."""
-    raw = record(row, Lanes())
-    return raw[:3] + b"\xff" + raw[4:] if row.message else raw
+def grown_records(rows: Iterable[NodeRow], first: int, guards: set[int]) -> bytes:
+    """Pack what changes of nodes of a fragment: their queues and priorities are in their rows."""
+    out = []
+    for index, row in enumerate(rows, first):
+        raw = record(row, Lanes(), index in guards)
+        out.append(raw[:3] + b"\xff" + raw[4:] if row.message else raw)
+    return b"".join(out)
 
 
 def run_head(plan: Plan) -> bytes:
@@ -175,11 +223,11 @@ def read_run(raw: bytes) -> tuple[int, int, str]:
 class NodeHead:
     """A node's row without its message, read."""
 
-    __slots__ = ("bits", "children", "entries", "inner", "kind", "name", "owner", "parents",
-                 "reads", "rule", "value")  # fmt: skip
+    __slots__ = ("bits", "children", "entries", "groups", "inner", "kind", "lenient", "name",
+                 "owner", "parents", "phase", "reads", "rule", "value")  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
-        (off, special, self.kind, self.bits, _, _, _, self.owner, self.inner, *counts,
+        (off, special, self.kind, self.bits, self.phase, _, _, self.owner, self.inner, *counts,
          n_value, n_name, _) = _NODE.unpack_from(raw)  # fmt: skip
         at = _NODE.size
         found = []
@@ -191,9 +239,29 @@ class NodeHead:
         at += n_value
         self.name = raw[at : at + n_name].decode("utf-8", "replace")
         self.rule = None
+        last = off - (24 if special & (EXPIRES | DELAYED) else 0)
         if special & RULED:
-            last = off - (24 if special & (EXPIRES | DELAYED) else 0)
-            self.rule = _RULE.unpack_from(raw, last - _RULE.size)
+            last -= _RULE.size
+            self.rule = _RULE.unpack_from(raw, last)
+        self.lenient: Ranges = ()
+        self.groups: list[Ranges] = []
+        if special & MORE:
+            self._read_more(raw[last - 4 - int.from_bytes(raw[last - 4 : last], "big") : last])
+
+    def _read_more(self, raw: bytes) -> None:
+        """Read lenient edges, and the nodes of each later group."""
+
+        def ranges(at: int, n: int) -> Ranges:
+            return tuple(_RANGE.iter_unpack(raw[at : at + 8 * n]))
+
+        edges, _, count = _MORE.unpack_from(raw)
+        self.lenient = ranges(_MORE.size, edges)
+        at = _MORE.size + 8 * edges
+        for _ in range(count):
+            _, _, _, first, nodes, size = _GROUP.unpack_from(raw, at)
+            at += _GROUP.size + 8 * first
+            self.groups.append(ranges(at, nodes))
+            at += 8 * nodes + size
 
 
 def message_of(row: bytes) -> bytes:

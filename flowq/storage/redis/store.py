@@ -177,7 +177,8 @@ class RedisStore(Reading):
         """Start a run, in pages where it is large; see `Store.submit`."""
         total = len(plan.rows)
         lanes = rows.Lanes()
-        records = [rows.record(row, lanes) for row in plan.rows]
+        guards = rows.guarded(plan.rows)
+        records = [rows.record(row, lanes, i in guards) for i, row in enumerate(plan.rows)]
         head, table, names = rows.run_head(plan), lanes.pack(), lanes.queues()
         for first in range(0, total, SUBMIT_PAGE):
             page = plan.rows[first : first + SUBMIT_PAGE]
@@ -257,14 +258,15 @@ class RedisStore(Reading):
                 continue  # the step says what became of it
             at = int.from_bytes(o.id[16:], "big")
             moved = relocate(o.rows, at=at, base=base, run=o.id[:16])
+            guards = rows.guarded(moved[1:])
             for first in range(0, done, SUBMIT_PAGE):
                 page = moved[1 + first : 1 + min(first + SUBMIT_PAGE, done)]
-                args = [*head, b"%d" % first, b"".join(map(rows.grown_record, page))]
+                args = [*head, b"%d" % first, rows.grown_records(page, base + first, guards)]
                 for index, row in enumerate(page, base + first):
                     args += (index.to_bytes(4, "big"), rows.node_row(row))
                 if self._run("grow", *args) < 0:
                     break
-            grown[o.id] = rows.growth(moved, base, done)
+            grown[o.id] = rows.growth(moved, at, base, done)
         return grown
 
     def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:
@@ -298,11 +300,11 @@ class RedisStore(Reading):
         self._drive(left)
         return int(n)
 
-    def cancel(self, ids: Sequence[bytes]) -> list[State | None]:
-        """Stop tasks or nodes; see `Store.cancel`."""
+    def cancel(self, ids: Sequence[bytes], *, force: bool = False) -> list[State | None]:
+        """Stop tasks, nodes or runs; see `Store.cancel`."""
         if not ids:
             return []
-        *_, left = self._run("cancel", *ids)
+        *_, left = self._run("cancel", b"1" if force else b"0", *ids)
         self._drive(left)
         return [None if x is None else x.state for x in self.look(ids, cells=False)]
 

@@ -1,30 +1,5 @@
--- How a message leaves a session without a value, and how it ends. d: holds what must be known of a
--- message that was handed out before: deliveries 4, attempts 4, losses 1, how it came back 1
--- (1 settled by its session, 2 never handed out, 0 lost), unknown since 6 (ms).
+-- How a message leaves a session without a value, and how it ends.
 local DAY = 86400000
-
-local function record_of(id)
-  local raw = call('HGET', P .. 'd', id)
-  if not raw then return 0, 0, 0, 0, 0 end
-  return unpack_('>I4I4BBI6', raw)
-end
-
-local function remember(id, delivery, attempt, losses, how, since)
-  call('HSET', P .. 'd', id, pack('>I4I4BBI6', delivery, attempt, losses, how, since))
-end
-
--- What settled a message last, for the cell of one that the store ends: so a repeated settlement still
--- finds itself.
-local function settled_by(id)
-  local delivery, _, _, how = record_of(id)
-  if how == 1 then return pack('>I4B', delivery, 1) end
-  return ZERO5
-end
-
-local function leave_list(id, queue, priority)
-  local _, _, losses = record_of(id)
-  ghost(id, queue, priority, losses)
-end
 
 local function body_row(id)
   if forgotten[id] then return nil end
@@ -57,9 +32,10 @@ local function end_task(id, row, state, cell, settled)
     local r = run_of(sub(id, 1, 16))
     local i = unpack_('>I4', id, 17)
     local x = node(r, i)
-    if x and x.state < SUCCESS then
+    if x and x.state == QUEUED then
       finish(r, x, state, cell, settled, state == FAILED and i or NONE)
     end
+    if x and x.state == EXPANDED then return end -- what is to follow its failure runs
   end
   forget(id)
 end

@@ -38,6 +38,19 @@ local function tell(id, index)
   told[#told + 1] = index and id .. pack('>I4', index) or id
 end
 
+-- d: holds what must be known of a message that was handed out before: deliveries 4, attempts 4,
+-- losses 1, how it came back 1 (1 settled by its session, 2 never handed out, 0 lost), unknown since
+-- 6 (ms).
+local function record_of(id)
+  local raw = call('HGET', P .. 'd', id)
+  if not raw then return 0, 0, 0, 0, 0 end
+  return unpack_('>I4I4BBI6', raw)
+end
+
+local function remember(id, delivery, attempt, losses, how, since)
+  call('HSET', P .. 'd', id, pack('>I4I4BBI6', delivery, attempt, losses, how, since))
+end
+
 -- Forgets what only an unfinished message needs, once its end is written.
 local forgotten = {}
 local function forget(id)
@@ -45,7 +58,15 @@ local function forget(id)
   forgotten[id] = true
 end
 
+-- Forgets when one that goes on as an expansion was due, or would have expired.
+local timeless = {}
+local function untime(id) timeless[#timeless + 1] = id end
+
 local function flush_forgotten()
+  if #timeless > 0 then
+    for _, key in ipairs({'e', 's'}) do many('ZREM', P .. key, timeless) end
+    timeless = {}
+  end
   if #forgotten == 0 then return end
   local alone = {}
   for _, id in ipairs(forgotten) do if #id == 16 then alone[#alone + 1] = id end end
@@ -53,6 +74,33 @@ local function flush_forgotten()
   for _, key in ipairs({'e', 's'}) do many('ZREM', P .. key, forgotten) end
   if #alone > 0 then many('HDEL', P .. 'm', alone) end
   forgotten = {}
+end
+
+-- Messages that leave their lists or are stopped where they run: {id, queue, priority, losses} and
+-- {session, id, lease}.
+local leaving, stopping = {}, {}
+local function leave_list(id, queue, priority)
+  local _, _, losses = record_of(id)
+  leaving[#leaving + 1] = {id, queue, priority, losses}
+end
+
+local function mark(id, lease)
+  local session, value = lease[1], lease[2]
+  local flags = byte(value, 5)
+  if has(flags, 16) then return end
+  stopping[#stopping + 1] = {session, id, sub(value, 1, 4) .. string.char(flags + 16) .. sub(value, 6)}
+end
+
+-- Behind what is queued: that may be among what leaves again.
+local function flush_left()
+  for _, one in ipairs(leaving) do ghost(unpack(one)) end
+  for _, one in ipairs(stopping) do
+    call('HSET', P .. 'w:' .. one[1], one[2], one[3])
+    call('SADD', P .. 'z:' .. one[1], one[2])
+    call('ZADD', P .. 'y:' .. one[1], 0, 1)
+  end
+  if #leaving > 0 then leaving = {} end
+  if #stopping > 0 then stopping = {} end
 end
 
 local function flush_ended()

@@ -1,100 +1,17 @@
 -- How ends spread, as storage/base.py tells it: in the children, page by page, and in the owner.
--- A cursor is {run, node, state, culprit, edges done, front}; state EXPANDED starts the node's entries,
--- JUDGE looks at all in its body, where something ended before it began, INSIDE + state ends all in
--- the body of an expansion as that ended, which never began.
-local todo, head = {}, 1
-local ZERO5 = '\0\0\0\0\0'
-local front = true -- what this script starts goes before what was enqueued
-local JUDGE, INSIDE = 15, 16
 -- Edges that this script may still walk; one whose node ends costs two, as it takes the time of three.
 local page = PAGE
 local AT_ONCE = 100
 local ends = 0
 
-local finish
-
-local function spread(r, i, state, culprit)
-  todo[#todo + 1] = {r, i, state, culprit, 0, front}
-end
-
--- What settled a message last; forgets it.
-local function settled_before(id)
-  local raw = call('HGET', P .. 'd', id)
-  if not raw then return ZERO5 end
-  call('HDEL', P .. 'd', id)
-  call('HDEL', P .. 'h', id)
-  return sub(raw, 1, 4) .. '\1'
-end
-
-local function end_expansion(r, x)
-  local state, kind, body = SUCCESS, SUCCESS + TEMPLATE, ''
-  if x.b > 0 then
-    state, kind, body = FAILED, FAILED + CULPRIT, pack('>I4', x.n)
-  elseif x.d > 0 then
-    state, kind, body = CANCELLED, CANCELLED, 'what its value names was cancelled'
-  elseif x.c > 0 then
-    state, kind, body = SKIPPED, SKIPPED, 'what its value names was skipped'
-  else
-    local row = row_of(r, x.i)
-    local c, rd, e, p, v = unpack_('>I4I4I4I4I4', row, 20)
-    local at = 42 + 8 * (c + rd + e + p)
-    body = sub(row, at, at + v - 1)
-  end
-  local settled = ZERO5
-  if x.lane == 255 then settled = settled_before(r.id .. pack('>I4', x.i)) end -- it was a task
-  finish(r, x, state, cell_of(kind, body), settled, x.n)
-end
-
--- An inner node ended (was cancelled) before its expansion began, whose record still counts parents:
--- ended, failures, skips, cancels and culprit lie beside its row until it begins.
-local function end_early(r, o, bits, state, culprit)
-  local field = 'e' .. pack('>I4', o.i)
-  local raw = call('HGET', r.n, field)
-  local ended, b, c, d, blame = 0, 0, 0, 0, NONE
-  if raw then ended, b, c, d, blame = unpack_('>I4I4I4I4I4', raw) end
-  if state == SKIPPED then
-    if has(bits, 2) then c = c + 1 end
-  elseif state ~= SUCCESS and not has(bits, 1) then
-    if state == CANCELLED then d = d + 1
-    else
-      b = b + 1
-      if blame == NONE then blame = culprit end
-    end
-  end
-  call('HSET', r.n, field, pack('>I4I4I4I4I4', ended + 1, b, c, d, blame))
-  if not has(o.flags, 16) then
-    o.flags = o.flags + 16
-    dirty(r, o)
-  end
-end
-
--- Counts an end in the expansion around it.
-local function count_owner(r, owner, bits, state, culprit)
-  local o = node(r, owner)
-  if not o or o.state >= SUCCESS then return end
-  if o.state == WAITING then return end_early(r, o, bits, state, culprit) end
-  dirty(r, o)
-  if o.a > 0 then o.a = o.a - 1 end
-  if state ~= SUCCESS then
-    if state == SKIPPED then
-      if has(bits, 2) then o.c = o.c + 1 end
-    elseif not has(bits, 1) then
-      if state == CANCELLED then
-        o.d = o.d + 1
-      else
-        o.b = o.b + 1
-        if o.n == NONE then o.n = culprit end
-      end
-    end
-  end
-  if o.a == 0 and o.state == EXPANDED then end_expansion(r, o) end
-end
-
--- Ends a node that has not ended. owner and bits are taken from its row unless given.
-function finish(r, x, state, cell, settled, culprit, owner, bits)
+-- Ends a node that has not ended.
+function finish(r, x, state, cell, settled, culprit)
   dirty(r, x)
-  local unbegun = x.state == WAITING and has(x.flags, 2)
+  local waited = x.state == WAITING
   ends = ends + 1
+  if state == FAILED and has(x.flags, 32) and not has(x.flags, 2) and falls_back(r, x, cell, settled) then
+    return
+  end
   x.state = state
   r.cells[#r.cells + 1] = pack('>I4', x.i)
   r.cells[#r.cells + 1] = settled .. cell
@@ -105,13 +22,26 @@ function finish(r, x, state, cell, settled, culprit, owner, bits)
     tell(r.id)
     return
   end
-  if not owner then
-    local row = row_of(r, x.i)
-    owner, bits = unpack_('>I4', row, 12), byte(row, 7)
+  local row = row_of(r, x.i)
+  local owner, bits, phase = unpack_('>I4', row, 12), byte(row, 7), byte(row, 8)
+  if has(bits, 64) and fails(bits, state) then
+    local o = node(r, owner)
+    if o and o.state == EXPANDED and not has(o.mode, CLOSING) and has_turn(r, o, x.i, phase) then
+      close(r, o)
+    end
   end
-  spread(r, x.i, state, culprit)
-  if unbegun then spread(r, x.i, INSIDE + state, culprit) end
-  count_owner(r, owner, bits, state, culprit)
+  if unpack_('>I4', row, 20) > 0 then
+    spread(r, x.i, state == FAILED and has(bits, 8) and PARDONED or state, culprit)
+  end
+  if has(x.flags, 32) then
+    local more = more_of(row)
+    if more and more.edges > 0 then spread(r, x.i, LENIENT, NONE) end
+    if not waited and not has(x.flags, 2) and more and #more.groups > 0 then
+      spread(r, x.i, INSIDE + SKIPPED, NONE)
+    end
+  end
+  if waited and (has(x.flags, 2) or has(x.flags, 32)) then spread(r, x.i, INSIDE + state, culprit) end
+  count_owner(r, owner, x.i, phase, bits, state, culprit)
 end
 
 -- Puts a message into its queue, or among what is due later. Gives whether it is queued.
@@ -211,13 +141,13 @@ local function judge(r, x)
   end
 end
 
--- A parent of a node ended.
-local function count(r, x, state, culprit, unbegun)
+-- A parent of a node ended; where it is `quiet`, no rule is looked at.
+local function count(r, x, state, culprit, quiet)
   if x.state ~= WAITING then return end
   dirty(r, x)
   if state == SUCCESS then
     x.a = x.a + 1
-    if x.flags % 2 == 0 then -- the common rule
+    if x.flags % 2 == 0 and not quiet then -- the common rule
       if x.a == x.n then return start(r, x) end
       if x.b + x.c + x.d == 0 then return end
     end
@@ -227,29 +157,104 @@ local function count(r, x, state, culprit, unbegun)
     x.b = x.b + 1
     if x.ready == 0 then x.ready = culprit + 1 end
   end
-  if not unbegun then judge(r, x) end
+  if not quiet then judge(r, x) end
 end
 
--- Whether what stands beside a node may not become ready yet: only a cancel ends a node before the
--- expansion around it has begun.
-local function is_early(r, row, state)
-  if state ~= CANCELLED then return false end
-  local o = node(r, (unpack_('>I4', row, 12)))
-  return o and o.state ~= EXPANDED
+-- Whether no rule of a node is looked at: the expansion around it has not begun, has ended, or is
+-- closing; or its turn comes, or does not.
+local function is_quiet(r, o, x)
+  if not o or o.state ~= EXPANDED then return true end
+  if o.mode == 0 and not has(x.flags, 64) then return false end
+  if has_turn(r, o, x.i, phase_of(r, x)) then return has(o.mode, CLOSING) end
+  return not may_alarm(r, o, x.i)
 end
 
--- Ends a node with the expansion that it stands in, which never began. That has ended, so nothing is
--- counted in it, and no rule is looked at, so nothing along the edges between such nodes.
-local function end_inside(r, x, state, culprit)
+-- Ends a node that waits with what is around it, or because that does not call for it. Nothing is
+-- counted in that, and no rule is looked at, so nothing along the edges between such nodes.
+local function end_inside(r, x, state, culprit, why)
   if x.state ~= WAITING then return end
   dirty(r, x)
   ends = ends + 1
   x.state, x.ready = state, 0
   r.cells[#r.cells + 1] = pack('>I4', x.i)
   r.cells[#r.cells + 1] = ZERO5 .. (state == BLOCKED and blocked_cell(culprit)
-    or cell_of(state, INSIDE_LABEL[state]))
+    or cell_of(state, why or INSIDE_LABEL[state]))
   tell(r.id, x.i)
-  if has(x.flags, 2) then spread(r, x.i, INSIDE + state, culprit) end
+  if has(x.flags, 2) or has(x.flags, 32) then spread(r, x.i, INSIDE + state, culprit) end
+end
+
+-- Stops neighbours whose turn it was.
+local function stop_all(r, first, count, turn)
+  local ids = {}
+  for j = first, first + count - 1 do
+    local x = node(r, j)
+    if x and (turn > 0 or not has(x.flags, 64)) then
+      if x.state == QUEUED then
+        ids[#ids + 1] = r.id .. pack('>I4', j)
+      elseif x.state == EXPANDED then
+        cancel_inwards(r, x)
+      elseif x.state == WAITING then
+        x.ready = 0
+        finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), ZERO5, NONE)
+      end
+    end
+  end
+  local held = holders(ids)
+  for _, id in ipairs(ids) do
+    if held[id] then
+      mark(id, held[id])
+    else
+      local x = node(r, (unpack_('>I4', id, 17)))
+      local settled = settled_by(id)
+      if not call('ZSCORE', P .. 's', id) then leave_list(id, lane_of(r, x)) end
+      finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), settled, NONE)
+      forget(id)
+    end
+  end
+end
+
+-- Where a cursor's ranges begin in its node's row, and how many there are.
+local function ranges_of(row, state, culprit)
+  local c, rd, e = unpack_('>I4I4I4', row, 20)
+  if state >= JUDGE and not (state == STOP and culprit > 0) then return body_of(row) end
+  if state == EXPANDED then return 42 + 8 * (c + rd), e end
+  if state < LENIENT or state == PARDONED then return 42, c end
+  local more = more_of(row)
+  if not more then return 42, 0 end
+  if state == LENIENT then return more.lenient, more.edges end
+  local group = more.groups[culprit]
+  if not group then return 42, 0 end
+  return group.body, group.nodes
+end
+
+-- Does what a cursor says with neighbours. `o` is the expansion that they stand in.
+local function visit(r, o, state, culprit, phase, first, last)
+  if state == STOP then return stop_all(r, first, last - first + 1, culprit) end
+  for j = first, last do
+    local x = node(r, j)
+    if x then
+      if state <= CANCELLED and state ~= EXPANDED then
+        count(r, x, state, culprit, is_quiet(r, o, x))
+      elseif state > INSIDE then
+        end_inside(r, x, state - INSIDE, culprit)
+      elseif x.state == WAITING then
+        if state == UNCALLED then
+          end_inside(r, x, SKIPPED, NONE, 'not called for')
+        elseif state == LENIENT then
+          count(r, x, SUCCESS, NONE, is_quiet(r, o, x))
+        elseif state == PARDONED then
+          local alarm = phase_of(r, x) > phase
+          count(r, x, alarm and FAILED or SUCCESS, culprit, is_quiet(r, o, x))
+        elseif not is_quiet(r, o, x) then
+          if state == EXPANDED then
+            start(r, x)
+          else
+            judge(r, x)
+          end
+        end
+      end
+    end
+  end
 end
 
 -- Walks what ended, as far as this script's page goes; the rest stays in the list.
@@ -262,11 +267,10 @@ local function walk()
     local row = row_of(r, i)
     if not row or not is_whole(20, row) then head = head + 1
     else
-      local c, rd, e = unpack_('>I4I4I4', row, 20)
-      local at, ranges = 42, c
-      local unbegun = is_early(r, row, state)
-      if state == EXPANDED then at, ranges = 42 + 8 * (c + rd), e
-      elseif state >= JUDGE then at, ranges = body_of(row) end
+      local at, ranges = ranges_of(row, state, culprit)
+      local inner = state == EXPANDED or state == GROUP or state == JUDGE
+      local o = node(r, inner and i or (unpack_('>I4', row, 12)))
+      local phase = byte(row, 8)
       local skip, whole = done, true
       for k = 0, ranges - 1 do
         local first, n = unpack_('>I4I4', row, at + 8 * k)
@@ -277,16 +281,7 @@ local function walk()
           local before = ends
           first = first + skip
           if take > 1 then read_nodes(r, first, take) end
-          for j = first, first + take - 1 do
-            local x = node(r, j)
-            if x then
-              if state > INSIDE then end_inside(r, x, state - INSIDE, culprit)
-              elseif state == JUDGE then
-                if x.state == WAITING then judge(r, x) end
-              elseif state ~= EXPANDED then count(r, x, state, culprit, unbegun)
-              elseif x.state == WAITING then start(r, x) end
-            end
-          end
+          visit(r, o, state, culprit, phase, first, first + take - 1)
           edges = edges - take - (ends - before)
           cursor[5] = cursor[5] + take
           if skip + take < n or (edges <= 0 and k < ranges - 1) then whole = false break end
@@ -317,11 +312,14 @@ end
 local function flush()
   flush_runs()
   flush_lines()
+  flush_left()
   flush_ended()
   flush_forgotten()
 end
 
-local function leave()
+-- Stores what is left to walk, and writes all; gives how many cursors that are, or with `total` how many
+-- are left of all.
+local function leave(total)
   local left = {}
   for k = head, #todo do
     local c = todo[k]
@@ -330,5 +328,5 @@ local function leave()
   todo, head = {}, 1
   if #left > 0 then many('RPUSH', P .. 'todo', left) end
   flush()
-  return #left
+  return total and call('LLEN', P .. 'todo') or #left
 end

@@ -1,14 +1,21 @@
 -- Nodes that become plans (Expand). What one brings with it is packed by rows.growth:
---   base 4, inner 4, entries (how many ranges 4, ranges), body (the same), value (length 4),
+--   base 4, flags of its record 1, inner 4, entries (how many ranges 4, ranges), body (the same),
+--   value (length 4), tolerate 4, how many groups 2, those (length 4),
 --   names of queues (length 4, "\0" behind each), how many rows 4, for each: length 4, row
 -- The rows are the last of the fragment; those before them were stored by grow.lua under the
 -- reservation of this delivery: field 'x' and index of n:<run> holds delivery 4, base 4, rows 4.
 -- Field 'X' hides what is reserved for a fragment of several pages until its last: base 4, rows 4 each.
 
+local function pack_more(lenient, tolerate, count, groups)
+  if #lenient + tolerate + count == 0 then return '' end
+  local more = pack('>I4I4H', #lenient / 8, tolerate, count) .. lenient .. groups
+  return more .. pack('>I4', #more)
+end
+
 -- A row with edges and value of its own in the place of a queue and times, its message kept.
-local function expansion_row(row, inner, entries, body, value)
+local function expansion_row(row, inner, entries, body, value, tolerate, count, groups)
   local off = offset_of(row)
-  local special, c, rd, e, p, v, n = byte(row, 5), unpack_('>I4I4I4I4I4B', row, 20)
+  local special, c, rd, e, p, v, n, q = byte(row, 5), unpack_('>I4I4I4I4I4BB', row, 20)
   local at = 42
   local children = sub(row, at, at + 8 * c - 1)
   at = at + 8 * c
@@ -17,21 +24,33 @@ local function expansion_row(row, inner, entries, body, value)
   local parents = sub(row, at, at + 8 * p - 1)
   at = at + 8 * p + v
   local name = sub(row, at, at + n - 1)
-  local tail = ''
+  -- what stands in it already is to follow its own failure, last
+  local kept, rule = 0, ''
   if has(special, 16) then
     local last = off - ((has(special, 1) or has(special, 4)) and 24 or 0)
-    tail = sub(row, last - 19, last)
+    kept, rule = 16, sub(row, last - 19, last)
   end
-  local rest = children .. reads .. entries .. parents .. value .. name .. body .. tail
-  return pack('>IBB', 41 + #rest, #tail > 0 and 16 or 0, 1) .. sub(row, 7, 15)
+  local from, ranges = body_of(row)
+  local follows, lenient = sub(row, from, from + 8 * ranges - 1), ''
+  local old = more_of(row)
+  if old then
+    local behind = old.lenient + 8 * old.edges
+    lenient = sub(row, old.lenient, behind - 1)
+    count, groups = count + #old.groups, groups .. sub(row, behind, tail_of(row) - 4)
+  end
+  local more = pack_more(lenient, tolerate, count, groups)
+  if more ~= '' then kept = kept + 32 end
+  local rest = children .. reads .. entries .. parents .. value .. name .. follows .. body .. more .. rule
+  return pack('>IBB', 41 + #rest, kept, 1) .. sub(row, 7, 15)
     .. pack('>I4I4I4I4I4I4BB', inner, c, rd, #entries / 8, p, #value, n, 0) .. rest .. sub(row, off + 1)
 end
 
 -- The same for a task alone: the root of its run, named by its task.
-local function root_row(row, inner, entries, body, value)
+local function root_row(row, inner, entries, body, value, tolerate, count, groups)
   local name = sub(task_of(row), 1, 200)
-  local rest = entries .. value .. name .. body
-  return pack('>IBBBBB', 41 + #rest, 0, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
+  local more = pack_more('', tolerate, count, groups)
+  local rest = entries .. value .. name .. body .. more
+  return pack('>IBBBBB', 41 + #rest, more ~= '' and 32 or 0, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
     .. pack('>I4I4I4I4I4I4BB', inner, 0, 0, #entries / 8, 0, #value, #name, 0)
     .. rest .. sub(row, offset_of(row) + 1), name
 end
@@ -48,8 +67,8 @@ local function unhide(r, base)
 end
 
 local function expand(id, row, delivery, data)
-  local base, inner, ne = unpack_('>I4I4I4', data)
-  local at = 13
+  local base, flags, inner, ne = unpack_('>I4BI4I4', data)
+  local at = 14
   local entries = sub(data, at, at + 8 * ne - 1)
   at = at + 8 * ne
   local nb = unpack_('>I4', data, at)
@@ -58,6 +77,9 @@ local function expand(id, row, delivery, data)
   local nv = unpack_('>I4', data, at)
   local value = sub(data, at + 4, at + 3 + nv)
   at = at + 4 + nv
+  local tolerate, ng, groups_size = unpack_('>I4HI4', data, at)
+  local groups = sub(data, at + 10, at + 9 + groups_size)
+  at = at + 10 + groups_size
   local nq = unpack_('>I4', data, at)
   local queues = sub(data, at + 4, at + 3 + nq)
   at = at + 4 + nq
@@ -78,19 +100,19 @@ local function expand(id, row, delivery, data)
   local become
   if single then
     local name
-    become, name = root_row(row, inner, entries, body, value)
+    become, name = root_row(row, inner, entries, body, value, tolerate, ng, groups)
     local result, failed = ttls(row)
     call('HSET', r.n, 'r', pack('>I6I6I6I4', now, result, failed, total + 1) .. name, 'q', '')
     call('HDEL', r.n, 'u')
     call('PERSIST', r.n)
-    call('SETRANGE', r.c, 0, pack('>BBBBI4I4I6I4I4I4', EXPANDED, 0, 2, 255, NONE, inner, now, 0, 0, 0) .. '\0\0')
+    call('SETRANGE', r.c, 0, pack('>BBBBI4I4I6I4I4I4H', EXPANDED, 0, 2, 255, NONE, inner, now, 0, 0, 0, 0))
     local number = call('INCR', P .. 'runs:n')
     call('ZADD', P .. 'runs', number, r.id)
     call('SADD', P .. 'active', r.id)
     forget(id)
     id = id .. '\0\0\0\0'
   else
-    become = expansion_row(row, inner, entries, body, value)
+    become = expansion_row(row, inner, entries, body, value, tolerate, ng, groups)
     local head = call('HGET', r.n, 'r')
     local nodes = unpack_('>I4', head, 19) + total
     call('HSET', r.n, 'r', sub(head, 1, 18) .. pack('>I4', nodes) .. sub(head, 23))
@@ -106,9 +128,12 @@ local function expand(id, row, delivery, data)
   r.rows[i] = become
   for queue in string.gmatch(queues, '(.-)%z') do call('SADD', P .. 'q', queue) end
   remember(id, delivery, attempt, losses, 1, since)
+  untime(id)
   local x = node(r, i)
   x.state = EXPANDED
   if not has(x.flags, 2) then x.flags = x.flags + 2 end
+  if flags > 0 and not has(x.flags, flags) then x.flags = x.flags + flags end
+  if has(byte(become, 5), 32) and not has(x.flags, 32) then x.flags = x.flags + 32 end
   x.lane = 255 -- tells that it was a task
   x.a, x.b, x.c, x.d, x.n = inner, 0, 0, 0, NONE
   dirty(r, x)

@@ -267,6 +267,7 @@ local function lease_of(id, row, delivery, alone)
     return pack('>I4B', delivery, flags)
   end
   local bits, owner, c = byte(row, 7), sub(row, 12, 15), (unpack_('>I4', row, 20))
+  if byte(row, 8) > 0 or has(byte(row, 5), 32) then flags = flags + 128 end
   local edges, small = '', c <= 4
   if small then
     edges = sub(row, 42, 41 + 8 * c)

@@ -4,8 +4,12 @@
 --   a node         1 body offset  5 special  6 kind  7 bits  8 phase  9 max_losses  10 priority
 --                  12 owner  16 inner  20 children  24 reads  28 entries  32 parents (ranges each)
 --                  36 value length  40 name length  41 queue length  42 those, in this order
---                  [all in its body (ranges)]  [rule]  [delay, due, expires in, expires]
+--                  [all in its body (ranges)]  [more]  [rule]  [delay, due, expires in, expires]
+--   more           1 lenient edges (ranges)  5 tolerate  9 groups  11 lenient edges, groups, length of all
+--                  that (4). A group: 1 phase  2 when  3 inner  7 entries (ranges)  11 nodes (ranges)
+--                  15 value length  19 those, in this order
 -- special: 1 expires  2 alone in its step  4 delayed  8 times to live of its own  16 rule of its own
+-- 32 more
 local function offset_of(row) return (unpack_('>I4', row)) end
 
 local function queue_of(id, row)
@@ -16,6 +20,11 @@ local function queue_of(id, row)
   local priority = unpack_('>h', row, 10)
   local off, n = offset_of(row), byte(row, 41)
   local special = byte(row, 5)
+  if has(special, 32) then
+    local c, r, e, p, v, name = unpack_('>I4I4I4I4I4B', row, 20)
+    local at = 42 + 8 * (c + r + e + p) + v + name
+    return sub(row, at, at + n - 1), priority
+  end
   local last = off - (has(special, 16) and 20 or 0)
   if has(special, 1) or has(special, 4) then last = last - 24 end
   return sub(row, last - n + 1, last), priority
@@ -40,12 +49,41 @@ local function name_of(row)
   return sub(row, at, at + n - 1)
 end
 
--- Where the ranges of an expansion's body begin, and how many there are.
+-- Where what stands before the rule and the times of a node's row ends.
+local function tail_of(row)
+  local last, special = offset_of(row), byte(row, 5)
+  if has(special, 16) then last = last - 20 end
+  if has(special, 1) or has(special, 4) then last = last - 24 end
+  return last
+end
+
+-- Where the ranges of all that stands inside a node begin, and how many there are.
 local function body_of(row)
-  local c, r, e, p, v, n = unpack_('>I4I4I4I4I4B', row, 20)
-  local at = 42 + 8 * (c + r + e + p) + v + n
-  local last = offset_of(row) - (has(byte(row, 5), 16) and 20 or 0)
-  return at, (last - at + 1) / 8
+  local c, r, e, p, v, n, q = unpack_('>I4I4I4I4I4BB', row, 20)
+  local at, last = 42 + 8 * (c + r + e + p) + v + n + q, tail_of(row)
+  if has(byte(row, 5), 32) then last = last - 4 - unpack_('>I4', row, last - 3) end
+  return at, math.floor((last - at + 1) / 8)
+end
+
+-- What few nodes have: where the lenient edges begin and how many they are, how many failures are
+-- tolerated, and the groups that run later, each with places in the row.
+local function more_of(row)
+  if not has(byte(row, 5), 32) then return nil end
+  local last = tail_of(row)
+  local at = last - 3 - unpack_('>I4', row, last - 3)
+  local edges, tolerate, count = unpack_('>I4I4H', row, at)
+  local more = {lenient = at + 10, edges = edges, tolerate = tolerate, groups = {}}
+  at = at + 10 + 8 * edges
+  for k = 1, count do
+    local phase, when, inner, first, nodes, size = unpack_('>BBI4I4I4I4', row, at)
+    local entries = at + 18
+    local body = entries + 8 * first
+    local value = body + 8 * nodes
+    more.groups[k] = {row = row, phase = phase, when = when, inner = inner, entries = entries,
+                      first = first, body = body, nodes = nodes, value = value, size = size}
+    at = value + size
+  end
+  return more
 end
 
 -- The registered name in an envelope: version, array, id (bin), task (str). Text is all that is

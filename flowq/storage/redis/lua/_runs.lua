@@ -1,9 +1,11 @@
 -- Nodes of runs, as this script has read and changed them. c:<run> holds 32 bytes a node:
---   state 1, generation 1, flags 1, lane 1, parents 4, A 4, since 6, B 4, C 4, D 4, spare 2
+--   state 1, generation 1, flags 1, lane 1, parents 4, A 4, since 6, B 4, C 4, D 4, mode 2
 -- A to D count parents that succeeded, failed, were skipped, were cancelled; in an expansion that has
 -- begun: inner nodes unfinished, failures, skips, cancels (unforgiven or named), and `parents` is the
--- culprit. `since` is when it first might run (ms); while it waits, its culprit + 1. flags: 1 a rule of its own, 2 expansion, 4 join, 8 delayed or expiring,
--- 16 inner nodes ended before it began.
+-- culprit. `since` is when it first might run (ms); while it waits, its culprit + 1. `mode` is of an
+-- expansion, 0 unless something is unusual (_phases.lua). flags: 1 a rule of its own, 2 expansion,
+-- 4 join, 8 delayed or expiring, 16 inner nodes ended before it began, 32 more in its row (_rows.lua),
+-- 64 of a later phase, 128 the failure of a node inside it may stop others.
 -- What changed is written by flush_runs, after all that could fail.
 local runs, touched = {}, {}
 
@@ -19,9 +21,9 @@ local function run_of(id)
 end
 
 local function read_node(r, i, raw, at)
-  local state, gen, flags, lane, n, a, ready, b, c, d = unpack_('>BBBBI4I4I6I4I4I4', raw, at)
+  local state, gen, flags, lane, n, a, ready, b, c, d, mode = unpack_('>BBBBI4I4I6I4I4I4H', raw, at)
   local x = {i = i, state = state, gen = gen, flags = flags, lane = lane, n = n, a = a,
-             ready = ready, b = b, c = c, d = d}
+             ready = ready, b = b, c = c, d = d, mode = mode}
   r.nodes[i] = x
   return x
 end
@@ -89,9 +91,25 @@ local function is_past(run, state)
   return past_runs[run]
 end
 
+-- The node if anybody may see it: its run is there, uploaded whole, and it is none of a fragment that
+-- is still on its way.
+local function node_seen(r, i)
+  local x = node(r, i)
+  if not x or is_past(r.id, node(r, 0).state) then return nil end
+  local got = call('HMGET', r.n, 'u', 'X', pack('>I4', i))
+  if got[1] or not got[3] then return nil end
+  local hidden = got[2] or ''
+  for at = 1, #hidden, 8 do
+    local first, n = unpack_('>I4I4', hidden, at)
+    if i >= first and i < first + n then return nil end
+  end
+  return x
+end
+
 local function write_node(x)
   x.dirty = nil
-  return pack('>BBBBI4I4I6I4I4I4xx', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d)
+  return pack('>BBBBI4I4I6I4I4I4H', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d,
+              x.mode)
 end
 
 local function flush_runs()

@@ -2,9 +2,9 @@
 -- 3 skipped, 4 cancelled, 5 given back, 6 unknown task, 7 failed and dead, 8 expands. `data` is its
 -- cell; the delay in ms for a retry; length (2 bytes), reason and cell for a dead one; what _grow.lua
 -- says where it expands.
--- A lease is delivery 4, flags 1 (16 stopping, 32 more in the row, 64 alone; none is a kind, so that
--- a lease which equals `meta` is a plain task, done), and for a node: since 6, bits 1, owner 4,
--- children (ranges).
+-- A lease is delivery 4, flags 1 (16 stopping, 32 more children in the row, 64 alone, 128 a node whose
+-- row says how it ends; none is a kind, so that a lease which equals `meta` is a plain task, done), and
+-- for a node: since 6, bits 1, owner 4, children (ranges).
 local STATE_OF = {[2] = FAILED, [3] = SKIPPED, [4] = CANCELLED}
 local PATIENCE = 600000
 
@@ -39,7 +39,8 @@ local function stopped_cell(kind, meta, data)
   return cell_of(CANCELLED, 'cancelled', unpack_('>I4', meta), started)
 end
 
--- A node that is done: what it counts in is in its lease.
+-- A node that is done: what it counts in is in its lease. Where nodes beside it may be stopped, or are,
+-- its edges wait until all that is settled with it is.
 local function done_node(id, lease, meta, cell)
   local r = run_of(sub(id, 1, 16))
   local i4 = sub(id, 17)
@@ -55,7 +56,8 @@ local function done_node(id, lease, meta, cell)
     r.done[#r.done + 1] = i
   end
   local bits, owner = unpack_('>BI4', lease, 12)
-  if has(byte(lease, 5), 32) or page < -PAGE then
+  local o = node(r, owner)
+  if has(byte(lease, 5), 32) or page < -PAGE or o and (o.mode > 0 or o.flags >= 128) then
     spread(r, i, SUCCESS, NONE)
   else
     for at = 17, #lease, 8 do
@@ -67,7 +69,7 @@ local function done_node(id, lease, meta, cell)
       end
     end
   end
-  count_owner(r, owner, bits, SUCCESS, NONE)
+  count_owner(r, owner, i, 0, bits, SUCCESS, NONE)
 end
 
 -- Applies an outcome that does not simply say "done", of a message that the session holds.

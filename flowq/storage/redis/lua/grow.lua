@@ -11,6 +11,7 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
 local session, id, delivery, total = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])

@@ -10,9 +10,9 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
--- @include _held
 local cells = ARGV[2] == '1'
 local out, open, places = {}, {}, {}
 for k = 3, #ARGV do

@@ -11,9 +11,9 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
--- @include _held
 local run, first, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local raw = call('GETRANGE', P .. 'c:' .. run, first * 32, (first + count) * 32 - 1)
 count = math.floor(#raw / 32)

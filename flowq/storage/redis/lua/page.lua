@@ -10,8 +10,9 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
 resume()
 walk()
-return leave()
+return leave(true)

@@ -10,6 +10,7 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
 local session = ARGV[2]
@@ -31,4 +32,4 @@ for _, id in ipairs(ids) do
 end
 drop_session(session)
 walk()
-return {#ids, leave()}
+return {#ids, leave(true)}

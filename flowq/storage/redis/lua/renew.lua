@@ -10,6 +10,7 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
 close_gap(tonumber(ARGV[3]))

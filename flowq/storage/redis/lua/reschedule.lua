@@ -10,9 +10,9 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
--- @include _held
 local id = ARGV[2]
 local row = body_row(id)
 if not row or holders({id})[id] then return 0 end
@@ -37,6 +37,6 @@ if due > now then
 elseif scheduled then
   call('ZREM', P .. 's', id)
   push(id, queue, priority, call('HEXISTS', P .. 'd', id) == 1, losses > 0)
-  flush()
 end
+flush()
 return 1

@@ -13,6 +13,7 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
 -- @include _grow
@@ -57,7 +58,7 @@ if n > 0 then
         tell(id)
         singles[#singles + 1] = id
         if extra then forget(id) end
-      elseif #id == 20 and byte(meta, 5) == 0 and not has(byte(lease, 5), 16) then
+      elseif #id == 20 and byte(meta, 5) == 0 and byte(lease, 5) % 32 < 16 and byte(lease, 5) < 128 then
         done_node(id, lease, meta, data)
         if extra then forget(id) end
       else

@@ -12,6 +12,7 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
 front = false
@@ -50,4 +51,4 @@ call('SADD', P .. 'active', run)
 start(r, node(r, 0))
 page = MANY
 walk()
-return tostring(leave())
+return tostring(leave(true))

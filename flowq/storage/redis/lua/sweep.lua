@@ -10,9 +10,9 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
+-- @include _phases
 -- @include _finish
 -- @include _back
--- @include _held
 local limit = tonumber(ARGV[2])
 local continued = resume()
 walk()
@@ -33,7 +33,7 @@ for _, id in ipairs(late) do
   end
 end
 walk()
-local left = leave()
+local left = leave(true)
 -- Until when the letter of a node is kept, or looked at again; nil if its run is gone.
 local function kept_with_run(id)
   local run = sub(id, 1, 16)
