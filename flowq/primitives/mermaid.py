@@ -47,7 +47,9 @@ def draw(graph: Graph) -> str:
 
 
 def _label(node: Node, name: str) -> str:
-    return f"{name} × {len(node.items)}" if node.items is not None else name
+    if node.items is None:
+        return name
+    return f"{name} × {'n' if node.lists is not None else len(node.items)}"
 
 
 def _shape(node: Node, name: str) -> str:
@@ -76,6 +78,9 @@ def _edges(node: Node, ids: dict[Node, str]) -> Iterator[str]:
     for to, value in reader.edges.items():
         for leaf in dict.fromkeys(leaves(value)):
             filled.setdefault(leaf, []).append(parameter_name(reader, to))
+    if node.lists is not None:
+        for leaf in leaves(node.lists):
+            filled.setdefault(leaf, []).append("each")
     if node.inner is not None and kind_text(node) == "arm":
         for leaf in dict.fromkeys(leaves(node.inner.value)):
             if leaf.body is not node.inner:
