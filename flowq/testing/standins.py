@@ -24,11 +24,22 @@ _SHOWN: Final = 30
 
 
 class StandIn(NamedTuple):
-    """What runs in the place of a body, for one attempt."""
+    """What runs in the place of a body, for one attempt.
+
+    Attributes
+    ----------
+    func : callable
+    is_async : bool
+    name : str
+        The path under which it was given.
+    fails : bool
+        Whether it does nothing but raise what it was given.
+    """
 
     func: Callable[..., Any]
     is_async: bool
     name: str
+    fails: bool = False
 
 
 class Named(NamedTuple):
@@ -187,7 +198,7 @@ def _raising(error: Any, path: str) -> StandIn:
             raise error.with_traceback(None)
         raise error
 
-    return StandIn(fail, False, path)
+    return StandIn(fail, False, path, fails=True)
 
 
 # --- paths ---------------------------------------------------------------------------------------

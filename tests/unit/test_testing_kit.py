@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import time
 import weakref
@@ -601,3 +602,38 @@ def test_tasks_of_other_queues_run_too() -> None:
     graph = fetch.s(1).options(queue="slow") | fetch.s().options(queue="other")
 
     assert graph.test().get() == 3
+
+
+# --- who runs the test
+
+
+def test_what_is_meant_for_the_test_runner_reaches_it() -> None:
+    def stop(**_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(pytest.fail.Exception, match="not this one"):
+        nightly.build(day="d").test(values={"clean": lambda part: pytest.fail("not this one")})
+    with pytest.raises(KeyboardInterrupt):
+        fetch.s(1).test(values={"fetch": lambda x: stop()})
+    exits: Any = fetch.s(1).test(fail={"fetch": KeyboardInterrupt})
+    assert exits.state == "failed"
+
+
+def test_an_async_test_can_run_async_bodies() -> None:
+    async def test() -> Any:
+        return fetch.s(1).test()
+
+    run = asyncio.run(test())
+
+    assert run.get() == 2
+
+
+def test_tests_in_several_threads_do_not_see_each_other() -> None:
+    def one(k: int) -> Any:
+        return (starts.s(k) | report_of.s()).test(values={"starts": k}).get()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(one, range(12)))
+
+    assert found == [[k] for k in range(12)]
+    assert left_in_the_own_store() == []
