@@ -160,14 +160,18 @@ class StandIns:
 
     def _check(self, nodes: Sequence[Named]) -> None:
         known: dict[str, bool] = {}
+        lists: dict[str, bool] = {}  # of what may have items: an item's path does not speak of it
         for node in nodes:
+            last = node.name.rpartition("/")[2]
             for path in _said(node.name):
                 known[path] = known.get(path, False) or node.open
+                if path.rpartition("/")[2] == last:
+                    lists[path] = lists.get(path, False) or node.open
         for path in sorted(self._unseen):
             if path in known:
                 continue
-            owner = next((p for p in _owners(path) if p in known), None)
-            if owner is None or not known[owner]:
+            found = ((lists if of_list else known).get(p) for p, of_list in _owners(path))
+            if not next((is_open for is_open in found if is_open is not None), False):
                 raise GraphError(
                     f"test: no node is named {path!r}; there are "
                     f"{_listed(path, [n.name for n in nodes]) or 'none'}"
@@ -226,8 +230,14 @@ def _said(name: str) -> Iterator[str]:
         yield "/".join(part for _, part in way)
 
 
-def _owners(path: str) -> Iterator[str]:
-    """Go through what a path may stand in, the nearest first: ``clean``, for ``clean[3]``."""
+def _owners(path: str) -> Iterator[tuple[str, bool]]:
+    """Go through what a path may stand in, the nearest first, and whether as an item of it.
+
+    Examples
+    --------
+    >>> list(_owners("load/clean[3]"))
+    [('load/clean', True), ('load', False)]
+    """
     while True:
         short = _INDEX.search(path)
         if short is not None:
@@ -236,7 +246,7 @@ def _owners(path: str) -> Iterator[str]:
             path = path.rpartition("/")[0]
         else:
             return
-        yield path
+        yield path, short is not None
 
 
 def _listed(path: str, names: Sequence[str]) -> str:

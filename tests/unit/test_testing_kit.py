@@ -448,6 +448,7 @@ def test_many_items_are_listed_as_one() -> None:
         graph.test(values={"clean[5000]": 1})
 
     assert str(caught.value).endswith("there are clean[0] to clean[4999]")
+    assert ran == []
 
 
 def test_an_item_of_a_map_that_never_opened_is_let_be() -> None:
