@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
 
-from flowq.errors import ConfigError, ResultMissing
+from flowq.errors import ConfigError, ResultMissing, StoreError
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
 from flowq.looking import Home, moment, one_value, put_together, shown_state
@@ -17,6 +17,7 @@ from flowq.plan import ROOT, Kind, Phase, indexes
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo
+from flowq.text import notebook
 from flowq.why import Why
 from flowq.wiring import Progress, RunNode, Stopping
 
@@ -166,6 +167,22 @@ class Run(ValueHandle[T]):
         if info.kind != Kind.EXPANSION:
             return None
         return count([info, *within(self._infos(), index)])
+
+    def mermaid(self) -> str:
+        """Draw it as Mermaid text: states by colour, what nodes became as boxes around that.
+
+        A map of many items is one shape, with counts by state.
+        """
+        from flowq.picture import mermaid
+
+        return mermaid(self._infos())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What notebooks show: the picture, or its id if the store does not tell."""
+        try:
+            return notebook(f"{self!r} {self.state}", self.mermaid())
+        except (ResultMissing, StoreError):
+            return {"text/plain": repr(self)}
 
     @helpful
     def cancel(self, force: bool = False) -> Stopping:
