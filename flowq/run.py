@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
 
-from flowq.errors import ConfigError, ResultMissing, StoreError
+from flowq.errors import ConfigError, ResultMissing, RunActive, StoreError
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
 from flowq.looking import Home, moment, one_value, put_together, shown_state
@@ -15,6 +15,7 @@ from flowq.message import Template, decode_template, id_text, node_id, nodes_of
 from flowq.outline import count, forgiven, within
 from flowq.plan import ROOT, Kind, Phase, indexes
 from flowq.policy import nearest
+from flowq.rewinding import choose, to_retry
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo
 from flowq.text import notebook
@@ -230,6 +231,90 @@ class Run(ValueHandle[T]):
             for i in self._infos(State.CANCELLED)
         )
         return Stopping(stopped, shown_state(state), running, cleanup)
+
+    # --- again -----------------------------------------------------------------------------------
+
+    @helpful
+    def retry(self, node: str | int | None = None, *, forgiven: bool = False) -> int:
+        """Let what failed, was blocked or was cancelled run again, with all that depends on it.
+
+        The same run goes on under a new generation: values of what succeeded are kept, items of
+        maps stay, handlers and what is ``finally_`` run anew. What was forgiven is left alone.
+
+        Parameters
+        ----------
+        node : str or int, optional
+            One node to run again, such as ``"clean[3]"``, though it was forgiven.
+        forgiven : bool
+            Take those too whose failure was forgiven.
+
+        Returns
+        -------
+        int
+            How many nodes run again or wait for those that do; 0 if there is nothing to retry.
+
+        Raises
+        ------
+        RunActive
+            It has not ended.
+        ResultMissing
+            There is no such node.
+        """
+        if node is not None:
+            return self.rerun(node)
+        return self._rewind(lambda infos: to_retry(infos, forgiven=forgiven))
+
+    @helpful
+    def rerun(self, node: str | int) -> int:
+        """Let a node run again, however it ended, and all that depends on it.
+
+        A map makes its items anew, ``"clean[3]"`` is one item. ``rerun(0)`` is the whole run.
+
+        Parameters
+        ----------
+        node : str or int
+            Name or index.
+
+        Returns
+        -------
+        int
+            How many nodes run again.
+
+        Raises
+        ------
+        RunActive
+            The run has not ended.
+        ResultMissing
+            There is no such node.
+        """
+        index = ROOT if node in (ROOT, "") else self._index(node)
+        return self._rewind(lambda infos: [index])
+
+    def _rewind(self, roots: Callable[[list[NodeInfo]], list[int]]) -> int:
+        root = self._one(ROOT)
+        infos = [root, *self._infos()]
+        found = roots(infos)
+        if not root.state.final:
+            raise RunActive(
+                f"{self!r} is {shown_state(root.state)}; only what has ended runs again: wait for "
+                "its end (.wait()), or .cancel() it first"
+            )
+        if not found:
+            return 0
+        again = choose(infos, found)
+        done = self._app.store.rewind(
+            self._id,
+            root.generation + 1,
+            chosen=again.chosen,
+            reopened=again.reopened,
+            dropped=again.dropped,
+        )
+        self._names, self._answer = {}, None
+        if done is None:
+            self._missing()
+        if not done:
+            raise RunActive(f"{self!r} was set going again by somebody else in this moment")
+        return sum(count for _, count in again.chosen)
 
     # --- why -------------------------------------------------------------------------------------
 

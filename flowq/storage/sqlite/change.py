@@ -18,7 +18,7 @@ from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import MEMORY_OF_ENDED_MS, PAGE
-from flowq.storage.sqlite import phases
+from flowq.storage.sqlite import phases, rewind
 from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.known import Link
@@ -36,6 +36,7 @@ from flowq.storage.sqlite.rows import (
     LATER,
     LENIENT,
     NAMED,
+    REWOUND,
     SOFT,
     STOPPED,
     STOPPING,
@@ -272,6 +273,12 @@ class Change(Batch):
             if used >= edges:
                 left.append(item)
                 continue
+            if what == REWOUND:
+                took, whole = rewind.page(self, item, edges - used, starting)
+                used += took
+                if not whole:
+                    left.append(item)
+                continue
             ids, whole = cut(ranges, position, edges - used)
             used += len(ids)
             if not whole:
@@ -302,6 +309,8 @@ class Change(Batch):
                 item[4] = list(unpack_ranges(raw))
             elif what in _COUNT:
                 lacking.setdefault(id, []).append(item)
+            elif what == REWOUND:
+                item[4] = rewind.load(self, id)
             else:
                 phases.load_inside(self, item)
         if lacking:

@@ -146,9 +146,7 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     flags = flags & ~KIND | Kind.EXPANSION | SETTLED | (FOLLOWED if face.later else 0)
     if run is None:
         # the root takes the id by which the task is known
-        db.execute(
-            SQL["root_of"], (first, grown, flags, change.now, delivery, attempt, losses, key)
-        )
+        db.execute(SQL["root_of"], (first, grown, flags, delivery, attempt, losses, key))
         db.execute(SQL["root_plan"], (first, key, grown))
         db.execute(SQL["drop_message"], (key,))
         db.execute(SQL["drop_plan"], (key,))

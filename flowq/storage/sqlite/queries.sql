@@ -71,7 +71,7 @@ SELECT first, count FROM growth WHERE run = ? AND live = 1 ORDER BY first
 SELECT first, count FROM growth WHERE run = ? ORDER BY first DESC LIMIT 1
 -- name: root_of
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, delivery, attempt, losses)
-SELECT ?1, ?2, 5, ?3, queue, prio, rank, ?4, ?5, ?6, ?7 FROM message WHERE id = ?8
+SELECT ?1, ?2, 5, ?3, queue, prio, rank, ready_ms, ?4, ?5, ?6 FROM message WHERE id = ?7
 -- name: root_plan
 INSERT INTO plan(id, name, task, body) SELECT ?1, r.name, r.name, p.body FROM plan p JOIN run r ON r.id = ?3 WHERE p.id = ?2
 -- name: root_known
@@ -168,6 +168,57 @@ SELECT id, node, state, culprit, position FROM walk ORDER BY id LIMIT ?
 DELETE FROM walk WHERE id = ?
 -- name: walks_of
 SELECT 1 FROM walk w JOIN message m ON m.id = w.node WHERE m.run IN (SELECT value FROM json_each(?)) LIMIT 1
+
+-- --- generations
+
+-- name: add_rewind
+INSERT INTO rewind(run, chosen, reopened, dropped) VALUES (?, ?, ?, ?)
+-- name: rewind
+SELECT w.chosen, w.reopened, w.dropped FROM message m JOIN rewind w ON w.run = m.run WHERE m.id = ?
+-- name: rewinding
+SELECT 1 FROM rewind WHERE run = ?
+-- name: drop_rewind
+DELETE FROM rewind WHERE run = (SELECT run FROM message WHERE id = ?)
+-- name: reopen_run
+UPDATE run SET ended_ms = 0, forget_ms = NULL WHERE id = ?
+-- name: reopen_root
+UPDATE message SET state = 5, generation = ?, cell = NULL WHERE id = ?
+-- name: reopen
+UPDATE message SET state = 5, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
+-- name: root_of_run
+SELECT r.id, r.base, m.state, m.generation FROM run r JOIN message m ON m.id = r.base
+WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
+-- name: to_renew
+SELECT m.id, m.flags, p.task, p.inside, p.later FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?))
+-- name: renew_node
+UPDATE message SET state = 0, flags = ?, generation = generation + 1, due_ms = NULL, ready_ms = NULL, expires_ms = NULL,
+attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped = 0, cancelled = 0, culprit = NULL, cell = NULL WHERE id = ?
+-- name: unbecome
+UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
+-- name: renew_expansion
+UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, marks = 0, outcome = NULL WHERE id = ?
+-- name: to_count
+SELECT m.id, m.flags, p.parents FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
+-- name: ended_parents
+SELECT state, flags, count(*), min(id) FROM message WHERE id BETWEEN ? AND ? AND state >= 6 GROUP BY state, flags
+-- name: lenient_parents
+SELECT p.lenient FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? AND m.flags = ?
+-- name: blame
+SELECT m.state, m.flags, m.culprit, e.culprit FROM message m LEFT JOIN expansion e ON e.id = m.id WHERE m.id = ?
+-- name: insides
+SELECT id, inside FROM plan WHERE id IN (SELECT value FROM json_each(?))
+-- name: inner_states
+SELECT state, flags, count(*), min(id) FROM message WHERE id BETWEEN ? AND ? AND owner = ? GROUP BY state, flags
+-- name: forget_nodes
+DELETE FROM message WHERE id IN (SELECT value FROM json_each(?))
+-- name: forget_plans
+DELETE FROM plan WHERE id IN (SELECT value FROM json_each(?))
+-- name: forget_expansions
+DELETE FROM expansion WHERE id IN (SELECT value FROM json_each(?))
+-- name: forget_losses
+DELETE FROM loss WHERE message IN (SELECT value FROM json_each(?))
+-- name: forget_growth
+DELETE FROM growth WHERE node IN (SELECT value FROM json_each(?))
 
 -- --- sessions and losses
 

@@ -30,6 +30,7 @@ __all__ = [
     "NOT_WANTED",
     "PHASE",
     "PREFETCH",
+    "REWOUND",
     "SETTLED",
     "SOFT",
     "STOPPED",
@@ -80,6 +81,7 @@ STOPPING_ALL: Final = 12  # the nodes of a turn are stopped
 UNCALLED: Final = 13  # those of a group whose turn it never is end
 TURN: Final = 14  # those of a group whose turn it is are looked at
 SOFT: Final = 15  # it failed, which counts as a success but for alarms
+REWOUND: Final = 33  # a run's nodes wait again: the table rewind
 INDULGENT: Final = 32  # it ended somehow: its lenient edges
 INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 

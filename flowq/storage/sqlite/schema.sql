@@ -112,7 +112,14 @@ CREATE TABLE growth(            -- fragments that nodes became, see growth.py
     delivery INTEGER NOT NULL
 );
 CREATE INDEX growth_run ON growth(run);
-CREATE INDEX growth_node ON growth(node) WHERE live = 0;
+CREATE INDEX growth_node ON growth(node);
+
+CREATE TABLE rewind(            -- runs whose nodes are made to wait again, see rewind.py
+    run INTEGER PRIMARY KEY,
+    chosen BLOB,                -- packed ranges
+    reopened BLOB,
+    dropped BLOB
+);
 
 CREATE TABLE session(
     id INTEGER PRIMARY KEY AUTOINCREMENT,

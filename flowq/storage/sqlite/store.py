@@ -28,7 +28,17 @@ from flowq.storage.base import (
     Step,
     Swept,
 )
-from flowq.storage.sqlite import checking, growth, handing, intake, phases, reads, settling, sweep
+from flowq.storage.sqlite import (
+    checking,
+    growth,
+    handing,
+    intake,
+    phases,
+    reads,
+    rewind,
+    settling,
+    sweep,
+)
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.connection import Database, Place
 from flowq.storage.sqlite.known import Row
@@ -216,24 +226,64 @@ class SqliteStore:
             change.walk()
             return n
 
+    def rewind(
+        self,
+        run: bytes,
+        generation: int,
+        *,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+    ) -> bool | None:
+        """Let nodes of a run that has ended run again; see `Store.rewind`."""
+        began = False
+        while True:
+            with self._change() as change:
+                row = change.db.execute(SQL["root_of_run"], (run, change.now)).fetchone()
+                if row is None:
+                    return None
+                number, base, state, now_at = row
+                if self._walks_left(change, number):
+                    continue
+                if began or now_at == generation:
+                    return True
+                if state < State.SUCCESS or now_at + 1 != generation:
+                    return False
+                rewind.begin(change, number, base, generation, (chosen, reopened, dropped))
+                change.walk()
+                began = True
+
+    def _walks_left(self, change: Change, run: int) -> bool:
+        """Move pages on if some of this run are left; says whether there were."""
+        if change.db.execute(SQL["walks_of"], (json.dumps([run]),)).fetchone() is None:
+            return False
+        change.resume()
+        change.walk()
+        return True
+
     def cancel(self, ids: Sequence[bytes], *, force: bool = False) -> list[State | None]:
         """Stop tasks, nodes or runs; see `Store.cancel`."""
+        while True:  # a new generation that is being made is made first
+            with self._change() as change:
+                rows = [_find(change, id, roots=True) for id in ids]
+                runs = {row[1] for row in rows if row and row[1] is not None}
+                if not any(change.db.execute(SQL["rewinding"], (run,)).fetchone() for run in runs):
+                    break
+                change.resume()
+                change.walk()
         with self._change() as change:
-            rows = [_find(change, id, roots=True) for id in ids]
-            for row in rows:
+            for id in ids:
+                row = _find(change, id, roots=True)
                 if row is not None:
                     self._cancel_one(change, row, force)
-                    change.flush()
+                    change.walk(0)  # what ends with the last that stood in it has ended
             change.walk()
-            runs = json.dumps(sorted({row[1] for row in rows if row and row[1] is not None}))
             if not change.pages_left:
                 return _states(change, ids)
         while True:
             with self._change() as change:
-                if change.db.execute(SQL["walks_of"], (runs,)).fetchone() is None:
+                if not any([self._walks_left(change, run) for run in runs]):
                     return _states(change, ids)
-                change.resume()
-                change.walk()
 
     def _cancel_one(self, change: Change, row: tuple[Any, ...], force: bool) -> None:
         id, run, state, flags, queue, owner, keep, failed_keep, _, _, _, uuid = row

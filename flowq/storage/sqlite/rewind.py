@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""A new generation of a run that has ended: which nodes wait again, and what they count.
+
+What is to be done lies in the table ``rewind``; a walk of its own goes through it in stages, a page
+at a time, so that whoever comes by goes on after a crash. Nothing of the run can start before the
+last stage: what is chosen waits, and what it waits for has ended or waits itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from flowq.plan import ROOT, Kind, Ranges, ranges_of
+from flowq.states import State
+from flowq.storage.sqlite.rows import (
+    COUNTS_AS_SUCCESS,
+    FORGIVEN,
+    KIND,
+    LATER,
+    LENIENT,
+    NAMED,
+    REWOUND,
+    SETTLED,
+    STOPPING,
+    fails,
+    pack_ranges,
+    unpack_later,
+    unpack_ranges,
+)
+from flowq.storage.sqlite.statements import SQL
+
+if TYPE_CHECKING:
+    from flowq.storage.sqlite.change import Change
+
+__all__ = ["Stages", "begin", "load", "page"]
+
+_PLACE: Final = {
+    State.SUCCESS: 0,
+    State.FAILED: 1,
+    State.BLOCKED: 1,
+    State.SKIPPED: 2,
+    State.CANCELLED: 3,
+}
+_SUCCESS: Final = State.SUCCESS.value
+
+Spans = list[tuple[int, int]]
+"""Row ids as (first, count) pairs."""
+
+
+class Stages:
+    """What a rewind goes through, one after the other."""
+
+    def __init__(self, chosen: Spans, reopened: Spans, dropped: Spans) -> None:
+        self._stages = [
+            (_drop, dropped),
+            (_renew, chosen),
+            (_reopen, reopened),
+            (_count_parents, chosen),
+            (_count_inside, reopened),
+            (None, chosen),
+        ]
+
+    def cut(self, position: int, limit: int) -> tuple[Any, list[int], bool]:
+        """Give the stage at a position, at most `limit` ids of it, and whether all is done then."""
+        last = len(self._stages) - 1
+        for k, (stage, spans) in enumerate(self._stages):
+            size = sum(n for _, n in spans)
+            if position >= size:
+                position -= size
+                continue
+            ids: list[int] = []
+            for first, n in spans:
+                if position >= n:
+                    position -= n
+                    continue
+                take = min(n - position, limit - len(ids))
+                ids.extend(range(first + position, first + position + take))
+                if len(ids) == limit:
+                    break
+                position = 0
+            return stage, ids, k == last and ids[-1] == spans[-1][0] + spans[-1][1] - 1
+        return None, [], True
+
+
+def begin(
+    change: Change,
+    run: int,
+    base: int,
+    generation: int,
+    sets: tuple[Ranges, Ranges, Ranges],
+) -> None:
+    """Store what is to be done, and open the run."""
+    chosen, reopened, dropped = sets
+    around = ranges_of([ROOT, *(i for f, n in reopened for i in range(f, f + n))])
+    packed = (pack_ranges(r, base) for r in (chosen, around, dropped))
+    change.db.execute(SQL["add_rewind"], (run, *packed))
+    change.db.execute(SQL["reopen_run"], (run,))
+    change.db.execute(SQL["reopen_root"], (generation, base))
+    change.push(base, REWOUND, None)
+
+
+def load(change: Change, root: int) -> Stages:
+    """Read what is to be done."""
+    row = change.db.execute(SQL["rewind"], (root,)).fetchone()
+    return Stages(*(list(unpack_ranges(raw)) for raw in row))
+
+
+def page(change: Change, item: list[Any], limit: int, starting: dict[int, int]) -> tuple[int, bool]:
+    """Do one page; gives how many nodes that were, and whether all is done."""
+    root, _, _, position, stages = item
+    stage, ids, whole = stages.cut(position, limit)
+    change.flush()
+    if stage is not None:
+        stage(change, ids, root)
+    else:
+        starting.update(dict.fromkeys(ids, change.rank))
+    if whole:
+        change.db.execute(SQL["drop_rewind"], (root,))
+    item[3] = position + len(ids)
+    return max(1, len(ids)), whole
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+def _drop(change: Change, ids: list[int], root: int) -> None:
+    """Remove what a task had become that will make it anew."""
+    for statement in ("forget_nodes", "forget_plans", "forget_expansions", "forget_losses"):
+        change.db.execute(SQL[statement], (json.dumps(ids),))
+    change.db.execute(SQL["forget_growth"], (json.dumps(ids),))
+
+
+def _renew(change: Change, ids: list[int], root: int) -> None:
+    """Let nodes wait as before they began."""
+    db = change.db
+    base = change.run_of(db.execute(SQL["row"], (root,)).fetchone()[1])[1]
+    for id, flags, task, inside, later in _rows(change, "to_renew", ids):
+        kind = flags & KIND
+        followed = unpack_later(later)
+        if task is not None and kind == Kind.EXPANSION:  # it had become one
+            kind = Kind.TASK.value
+            rest = tuple(r for group in followed for r in group.body)
+            db.execute(SQL["unbecome"], (pack_ranges(rest, base), id))
+            db.execute(SQL["forget_expansions"], (json.dumps([id]),))
+            db.execute(SQL["forget_growth"], (json.dumps([id]),))
+        elif kind == Kind.EXPANSION:
+            own = sum(n for _, n in unpack_ranges(inside)) - sum(g.inner for g in followed)
+            db.execute(SQL["renew_expansion"], (own, 0, 0, 0, None, id))
+        flags = flags & ~(KIND | SETTLED | STOPPING) | kind
+        db.execute(SQL["renew_node"], (flags, id))
+    db.execute(SQL["forget_losses"], (json.dumps(ids),))
+
+
+def _count_parents(change: Change, ids: list[int], root: int) -> None:
+    """Count those parents that have ended and do not run again."""
+    db = change.db
+    for id, flags, parents in _rows(change, "to_count", ids):
+        counts, blame = [0, 0, 0, 0], None
+        for first, n in unpack_ranges(parents):
+            span = (first, first + n - 1)
+            for state, bits, number, one in db.execute(SQL["ended_parents"], span).fetchall():
+                place = _place_of(flags, state, bits)
+                if bits & LENIENT:  # which of these edges are, their own rows say
+                    lenient = _lenient(change, id, span, state, bits)
+                    counts[0] += lenient
+                    number -= lenient
+                counts[place] += number
+                if place == 1 and number and blame is None:
+                    blame = _blame(change, one, root)
+        if any(counts):
+            db.execute(SQL["count_child"], (*counts, blame, id))
+
+
+def _place_of(child: int, state: int, flags: int) -> int:
+    alarm = child & LATER and not flags & LATER
+    if state == State.FAILED and flags & COUNTS_AS_SUCCESS and not alarm:
+        return 0
+    return _PLACE[State(state)]
+
+
+def _lenient(change: Change, child: int, span: tuple[int, int], state: int, flags: int) -> int:
+    found = change.db.execute(SQL["lenient_parents"], (*span, state, flags))
+    return sum(
+        any(first <= child < first + n for first, n in unpack_ranges(raw)) for (raw,) in found
+    )
+
+
+def _blame(change: Change, id: int, root: int) -> int | None:
+    """Give the culprit of a parent that failed or is blocked."""
+    state, flags, culprit, inner = change.db.execute(SQL["blame"], (id,)).fetchone()
+    if state == State.FAILED and flags & KIND == Kind.TASK:
+        return id - root
+    found: int | None = inner if state == State.FAILED else culprit
+    return found
+
+
+def _reopen(change: Change, ids: list[int], root: int) -> None:
+    """Let expansions around have begun, under their next generation."""
+    change.db.execute(SQL["reopen"], (json.dumps([id for id in ids if id != root]),))
+
+
+def _count_inside(change: Change, ids: list[int], root: int) -> None:
+    """Count anew what stands in the bodies of expansions around."""
+    db = change.db
+    for id, inside in _rows(change, "insides", ids):
+        counts, blame = [0, 0, 0, 0], None
+        for first, n in unpack_ranges(inside):
+            span = (first, first + n - 1, id)
+            for state, flags, number, one in db.execute(SQL["inner_states"], span).fetchall():
+                if flags & LATER:
+                    continue
+                if state < _SUCCESS:
+                    counts[0] += number
+                elif fails(flags, state):
+                    counts[1] += number
+                    blame = _blame(change, one, root) if blame is None else blame
+                elif state == State.CANCELLED and not flags & FORGIVEN:
+                    counts[2] += number
+                elif state == State.SKIPPED and flags & NAMED:
+                    counts[3] += number
+        db.execute(SQL["renew_expansion"], (*counts, blame, id))
+
+
+def _rows(change: Change, statement: str, ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    yield from change.db.execute(SQL[statement], (json.dumps(ids),)).fetchall()
