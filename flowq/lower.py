@@ -8,7 +8,7 @@ each other, and their insides behind them. Nothing past this module can tell a c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from flowq.calls import Settings, pack
 from flowq.errors import GraphError
@@ -58,6 +58,8 @@ from flowq.wiring import Submitter
 
 __all__ = ["lower", "lower_fragment"]
 
+Captured: TypeAlias = "dict[Any, tuple[int, Node | Slot | Take]]"
+"""What a plan takes from outside it, each with its place among the captures of the message."""
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 MAX_NAME: Final = 200
 
@@ -455,7 +457,7 @@ class _Lowering:
             if not known:
                 edges[k] = given
         bindings = tuple([Binding(to, self._template(v, pool)) for to, v in edges.items()])
-        captures = tuple([self._captured(c, pool) for c in item.captured])
+        captures = tuple([self._template(c, pool) for _, c in item.captured.values()])
         root = self._graph.root.inner
         assert root is not None
         task = next(_tasks(node.inner), None) or next(_tasks(root))  # what gives the list at least
@@ -476,7 +478,7 @@ class _Lowering:
         """Make the row of a branch, which becomes the arm taken when its condition is there."""
         assert node.inner is not None and node.arms is not None
         plans: list[bytes] = []
-        captured: list[Node | Slot] = []
+        captured: Captured = {}
         arms: list[tuple[Any, bool, int | None, Any]] = []
         for arm in node.arms:
             inner = arm.node.inner
@@ -488,7 +490,7 @@ class _Lowering:
                 arms.append((arm.key, arm.default, None, inner.value))
         pool: list[Any] = []
         bindings = tuple([Binding(to, self._template(v, pool)) for to, v in node.edges.items()])
-        captures = tuple([self._captured(c, pool) for c in captured])
+        captures = tuple([self._template(c, pool) for _, c in captured.values()])
         near = (*_tasks(node.inner), *(n for n in node.reads if n.kind is Kind.TASK))
         task = next(iter(near), None)
         message = Message(
@@ -518,9 +520,6 @@ class _Lowering:
             bits=self._bits(node),
         )
 
-    def _captured(self, what: Node | Slot, pool: list[Any]) -> Template:
-        return self._slot(what, (), pool) if isinstance(what, Slot) else self._leaf(what, ())
-
 
 class _Arm(_Lowering):
     """A plan that a message carries: that of an arm, or of an item of a map that is not known yet.
@@ -531,7 +530,7 @@ class _Arm(_Lowering):
     _source: Node | None
     _prefix = ""
 
-    def __init__(self, around: _Lowering, body: Body, captured: list[Node | Slot]) -> None:
+    def __init__(self, around: _Lowering, body: Body, captured: Captured) -> None:
         # all facts about the whole graph are those of the lowering around it
         self.__dict__.update(around.__dict__)
         self._run, self._first = b"", INNER
@@ -580,7 +579,10 @@ class _Arm(_Lowering):
 
     def _slot(self, slot: Slot, path: tuple[int | str, ...], pool: list[Any]) -> Template:
         if slot.source.lists is None:
-            return super()._slot(slot, path, pool)
+            if self._is_here(slot.source):
+                return super()._slot(slot, path, pool)
+            # known, but what carries the plan has a pool for what is no plain value
+            return self._capture(Take(slot, path) if path else slot, ())
         if slot.source is self._source:
             return Elem(slot.part, slot.spread, slot.source.unpack is True, path)
         if slot.spread and slot.source.unpack:
@@ -590,13 +592,9 @@ class _Arm(_Lowering):
             )
         return self._capture(Slot(slot.source, slot.part), path)
 
-    def _capture(self, what: Node | Slot, path: tuple[int | str, ...]) -> Template:
-        key = _key(what)
-        for k, known in enumerate(self.captured):
-            if key == _key(known):
-                return Cap(k, path)
-        self.captured.append(what)
-        return Cap(len(self.captured) - 1, path)
+    def _capture(self, what: Node | Slot | Take, path: tuple[int | str, ...]) -> Template:
+        place, _ = self.captured.setdefault(_key(what), (len(self.captured), what))
+        return Cap(place, path)
 
 
 class _Item(_Arm):
@@ -606,11 +604,13 @@ class _Item(_Arm):
 
     def __init__(self, around: _Lowering, source: Node) -> None:
         assert source.inner is not None
-        super().__init__(around, source.inner, [])
+        super().__init__(around, source.inner, {})
         self._source = source
 
 
-def _key(what: Node | Slot) -> Any:
+def _key(what: Node | Slot | Take) -> Any:
+    if isinstance(what, Take):
+        return _key(what.node), what.path
     return (what.source, what.part) if isinstance(what, Slot) else what
 
 
