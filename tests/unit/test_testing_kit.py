@@ -363,9 +363,22 @@ def test_an_exception_fails_every_attempt_and_blocks_what_is_below() -> None:
     assert states(run)["clean[1]"] == "success"
     failure = run.result("clean[2]").get(raise_errors=False)
     assert (failure.attempts, failure.exc_type) == (3, "builtins.ValueError")
+    assert failure.traceback == "ValueError: no\n"
+    with pytest.raises(TaskError):
+        run.get()
+
+
+def test_a_body_that_fails_is_told_with_its_own_traceback() -> None:
+    def broken(part: str) -> str:
+        raise LookupError(part)
+
+    run = nightly.build(day="d").test(values={"clean[2]": broken})
+
     with pytest.raises(TaskError) as caught:
         run.get()
-    assert "ValueError: no" in caught.value.traceback or "KeyError" in caught.value.traceback
+    assert caught.value.is_a(LookupError)
+    assert "in broken" in caught.value.traceback
+    assert "flowq/executor" not in caught.value.traceback
 
 
 def test_of_a_list_each_attempt_takes_one_and_the_rest_run_for_real() -> None:
