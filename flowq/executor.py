@@ -292,7 +292,7 @@ class Executor:
             lists, options = load_args(message, delivery, self._store, self._serializer)
             pool = self._serializer.loads(message.payload)[2:]
             rows = expand_map(
-                message, lists, pool[0] if pool else (), self._submitter, options["max_width"]
+                message, lists, pool[0] if pool else (), self._submitter, **options
             )
         except StoreUnavailable as err:
             log.warning("%s goes back, its list is out of reach: %s", message.name, err)

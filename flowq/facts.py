@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flowq.calls import own_priority
-from flowq.errors import UnknownTask
-from flowq.node import Body, Node, is_plain_map, leaves, listed
-from flowq.plan import Kind
+from flowq.errors import GraphError, UnknownTask
+from flowq.node import Body, Node, Told, alarms_of_items, is_plain_map, leaves, listed
+from flowq.plan import Kind, Phase
 from flowq.policy import MAX_PRIORITY
 from flowq.wiring import Submitter, TaskSpec
 
 __all__ = [
     "check_tasks",
     "named_and_forgiven",
+    "policies",
     "priorities",
     "read_by_others",
     "size_of",
+    "size_of_item",
     "sizes",
 ]
 
@@ -45,18 +47,27 @@ def sizes(bodies: Sequence[Body]) -> dict[Body, int]:
     """Give the number of rows that each body takes, outer ones first in `bodies`."""
     found: dict[Body, int] = {}
     for body in reversed(bodies):
-        found[body] = sum(size_of(node, found) for node in body.nodes)
+        later = sum(found[group] for group in body.later)
+        found[body] = later + sum(size_of(node, found) for node in body.nodes)
     return found
 
 
 def size_of(node: Node, known: Mapping[Body, int]) -> int:
     """Give the number of rows that a node takes, what is inside it included."""
+    size = 1 + sum(known[group] for group in node.later) if node.later else 1
     if node.inner is None or node.lists is not None or node.arms is not None:
-        return 1
+        return size
     inside = known[node.inner]
     if node.items is None:
-        return 1 + inside
-    return 1 + len(node.items) * (1 if is_plain_map(node) else 1 + inside)
+        return size + inside
+    return size + len(node.items) * size_of_item(node, known)
+
+
+def size_of_item(source: Node, known: Mapping[Body, int]) -> int:
+    """Give the number of rows that an item of a map takes, and what starts if it fails."""
+    assert source.inner is not None
+    item = known[source.inner] if is_plain_map(source) else 1 + known[source.inner]
+    return item + sum(known[alarm] for alarm in alarms_of_items(source))
 
 
 def named_and_forgiven(bodies: Iterable[Body]) -> tuple[set[Node], set[Node]]:
@@ -64,13 +75,53 @@ def named_and_forgiven(bodies: Iterable[Body]) -> tuple[set[Node], set[Node]]:
     named: set[Node] = set()
     forgiven: set[Node] = set()
     for body in bodies:
+        if body.phase in (Phase.HANDLERS, Phase.FINALLY):
+            forgiven.update(body.nodes)
+            continue
         named.update(n for n in leaves(body.value) if n.body is body)
         for node in reversed(body.nodes):
             if node in named or not node.children:
                 continue
-            if all(c in forgiven or _needs_some(c) for c in node.children):
+            if all(node in c.optional or c in forgiven or _needs_some(c) for c in node.children):
                 forgiven.add(node)
     return named, forgiven
+
+
+def policies(bodies: Sequence[Body]) -> dict[Node, str]:
+    """Find which failures do not simply block: what is said of each node, or of its graph.
+
+    Parameters
+    ----------
+    bodies : sequence of Body
+        Outer ones first.
+
+    Raises
+    ------
+    GraphError
+        What is said of a node contradicts itself.
+    """
+    found: dict[Node, str] = {}
+    defaults: dict[Body, str] = {}
+    for body in bodies:
+        owner, default = body.owner, body.policy
+        own_world = owner is None or owner.items is not None or owner.spec is not None or body.phase
+        if not default and not own_world:
+            assert owner is not None
+            default = defaults.get(owner.body, "")
+        defaults[body] = default
+        for node in body.nodes:
+            said = node.options.get("failure_policy")
+            if "default" in node.options:
+                if said not in (None, "continue"):
+                    raise GraphError(
+                        f"{node.who}: default= implies failure_policy='continue', and {said!r} is "
+                        "said; leave one of them out"
+                    )
+                said = "continue"
+            policy = said or (default if owner is None or owner.items is None else "")
+            if policy in ("cancel", "continue") and node.kind is not Kind.JOIN:
+                found[node] = policy
+    return found
 
 
 def _needs_some(node: Node) -> bool:
@@ -91,7 +142,7 @@ def priorities(bodies: Sequence[Body], base: int) -> dict[Node, int]:
     final: dict[Node, int] = {}
     inside: dict[Node, int | None] = {}
     for body in reversed(bodies):
-        if body.owner is not None:
+        if body.owner is not None and body.phase is Phase.BODY:
             every = [_set(n) for n in body.nodes] + [inside.get(n) for n in body.nodes]
             inside[body.owner] = _highest(every)
     root = bodies[0].owner
@@ -132,7 +183,16 @@ def read_by_others(bodies: Sequence[Body]) -> set[Node]:
         for node in body.nodes:
             read.update(node.reads)
             read.update(listed(node))
+            if body.phase is Phase.HANDLERS:
+                read.update(_told_values(node))
     for body in bodies:  # outer ones first
         if body.owner in read:
             read.update(leaves(body.value))
     return read
+
+
+def _told_values(node: Node) -> Iterator[Node]:
+    """The nodes of whose values a handler is told."""
+    for value in node.edges.values():
+        if type(value) is Told and value.value and value.node.inner is not None:
+            yield from leaves(value.node.inner.value)

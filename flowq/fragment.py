@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from fractions import Fraction
+from math import floor
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +25,7 @@ from flowq.message import (
     Cap,
     Const,
     Elem,
+    Else,
     Items,
     Lit,
     Message,
@@ -34,7 +37,7 @@ from flowq.message import (
     nodes_of,
 )
 from flowq.message import Mapping as MappingTemplate
-from flowq.plan import INNER, Kind, NodeRow, decode_rows, ranges_of, relocate
+from flowq.plan import INNER, Kind, Later, NodeRow, Phase, When, decode_rows, ranges_of, relocate
 from flowq.serializer import Serializer, short_repr
 from flowq.states import Rule
 from flowq.wiring import Submitter
@@ -48,6 +51,7 @@ __all__ = [
     "list_of",
     "plain",
     "prefix_of",
+    "share_of",
     "take_arm",
 ]
 
@@ -70,6 +74,11 @@ def plain(value: Any) -> bool:
         or (kind is int and -_WORD <= value < _WORD)
         or (kind is str and len(value) <= _SHORT)
     )
+
+
+def share_of(said: int | float, count: int) -> int:
+    """Give so many, or so large a part of `count`, rounded down: 0.29 of 100 are 29."""
+    return floor(Fraction(str(said)) * count) if isinstance(said, float) else said
 
 
 def list_of(name: str, given: Any) -> list[Any]:
@@ -185,10 +194,7 @@ class _Filling:
             if value is _NOTHING:
                 assert isinstance(template, Cap)
                 captured = self._captures[template.place]
-                if not template.path:
-                    return captured
-                assert isinstance(captured, Ref)  # what is taken an item of is one node
-                return Ref(captured.node, (*captured.path, *template.path))
+                return _deeper(captured, template.path)
             if plain(value):
                 return Const(value)
             if pool is None:
@@ -198,6 +204,8 @@ class _Filling:
                 )
             pool.append(value)
             return Lit(len(pool) - 1)
+        if isinstance(template, Else):
+            return Else(self._template(template.of, pool, who), template.instead, template.own)
         if isinstance(template, Seq):
             items = tuple([self._template(x, pool, who) for x in template.items])
             return Seq(items, template.tuple_)
@@ -211,6 +219,16 @@ class _Filling:
                 )
             )
         return template
+
+
+def _deeper(template: Template, path: tuple[int | str, ...]) -> Template:
+    """Take an item of what a template gives, which is the value of one node."""
+    if not path:
+        return template
+    if isinstance(template, Else):
+        return Else(_deeper(template.of, path), template.instead, template.own)
+    assert isinstance(template, Ref)
+    return Ref(template.node, (*template.path, *path))
 
 
 def _item(value: Any, path: tuple[int | str, ...]) -> Any:
@@ -227,6 +245,8 @@ def _open(message: Message) -> bool:
 def _has_open(template: Template) -> bool:
     if isinstance(template, Elem | Cap):
         return True
+    if isinstance(template, Else):
+        return _has_open(template.of)
     if isinstance(template, Seq):
         return any(_has_open(x) for x in template.items)
     if isinstance(template, MappingTemplate):
@@ -347,7 +367,12 @@ def prefix_of(message: Message) -> str:
 
 
 def expand_map(
-    carrier: Message, lists: Sequence[Any], pool: Sequence[Any], submitter: Submitter, width: int
+    carrier: Message,
+    lists: Sequence[Any],
+    pool: Sequence[Any],
+    submitter: Submitter,
+    max_width: int,
+    tolerate: int | float = 0,
 ) -> list[NodeRow]:
     """Make the items of a map whose list is known by now.
 
@@ -360,8 +385,10 @@ def expand_map(
     pool : sequence
         The pool of the carrier's payload.
     submitter : Submitter
-    width : int
+    max_width : int
         How many items it may have.
+    tolerate : int or float
+        How many of them, or how large a part, may fail.
 
     Returns
     -------
@@ -371,7 +398,7 @@ def expand_map(
     Raises
     ------
     GraphError
-        Something is no list; lengths differ; there are more items than `width`.
+        Something is no list; lengths differ; there are more items than `max_width`.
     BindingError
         An element does not fit the task.
     PayloadError
@@ -386,18 +413,15 @@ def expand_map(
         )
     elements = given[0] if len(given) == 1 else list(zip(*given, strict=True))
     count = len(elements)
-    if count > width:
+    if count > max_width:
         raise GraphError(
-            f"map of {name}: {count:,} items are more than max_width={width:,}; say "
+            f"map of {name}: {count:,} items are more than max_width={max_width:,}; say "
             ".options(max_width=...), or give fewer, larger elements"
         )
     item, *inside = decode_rows(carrier.plans[0])
-    around = ((INNER + 1, count),) if count else ()
-    value: Template = Items(INNER + 1, count, True) if count else Seq(())
-    face = NodeRow("", Kind.EXPANSION, NO_NODE, _ALONE, entries=around, inner=count,
-                   value=encode_template(value), body=around)  # fmt: skip
-    out = [face]
+    out: list[NodeRow] = []
     behind: list[NodeRow] = []
+    rung: list[int] = []
     filling = _Filling(carrier, pool, submitter)
     for i, element in enumerate(elements):
         filling.element, filling.place = element, i
@@ -406,13 +430,35 @@ def expand_map(
         try:
             head, *rest = relocate((item, *inside), at=INNER + 1 + i, base=base, prefix=path)
             out.append(_indexed(msgspec.structs.replace(filling.row(head, True), owner=INNER), i))
-            for row in rest:
+            for k, row in enumerate(rest, base):
                 own = row.owner == INNER + 1 + i
+                if row.owner == NO_NODE:  # an alarm about the item
+                    row, own = msgspec.structs.replace(row, owner=INNER), True
+                    rung.append(k)
                 row = filling.row(row, True)
                 behind.append(_indexed(row, i) if own else row)
         except BindingError as err:
             raise BindingError(f"{path}: {err}") from None
-    return out + behind
+    return [_face(count, rung, share_of(tolerate, count)), *out, *behind]
+
+
+def _face(count: int, rung: Sequence[int], tolerate: int) -> NodeRow:
+    """Make the row of a map whose items are known by now."""
+    items = ((INNER + 1, count),) if count else ()
+    value: Template = Items(INNER + 1, count, True) if count else Seq(())
+    alarms = ranges_of(rung)
+    return NodeRow(
+        "",
+        Kind.EXPANSION,
+        NO_NODE,
+        _ALONE,
+        entries=items,
+        inner=count,
+        value=encode_template(value),
+        body=(*items, *alarms),
+        later=(Later(Phase.HANDLERS, When.ALWAYS, (), alarms, len(rung)),) if rung else (),
+        tolerate=tolerate,
+    )
 
 
 def _indexed(row: NodeRow, i: int) -> NodeRow:

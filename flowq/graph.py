@@ -17,9 +17,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowq.binding import parameter_name
 from flowq.errors import CycleError, GraphError
-from flowq.node import Body, Node, is_plain_map, kind_text, leaves, listed
+from flowq.node import (
+    Body,
+    Node,
+    alarms_of_items,
+    firm_leaves,
+    is_plain_map,
+    kind_text,
+    leaves,
+    listed,
+    maybes,
+)
 from flowq.plan import Kind
-from flowq.states import trigger_rule
+from flowq.states import Rule, trigger_rule
 from flowq.wiring import Submitter
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph", "check_app", "sort"]
 
+_ONE_FAILED: Final[Rule] = trigger_rule("one_failed", 1)
 _ALL_SUCCESS: Final = {n: trigger_rule("all_success", n) for n in range(8)}
 
 
@@ -39,6 +50,8 @@ class Graph:
         The expansion whose body is the graph.
     options : mapping
         Checked options of the run.
+    soft : set of Node
+        Nodes with edges that count any end as a success; filled here.
     members : list of Node or None
         What a `ResultGroup` has as members.
     items_of : Node or None
@@ -65,6 +78,7 @@ class Graph:
         for body in bodies:
             for node in list(body.nodes):
                 _connect(node)
+        self.soft = _optional(bodies)
         for body in bodies:
             for node in list(body.nodes):
                 if node.inner is not None and "trigger_rule" in node.options:
@@ -77,19 +91,29 @@ class Graph:
             _name(body)
             for node in body.nodes:
                 _rule(node)
+            if body.about is not None:
+                _alarm(body, body.about)
         from flowq.edges import check_edges  # here, so that an import of flowq costs less
 
         for body in bodies:
             check_edges(body.nodes)
 
     def bodies(self) -> Iterator[Body]:
-        """Go through all bodies, outer ones first."""
+        """Go through all bodies, what runs later included, outer ones first."""
+        assert self.root.inner is not None
         todo = deque([self.root.inner])
+        if self.root.items is not None:
+            todo.extend(alarms_of_items(self.root))
         while todo:
             body = todo.popleft()
-            assert body is not None
             yield body
-            todo.extend(n.inner for n in body.nodes if n.inner is not None)
+            todo.extend(body.later)
+            for node in body.nodes:
+                todo.extend(node.later)
+                if node.inner is not None:
+                    todo.append(node.inner)
+                    if node.items is not None:
+                        todo.extend(alarms_of_items(node))
 
     @property
     def name(self) -> str:
@@ -165,7 +189,7 @@ class Graph:
                 for to, value in node.edges.items():
                     for leaf in leaves(value):
                         filled.setdefault(leaf, []).append(parameter_name(node, to))
-                for parent in node.parents:
+                for parent in node.parents if body.about is None else ():
                     view.add_edge(parent.name, node.name, to=tuple(filled.get(parent, ())))
         assert self.root.inner is not None
         return made[self.root.inner]
@@ -187,6 +211,11 @@ def _connect(node: Node) -> None:
         at: Node | None = node
         while at is not None and at.body is not parent.body:
             at = at.body.owner
+        if at is None and node.body.phase:
+            raise GraphError(
+                f"{node.who} runs because of how others ended, and reads nothing else inside "
+                f"what it is for, as here {parent.who}"
+            )
         if at is None:
             inside = parent.body.owner
             name = inside.label or inside.base if inside else "another graph"
@@ -197,6 +226,56 @@ def _connect(node: Node) -> None:
         at.parents.append(parent)
 
 
+def _optional(bodies: list[Body]) -> set[Node]:
+    """Find parents all of whose edges to a node count any end as a success; gives those parents."""
+    soft: dict[Node, set[Node]] = {}
+    for body in bodies:
+        for named in maybes(body.value):
+            for node in leaves(named):
+                if node.body is body:
+                    raise GraphError(
+                        f"{node.who} is optional as a part of a value, which is no edge; say "
+                        "default= on the node instead"
+                    )
+        for node in body.nodes:
+            for value in (*node.edges.values(), *_lists(node)):
+                for maybe in maybes(value):
+                    for parent in leaves(maybe):
+                        soft.setdefault(_below(node, parent), set()).add(parent)
+    if soft:
+        for body in bodies:
+            for node in body.nodes:
+                found = [n for v in (*node.edges.values(), *_lists(node)) for n in firm_leaves(v)]
+                for parent in (*found, *node.order):
+                    soft.get(_below(node, parent), set()).discard(parent)
+    for node, parents in soft.items():
+        node.optional = parents
+    return {parent for parents in soft.values() for parent in parents}
+
+
+def _lists(node: Node) -> Iterator[Any]:
+    if node.dynamic:
+        yield node.items
+    if node.lists is not None:
+        yield node.lists
+
+
+def _below(node: Node, parent: Node) -> Node:
+    """What stands beside a parent: the node, or an expansion around it."""
+    at = node
+    while at.body is not parent.body:
+        assert at.body.owner is not None
+        at = at.body.owner
+    return at
+
+
+def _alarm(body: Body, about: Node) -> None:
+    """Let an alarm start as soon as the node has failed that it is about."""
+    for node in body.nodes:
+        if not node.parents:
+            node.parents, node.rule = [about], _ONE_FAILED
+
+
 def _join_before(node: Node) -> None:
     """Put a join with its trigger rule before an expansion, which itself awaits success."""
     rule = node.options["trigger_rule"]
@@ -204,6 +283,7 @@ def _join_before(node: Node) -> None:
     join.parents = list(dict.fromkeys(node.parents))
     reads = [n for n in join.parents if n not in node.order]
     node.parents = [*reads, join]
+    join.optional = node.optional
     node.options = {k: v for k, v in node.options.items() if k != "trigger_rule"}
 
 

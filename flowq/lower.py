@@ -15,19 +15,24 @@ from flowq.errors import GraphError
 from flowq.facts import (
     check_tasks,
     named_and_forgiven,
+    policies,
     priorities,
     read_by_others,
     size_of,
+    size_of_item,
     sizes,
 )
-from flowq.fragment import BRANCH, MAP, plain
+from flowq.fragment import BRANCH, MAP, plain, share_of
 from flowq.graph import Graph
 from flowq.message import (
     NO_NODE,
     Binding,
     Cap,
+    Cause,
     Const,
+    Data,
     Elem,
+    Else,
     Items,
     Lit,
     Message,
@@ -43,15 +48,32 @@ from flowq.message import Mapping as MappingTemplate
 from flowq.node import (
     Body,
     Element,
+    Maybe,
     Node,
     Slot,
     Take,
+    Told,
+    alarms_of_items,
     has_slots,
     is_plain_map,
     leaves,
     spread_over,
 )
-from flowq.plan import INNER, ROOT, Bits, Kind, NodeRow, Plan, Ranges, encode_rows, ranges_of
+from flowq.plan import (
+    INNER,
+    ROOT,
+    Bits,
+    Kind,
+    Later,
+    NodeRow,
+    Phase,
+    Plan,
+    Ranges,
+    When,
+    encode_rows,
+    indexes,
+    ranges_of,
+)
 from flowq.policy import OPTIONS
 from flowq.states import Rule
 from flowq.wiring import Submitter
@@ -62,6 +84,11 @@ Captured: TypeAlias = "dict[Any, tuple[int, Node | Slot | Take]]"
 """What a plan takes from outside it, each with its place among the captures of the message."""
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 MAX_NAME: Final = 200
+_POLICY_BITS: Final[dict[str, int]] = {
+    "cancel": Bits.STOPS,
+    "continue": Bits.COUNTS_AS_SUCCESS,
+}
+_ITEM_BITS: Final[dict[str, int]] = {"cancel": Bits.STOPS, "keep": Bits.FORGIVEN}
 
 
 def lower(graph: Graph, submitter: Submitter) -> Plan:
@@ -111,6 +138,11 @@ class _Lowering:
         check_tasks(bodies, submitter)
         self._sizes = sizes(bodies)
         self._named, self._forgiven = named_and_forgiven(bodies)
+        self._policies = policies(bodies)
+        self._instead: dict[Node, Const | Data] = {}
+        for node, policy in self._policies.items():
+            if policy == "continue":
+                self._instead[node] = self._known(node.options.get("default"), node)
         self._priorities = priorities(bodies, graph.options.get("priority") or 0)
         self._read = read_by_others(bodies)
 
@@ -139,13 +171,13 @@ class _Lowering:
 
     # --- rows ------------------------------------------------------------------------------------
 
-    def _emit(self, first: tuple[Any, ...]) -> None:
+    def _emit(self, *first: tuple[Any, ...]) -> None:
         """Make the rows of an expansion and of all inside it.
 
         The nodes of a map's body stand for the item that is being made, so one item is finished,
         with all inside it, before the next begins: a stack, not a queue.
         """
-        todo = [first]
+        todo = list(reversed(first))
         while todo:
             step, *args = todo.pop()
             todo.extend(reversed(step(*args)))
@@ -161,18 +193,53 @@ class _Lowering:
         assert body is not None
         if node.items is None:
             self._lay_out(body, at + 1)
-            self._put(node, owner, path, *self._contents(body))
-            return [(self._body, body, at, prefix)]
+            entries, within, value = self._contents(body)
+            later, following = self._groups(body.later)
+            self._put(
+                node, owner, path, entries, (len(body.nodes), within), value, later, following
+            )
+            return [(self._body, body, at, prefix), *self._after(body.later, at, prefix)]
         count, first = len(node.items), at + 1
-        value: Template = Items(first, count, True) if count else Seq(())
+        value = Items(first, count, True) if count else Seq(())
         all_items = ((first, count),) if count else ()
-        self._put(node, owner, path, all_items, all_items, value)
+        alarms, inside = alarms_of_items(node), size_of_item(node, self._sizes) - 1
+        behind = first + count
+        self._lay_later(node.later, behind + count * inside)
+        later, following = self._groups(node.later)
+        if alarms and count:
+            # those of an item lie behind what is inside it
+            size = sum(self._sizes[alarm] for alarm in alarms)
+            rung = [
+                behind + i * inside + k for i in range(count) for k in range(inside - size, inside)
+            ]
+            group = Later(Phase.HANDLERS, When.ALWAYS, (), ranges_of(rung), len(rung))
+            later, following = (group, *later), [*following, *rung]
+        self._put(node, owner, path, all_items, (count, all_items), value, later, following)
+        todo = self._following(node.later, at, f"{item_path}/")
         if is_plain_map(node):
-            self._plain_items(node, body.nodes[0], item_path)
-            return []
-        inside, behind = self._sizes[body], first + count
+            if not inside:
+                self._plain_items(node, body.nodes[0], item_path)
+                return todo
+            step = self._plain_item
+        else:
+            step = self._item
         return [
-            (self._item, node, i, behind + i * inside, f"{item_path}[{i}]") for i in range(count)
+            *((step, node, i, behind + i * inside, f"{item_path}[{i}]") for i in range(count)),
+            *todo,
+        ]
+
+    def _plain_item(self, source: Node, i: int, inside: int, path: str) -> list[tuple[Any, ...]]:
+        """Make the row of one item that is a task, and has something that follows it."""
+        assert source.inner is not None and source.items is not None
+        (node,) = source.inner.nodes
+        source.item = (i, source.items[i])
+        node.index = source.index + 1 + i
+        behind = self._lay_later(node.later, inside)
+        self._lay_later(alarms_of_items(source), behind)
+        self._task(node, source.index, path, i, self._bits_of_items(source))
+        return [
+            *self._following(node.later, node.index, f"{path}/", i),
+            *self._following(alarms_of_items(source), source.index, f"{path}/", i),
         ]
 
     def _item(self, source: Node, i: int, inside: int, path: str) -> list[tuple[Any, ...]]:
@@ -180,71 +247,170 @@ class _Lowering:
         body, at = source.inner, source.index + 1 + i
         assert body is not None and source.items is not None
         source.item = (i, source.items[i])
-        self._lay_out(body, inside)
+        behind = self._lay_out(body, inside)
+        self._lay_later(body.alarms, behind)
+        self._rows[at - self._first] = self._face(
+            body, path, source.index, at, self._bits_of_items(source)
+        )
+        return [
+            (self._body, body, at, f"{path}/"),
+            *self._after(body.later, at, f"{path}/"),
+            *self._following(body.alarms, source.index, f"{path}/", i),
+        ]
+
+    def _face(self, body: Body, path: str, owner: int, at: int, bits: int = 0) -> NodeRow:
+        """Make the row of an item of a map, or of an arm: what others see of its body."""
+        if body.face is not None:
+            body.face.index = at
         entries, within, value = self._contents(body)
-        self._rows[at - self._first] = NodeRow(
+        later, following = self._groups(body.later)
+        return NodeRow(
             path,
             Kind.EXPANSION,
-            source.index,
+            owner,
             _ALONE,
+            children=self._rung(body.alarms),
             entries=entries,
             inner=len(body.nodes),
             value=encode_template(value),
-            body=within,
+            bits=bits,
+            body=ranges_of((*indexes(within), *following)) if following else within,
+            later=later,
         )
-        return [(self._body, body, at, f"{path}/")]
 
-    def _lay_out(self, body: Body, at: int) -> None:
+    def _lay_out(self, body: Body, at: int) -> int:
+        """Give the nodes of a body, and of what follows it, their indexes; the first one free."""
         for node in body.nodes:
             node.index = at
             at += size_of(node, self._sizes)
+        return self._lay_later(body.later, at)
+
+    def _lay_later(self, groups: Sequence[Body], at: int) -> int:
+        for group in groups:
+            at = self._lay_out(group, at)
+        return at
 
     def _put(
-        self, node: Node, owner: int, path: str, entries: Ranges, body: Ranges, value: Template
+        self,
+        node: Node,
+        owner: int,
+        path: str,
+        entries: Ranges,
+        body: tuple[int, Ranges],
+        value: Template,
+        later: tuple[Later, ...],
+        following: Sequence[int],
     ) -> None:
+        inner, within = body
+        children, lenient = self._edges(node)
         self._rows[node.index - self._first] = NodeRow(
             path,
             Kind.EXPANSION,
             owner,
             node.rule,
             _ranges(node.parents),
-            _ranges(node.children),
+            children,
             entries=entries,
-            inner=sum(n for _, n in body),
+            inner=inner,
             value=encode_template(value),
             bits=self._bits(node),
-            body=body,
+            phase=node.body.phase,
+            body=ranges_of((*indexes(within), *following)) if following else within,
+            lenient=lenient,
+            later=later,
+            tolerate=_tolerated(node, inner),
         )
 
-    def _body(self, body: Body, owner: int, prefix: str) -> list[tuple[Any, ...]]:
+    # --- what runs later -------------------------------------------------------------------------
+
+    def _groups(self, groups: Sequence[Body]) -> tuple[tuple[Later, ...], list[int]]:
+        """Say what runs after a body or a task, and give the indexes of all nodes of it."""
+        if not groups:
+            return (), []
+        turns: dict[tuple[Phase, When], list[Body]] = {}
+        for group in sorted(groups, key=lambda g: (g.phase, g.when)):
+            turns.setdefault((group.phase, group.when), []).append(group)
+        later = []
+        for (phase, when), bodies in turns.items():
+            nodes = [n for body in bodies for n in body.nodes]
+            value = b""
+            if phase is Phase.FALLBACK:
+                value = encode_template(self._contents(bodies[0])[2])
+            entries = _ranges([n for n in nodes if not n.parents])
+            later.append(Later(phase, when, entries, _ranges(nodes), len(nodes), value))
+        return tuple(later), [n.index for body in groups for n in body.nodes]
+
+    def _following(
+        self, groups: Sequence[Body], owner: int, prefix: str, place: int | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Give what is to be made of what runs later."""
+        return [(self._body, g, owner, f"{prefix}{g.path}", place) for g in groups]
+
+    def _after(self, groups: Sequence[Body], owner: int, prefix: str) -> list[tuple[Any, ...]]:
+        """The same for what runs after a body, where alarms are named after what they are about."""
+        return [
+            (self._body, g, owner, f"{prefix}{g.about.name + '/' if g.about else ''}{g.path}", None)
+            for g in groups
+        ]
+
+    def _rung(self, alarms: Sequence[Body]) -> Ranges:
+        """The nodes that start as soon as another has failed."""
+        return _ranges([n for alarm in alarms for n in alarm.nodes if alarm.about in n.parents])
+
+    def _edges(self, node: Node) -> tuple[Ranges, Ranges]:
+        """Give the edges out of a node: those that count its end, and those that don't mind."""
+        children: Sequence[Node] = node.children
+        lenient: Ranges = ()
+        if node in self._graph.soft:
+            lenient = _ranges([c for c in children if node in c.optional])
+            children = [c for c in children if node not in c.optional]
+        if node.alarms:
+            heads = [n for a in node.alarms for n in a.nodes if node in n.parents]
+            children = [*children, *heads]
+        return _ranges(children), lenient
+
+    def _body(
+        self, body: Body, owner: int, prefix: str, place: int | None = None
+    ) -> list[tuple[Any, ...]]:
         """Make the rows of the nodes of a body."""
         todo: list[tuple[Any, ...]] = []
-        place = body.owner.item[0] if body.owner is not None and body.owner.items else None
+        if body.owner is not None and body.owner.items and body.phase is Phase.BODY:
+            place = body.owner.item[0]
+        alone = body.phase is Phase.FALLBACK and len(body.nodes) == 1
         for node in body.nodes:
-            path = _checked(prefix + node.name)
+            path = _checked(prefix[:-1] if alone else prefix + node.name)
             if node.lists is not None:
-                self._open_map(node, owner, path)
+                todo.extend(self._open_map(node, owner, path))
             elif node.arms is not None:
-                self._branch(node, owner, path)
+                todo.extend(self._branch(node, owner, path))
             elif node.inner is not None:
                 todo.append((self._expansion, node, owner, path, path, f"{path}/"))
             elif node.kind is Kind.TASK:
+                self._lay_later(node.later, node.index + 1)
                 self._task(node, owner, path, place, self._bits(node))
+                todo.extend(self._following(node.later, node.index, f"{path}/", place))
             else:
+                children, lenient = self._edges(node)
                 self._rows[node.index - self._first] = NodeRow(
                     path,
                     node.kind,
                     owner,
                     node.rule,
                     _ranges(node.parents),
-                    _ranges(node.children),
+                    children,
                     bits=self._bits(node),
+                    phase=body.phase,
+                    lenient=lenient,
                 )
         return todo
 
     def _bits(self, node: Node) -> int:
         bits = Bits.FORGIVEN if node in self._forgiven else 0
-        return bits | (Bits.NAMED if node in self._named else 0)
+        bits |= Bits.NAMED if node in self._named else 0
+        return bits | _POLICY_BITS.get(self._policies.get(node, ""), 0)
+
+    def _bits_of_items(self, source: Node) -> int:
+        return _ITEM_BITS.get(source.options.get("items", "all"), 0)
 
     def _task(self, node: Node, owner: int, path: str, place: int | None, bits: int) -> None:
         """Make the row of a task."""
@@ -270,16 +436,22 @@ class _Lowering:
             place,
             settings.prefetch,
         )
+        later, following = self._groups(node.later)
+        children, lenient = self._edges(node)
         self._rows[node.index - self._first] = NodeRow(
             path,
             Kind.TASK,
             owner,
             node.rule,
             _ranges(node.parents),
-            _ranges(node.children),
+            children,
             reads,
             message,
             bits=bits,
+            phase=node.body.phase,
+            body=ranges_of(following),
+            lenient=lenient,
+            later=later,
         )
 
     def _settings_of(self, node: Node) -> Settings:
@@ -315,10 +487,10 @@ class _Lowering:
             for i, item in enumerate(items):
                 source.item = (i, item)
                 node.index = first + i
-                self._task(node, at, f"{item_path}[{i}]", i, 0)
+                self._task(node, at, f"{item_path}[{i}]", i, self._bits_of_items(source))
             return
         settings = self._settings_of(node)
-        start, made_id = self._first, self._id
+        start, made_id, bits = self._first, self._id, self._bits_of_items(source)
         name, serializer = spec.name, self._serializer
         pool: list[Any] = []
         bindings = tuple([Binding(to, self._template(v, pool)) for to, v in node.edges.items()])
@@ -340,7 +512,9 @@ class _Lowering:
             message = Message(
                 made_id(index), name, payload, *fields, path, bindings, policy, i, prefetch
             )
-            rows[index - start] = NodeRow(path, kind, at, rule, (), (), reads, message)
+            rows[index - start] = NodeRow(
+                path, kind, at, rule, reads=reads, message=message, bits=bits
+            )
 
     # --- values ----------------------------------------------------------------------------------
 
@@ -379,7 +553,16 @@ class _Lowering:
 
     def _leaf(self, node: Node, path: tuple[int | str, ...]) -> Template:
         """The template of a node's value, or of one item of it."""
-        return Ref(node.index, path)
+        ref = Ref(node.index, path)
+        if self._instead and node in self._instead:
+            return Else(ref, self._instead[node], True)
+        return ref
+
+    def _known(self, value: Any, node: Node) -> Const | Data:
+        """A value that stands in for one of a node, as a part of a template."""
+        if plain(value):
+            return Const(value)
+        return Data(pack(self._serializer, value, f"the default of {node.who}"))
 
     def _slot(self, slot: Slot, path: tuple[int | str, ...], pool: list[Any]) -> Template:
         """The template of the element of a map: of a known list, that of the item being made."""
@@ -410,6 +593,10 @@ class _Lowering:
         """Whether a node is in this plan, not around it."""
         return True
 
+    def _is_ref(self, value: Any) -> bool:
+        """Whether the template of a value names a node of this plan and nothing else."""
+        return type(value) is Node and value not in self._instead and self._is_here(value)
+
     def _template(self, value: Any, pool: list[Any]) -> Template:
         """Give the template of a structure; what is no node goes to the payload's pool.
 
@@ -424,8 +611,16 @@ class _Lowering:
             return self._leaf(value.node, value.path)
         if kind is Slot:
             return self._slot(value, (), pool)
+        if kind is Maybe:
+            (node,) = leaves(value)
+            return Else(self._template(value.of, pool), self._known(value.default, node))
+        if kind is Told:
+            if not value.value:
+                return Cause(value.node.index)
+            assert value.node.inner is not None
+            return self._template(value.node.inner.value, pool)
         if kind is list or kind is tuple:
-            if kind is list and value and all(type(x) is Node and self._is_here(x) for x in value):
+            if kind is list and value and all(self._is_ref(x) for x in value):
                 first = value[0].index
                 if all(x.index == first + k for k, x in enumerate(value)):
                     return Items(first, len(value))
@@ -443,7 +638,7 @@ class _Lowering:
 
     # --- maps whose list is not known yet --------------------------------------------------------
 
-    def _open_map(self, node: Node, owner: int, path: str) -> None:
+    def _open_map(self, node: Node, owner: int, path: str) -> list[tuple[Any, ...]]:
         """Make the row of a map that becomes its items when its list is there."""
         assert node.inner is not None and node.lists is not None
         item = _Item(self, node)
@@ -456,6 +651,9 @@ class _Lowering:
             args.append(given if known else None)
             if not known:
                 edges[k] = given
+        options: dict[str, Any] = {"max_width": node.width}
+        if node.options.get("tolerate"):
+            options["tolerate"] = node.options["tolerate"]
         bindings = tuple([Binding(to, self._template(v, pool)) for to, v in edges.items()])
         captures = tuple([self._template(c, pool) for _, c in item.captured.values()])
         root = self._graph.root.inner
@@ -464,7 +662,7 @@ class _Lowering:
         message = Message(
             self._id(node.index),
             MAP,
-            self._payload(path, MAP, args, {"max_width": node.width}, pool),
+            self._payload(path, MAP, args, options, pool),
             self._settings_of(task).fields[0],  # whoever serves its items makes them
             self._priorities[node],
             name=path,
@@ -472,9 +670,9 @@ class _Lowering:
             plans=(plan,),
             captures=captures,
         )
-        self._put_carrier(node, owner, path, message)
+        return self._put_carrier(node, owner, path, message)
 
-    def _branch(self, node: Node, owner: int, path: str) -> None:
+    def _branch(self, node: Node, owner: int, path: str) -> list[tuple[Any, ...]]:
         """Make the row of a branch, which becomes the arm taken when its condition is there."""
         assert node.inner is not None and node.arms is not None
         plans: list[bytes] = []
@@ -505,20 +703,30 @@ class _Lowering:
             plans=tuple(plans),
             captures=captures,
         )
-        self._put_carrier(node, owner, path, message)
+        return self._put_carrier(node, owner, path, message)
 
-    def _put_carrier(self, node: Node, owner: int, path: str, message: Message) -> None:
+    def _put_carrier(
+        self, node: Node, owner: int, path: str, message: Message
+    ) -> list[tuple[Any, ...]]:
+        self._lay_later(node.later, node.index + 1)
+        later, following = self._groups(node.later)
+        children, lenient = self._edges(node)
         self._rows[node.index - self._first] = NodeRow(
             path,
             Kind.TASK,
             owner,
             node.rule,
             _ranges(node.parents),
-            _ranges(node.children),
+            children,
             _read(message.bindings),
             message,
             bits=self._bits(node),
+            phase=node.body.phase,
+            body=ranges_of(following),
+            lenient=lenient,
+            later=later,
         )
+        return self._following(node.later, node.index, f"{path}/")
 
 
 class _Arm(_Lowering):
@@ -541,41 +749,40 @@ class _Arm(_Lowering):
 
     def rows(self) -> list[NodeRow]:
         """Make its rows; row 0 is what becomes it."""
-        body = self._inner
-        todo = [body]
+        body, source = self._inner, self._source
+        alarms = alarms_of_items(source) if source is not None else ()
+        todo = [body, *alarms]
         while todo:
             at = todo.pop()
             self._inside.add(at)
+            todo.extend(at.later)
+            todo.extend(group for n in at.nodes for group in n.later)
             todo.extend(n.inner for n in at.nodes if n.inner is not None)
-        if self._source is not None and is_plain_map(self._source):
-            self._rows = [None]  # type: ignore[list-item]
+        size = size_of_item(source, self._sizes) if source is not None else 1 + self._sizes[body]
+        self._rows = [None] * size  # type: ignore[list-item]
+        if source is not None and is_plain_map(source):
             (node,) = body.nodes
             node.index = INNER
-            self._task(node, NO_NODE, "", None, 0)
-            return self._rows
-        self._rows = [None] * (1 + self._sizes[body])  # type: ignore[list-item]
-        self._lay_out(body, INNER + 1)
-        entries, within, value = self._contents(body)
-        self._rows[0] = NodeRow(
-            "",
-            Kind.EXPANSION,
-            NO_NODE,
-            _ALONE,
-            entries=entries,
-            inner=len(body.nodes),
-            value=encode_template(value),
-            body=within,
-        )
-        self._emit((self._body, body, INNER, self._prefix))
+            behind = self._lay_later(node.later, INNER + 1)
+            self._lay_later(alarms, behind)
+            self._task(node, NO_NODE, "", None, self._bits_of_items(source))
+            steps = self._following(node.later, INNER, "/")
+        else:
+            behind = self._lay_out(body, INNER + 1)
+            self._lay_later(alarms, behind)
+            bits = self._bits_of_items(source) if source is not None else 0
+            self._rows[0] = self._face(body, "", NO_NODE, INNER, bits)
+            steps = [(self._body, body, INNER, self._prefix)]
+            steps += self._after(body.later, INNER, self._prefix)
+        # alarms about the item stand beside it
+        self._emit(*steps, *self._following(alarms, NO_NODE, "/"))
         return self._rows
 
     def _is_here(self, node: Node) -> bool:
         return node.body in self._inside
 
     def _leaf(self, node: Node, path: tuple[int | str, ...]) -> Template:
-        if self._is_here(node):
-            return Ref(node.index, path)
-        return self._capture(node, path)
+        return super()._leaf(node, path) if self._is_here(node) else self._capture(node, path)
 
     def _slot(self, slot: Slot, path: tuple[int | str, ...], pool: list[Any]) -> Template:
         if slot.source.lists is None:
@@ -648,6 +855,11 @@ def _open_edges(element: Element) -> dict[int | str, Any]:
     if len(lists) > 1:
         return {element.at + k: Slot(element.source, k) for k in range(len(lists))}
     return {element.at: Slot(element.source, spread=element.spread)}
+
+
+def _tolerated(node: Node, items: int) -> int:
+    """How many of so many items of a map may fail."""
+    return share_of(node.options.get("tolerate", 0), items)
 
 
 def _tasks(body: Body) -> Iterator[Node]:

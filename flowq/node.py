@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final, NamedTuple
 
-from flowq.plan import Kind
+from flowq.plan import Kind, Phase, When
 from flowq.states import Rule
 from flowq.wiring import TaskSpec
 
@@ -14,19 +14,25 @@ __all__ = [
     "Arm",
     "Body",
     "Element",
+    "Maybe",
     "Node",
     "Slot",
     "Take",
+    "Told",
+    "alarms_of_items",
+    "firm_leaves",
     "has_slots",
     "is_plain_map",
     "kind_text",
     "leaves",
     "listed",
+    "maybes",
     "spread_over",
 ]
 
 _ALWAYS: Final = Rule(0, 0, 0, 0, 0)
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
+_NO_NODES: Final[frozenset[Any]] = frozenset()
 
 
 class Node:
@@ -76,6 +82,12 @@ class Node:
         known. Its `spec` is the flow, its arguments and edges what that is called with.
     where : str
         File and line of the user's code that made it, where that is known.
+    later : list of Body
+        For a task or a map: what is to follow its failure.
+    alarms : list of Body
+        What starts as soon as it has failed; for a map, as soon as an item has.
+    optional : set of Node
+        Parents all of whose edges to it count as successes, whatever came of them.
     elements : list of Element
         For a task: the elements of maps that it takes, with their positions.
     parents, children : list of Node
@@ -90,6 +102,7 @@ class Node:
     """
 
     __slots__ = (
+        "alarms",
         "args",
         "arms",
         "base",
@@ -106,8 +119,10 @@ class Node:
         "kwargs",
         "label",
         "late",
+        "later",
         "lists",
         "name",
+        "optional",
         "options",
         "order",
         "parents",
@@ -159,6 +174,9 @@ class Node:
         self.index = -1
         self.late: Any = None
         self.where = ""
+        self.later: Sequence[Body] = ()
+        self.alarms: Sequence[Body] = ()
+        self.optional: Set[Node] = _NO_NODES
         body.nodes.append(self)
 
     def __repr__(self) -> str:
@@ -222,6 +240,29 @@ class Slot:
         self.source = source
         self.part = part
         self.spread = spread
+
+
+class Maybe:
+    """A value over an edge that counts as a success, and what is given where it is missing."""
+
+    __slots__ = ("default", "of")
+
+    def __init__(self, of: Node | Take, default: Any) -> None:
+        self.of = of
+        self.default = default
+
+
+class Told:
+    """What a node is told that runs because of how another ended: its failure, or its value.
+
+    It takes the first free parameter, if there is one.
+    """
+
+    __slots__ = ("node", "value")
+
+    def __init__(self, node: Node, *, value: bool = False) -> None:
+        self.node = node
+        self.value = value
 
 
 class Element:
@@ -290,6 +331,36 @@ def leaves(structure: Any) -> Iterator[Node]:
             stack.extend(reversed(x))
         elif kind is dict:
             stack.extend(reversed([*x.keys(), *x.values()]))
+        elif kind is Maybe:
+            stack.append(x.of)
+
+
+def maybes(structure: Any) -> Iterator[Maybe]:
+    """Go through what may be missing in a structure."""
+    stack = [structure]
+    while stack:
+        x = stack.pop()
+        kind = type(x)
+        if kind is Maybe:
+            yield x
+        elif kind is list or kind is tuple:
+            stack.extend(x)
+        elif kind is dict:
+            stack.extend(x.values())
+
+
+def firm_leaves(structure: Any) -> Iterator[Node]:
+    """Go through the nodes in a structure that may not be missing."""
+    stack = [structure]
+    while stack:
+        x = stack.pop()
+        kind = type(x)
+        if kind is Node or kind is Take:
+            yield from leaves(x)
+        elif kind is list or kind is tuple:
+            stack.extend(x)
+        elif kind is dict:
+            stack.extend(x.values())
 
 
 def has_slots(structure: Any) -> bool:
@@ -328,22 +399,44 @@ class Body:
         The DAG whose body it is.
     given : dict of int or str to object
         Of a flow's graph: what the flow is called with, as the edges of a node.
+    later : list of Body
+        What runs after it, in the expansion whose body it is; for a map's body, in each item.
+    phase, when
+        When the nodes in it have their turn in the expansion, or for the task, that they belong to.
+    path : str
+        Of what runs later: what the names of its nodes begin with.
+    about : Node or None
+        Of an alarm: the node whose failure starts it.
+    alarms : list of Body
+        Of a map's body, where an item is no task alone: what starts as soon as an item has failed.
+    face : Node or None
+        Of the body of a map of flows: what others call the item.
+    policy : str
+        The failure policy of its nodes, where the graph says one.
     since : int or None
         Of the items of a flow that is mapped: how many bodies there were before it was placed.
     """
 
     __slots__ = (
+        "about",
+        "alarms",
         "closed",
         "context",
+        "face",
         "given",
         "heads",
+        "later",
         "names",
         "nodes",
         "owner",
+        "path",
+        "phase",
         "places",
+        "policy",
         "scope",
         "since",
         "value",
+        "when",
     )
 
     def __init__(self, owner: Node | None, context: Body | None = None) -> None:
@@ -358,6 +451,14 @@ class Body:
         self.scope: Any = None
         self.given: dict[int | str, Any] = {}
         self.since: int | None = None
+        self.later: list[Body] = []
+        self.phase = Phase.BODY
+        self.when = When.ALWAYS
+        self.path = ""
+        self.about: Node | None = None
+        self.alarms: Sequence[Body] = ()
+        self.face: Node | None = None
+        self.policy = ""
 
     @property
     def around(self) -> Body | None:
@@ -376,9 +477,16 @@ def kind_text(node: Node) -> str:
     return {Kind.TASK: "task", Kind.JOIN: "join", Kind.EXPANSION: "graph"}[node.kind]
 
 
+def alarms_of_items(source: Node) -> Sequence[Body]:
+    """What starts as soon as an item of a map has failed."""
+    assert source.inner is not None
+    own = source.inner.alarms
+    return (*own, *source.inner.nodes[0].alarms) if is_plain_map(source) else own
+
+
 def is_plain_map(node: Node) -> bool:
     """Whether a node is a map each item of which is one task."""
-    if node.items is None or node.inner is None:
+    if node.items is None or node.inner is None or node.inner.later:
         return False
     inside = node.inner.nodes
     return len(inside) == 1 and inside[0].kind is Kind.TASK and inside[0] is node.inner.value

@@ -206,7 +206,7 @@ def _step(value: Any) -> Any:
 
 def _instead(value: Any) -> Any:
     """A task, which is called as the failed one was, or a composition."""
-    if not hasattr(type(value), "put") and not hasattr(value, "parameters"):
+    if not hasattr(type(value), "put") and not callable(getattr(value, "call_local", None)):
         raise ValueError("must be a task, or a signature such as mirror.s(...)")
     return value
 
@@ -319,7 +319,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "failure_policy": Option(
         _one_of("block", "cancel", "continue"),
         "block",
-        ("node", "map", "flow"),
+        ("node", "map", "branch", "flow"),
         "",
         "What its final failure does: block what depends on it, cancel all else around it, or count"
         " as a success below.",
@@ -327,7 +327,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "default": Option(
         _anything,
         None,
-        ("node", "map", "flow"),
+        ("node", "map", "branch", "flow"),
         "",
         "Value in the place of its own final failure; implies failure_policy='continue'.",
         True,
@@ -335,7 +335,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "fallback": Option(
         _instead,
         None,
-        ("node", "map", "flow"),
+        ("node", "map", "branch", "flow"),
         "",
         "What it becomes after its final failure: a task, called with its arguments, or a signature"
         ", given the Failure.",
@@ -343,7 +343,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "on_error": Option(
         _step,
         None,
-        ("node", "map", "flow"),
+        ("node", "map", "branch", "flow"),
         "",
         "Signature that runs at once when it has failed, given the Failure.",
     ),

@@ -21,6 +21,7 @@ from flowq.graph import Graph
 from flowq.node import Body, Node, Slot, leaves, listed
 from flowq.plan import Kind
 from flowq.primitives.adopt import adopt
+from flowq.primitives.follow import FOLLOWED, OF_NODES, alarms, call_alike, follow, handlers
 from flowq.primitives.pipes import bind, bind_task, check, places
 from flowq.primitives.settle import settle
 from flowq.wiring import TaskSpec
@@ -68,6 +69,8 @@ class Part:
     __slots__ = ()
 
     has_members = False
+    value_alone = False
+    """Whether it speaks of a value, so that it is no order."""
 
     def put(self, build: Builder, body: Body) -> Fragment | Placing:
         """Place it in a body: add its nodes and edges, and say what it begins and ends with."""
@@ -120,6 +123,10 @@ def _search(values: Iterable[Any]) -> bool:
     return False
 
 
+_NO_RUN: Final = frozenset((*OF_NODES, "trigger_rule"))
+"""A map about which these are said is a node of a run, not the run."""
+
+
 class Builder:
     """Builds one graph.
 
@@ -134,6 +141,7 @@ class Builder:
         self.keep: list[Part] = []  # places are known by identity, so what is placed must live
         self.where = ""  # of the user's code that made what is being placed
         self.wheres: dict[int, str] = {}  # the same by identity, for what is only referred to
+        self._followed: list[Node] = []  # something is to follow their end
         self._nodes: list[Node] = []
         self._bodies: list[Body] = []
         self._resolved = 0  # so many nodes, and values of bodies, hold no references any more
@@ -156,7 +164,13 @@ class Builder:
         node = Node(kind, body, base, spec=spec, args=args, kwargs=kwargs, options=options)
         node.where = self.where
         self._nodes.append(node)
+        if options and not FOLLOWED.isdisjoint(options):
+            self._followed.append(node)
         return node
+
+    def add_body(self, body: Body) -> None:
+        """Take a body that was made elsewhere."""
+        self._bodies.append(body)
 
     def expansion(self, body: Body, base: str, options: Mapping[str, Any]) -> tuple[Node, Body]:
         """Add an expansion to a body; gives it and the body within."""
@@ -247,22 +261,27 @@ class Builder:
         self._bodies.append(body)
         made = self.place(top, body)
         body.value = made.value
+        _refuse_of_nodes(base, options)
+        handlers(self, root, body, options)
         self._resolve_all()
         self._refuse_reaching_in(body)
         for node in self._nodes:  # grows while it is walked
             if node.late is None:
                 bind(node)
+            elif type(node.late) is Node:
+                call_alike(node)
             else:
                 self._grow(node)
         self._refuse_reaching_in(body)
         settle(body, self._bodies, self._nodes)
         adopt(self._bodies, self._nodes)
+        alarms(self._nodes)
         for node in self._nodes:
             check(node)
         if members == "items":
             only = body.nodes[0]
             alone = len(body.nodes) == 1 and only.lists is None
-            if alone and not (only.order or "trigger_rule" in only.options):
+            if alone and not (only.order or _NO_RUN.intersection(only.options)):
                 only.body = root.body  # nothing is around the map: it is the run itself
                 root = only
             return Graph(root, options, items_of=made.tails[0])
@@ -295,10 +314,17 @@ class Builder:
                 inner.value = self._resolve(inner.value, inner, None)
             self._resolve_nodes()
 
+    def _follow(self) -> None:
+        """Place what follows from how nodes end that were placed since."""
+        while self._followed:
+            follow(self, self._followed.pop(0))
+
     def _resolve_nodes(self) -> None:
+        self._follow()
         while self._resolved < len(self._nodes):
             self._resolved += 1
             self._resolve_node(self._nodes[self._resolved - 1])
+            self._follow()
 
     def _resolve_node(self, node: Node) -> None:
         body, order = node.body, node.order
@@ -340,6 +366,11 @@ class Builder:
     def _ends(self, order: list[Any], body: Body) -> Iterator[Node]:
         for x in order:
             if isinstance(x, Part):
+                if x.value_alone:
+                    raise GraphError(
+                        f"{x!r} is for values; for order alone whatever came of it, give what "
+                        "follows trigger_rule='all_done'"
+                    )
                 yield from self._ends(x.refer(self, body).tails, body)
             else:
                 yield x
@@ -379,6 +410,11 @@ class Builder:
             return inner
         around.nodes.remove(node)
         around.heads, around.since = [], len(self._bodies)
+        around.face, around.policy = node, inner.policy
+        around.later, around.alarms = inner.later, node.alarms
+        for group in (*inner.later, *node.alarms):
+            group.owner = source
+        node.alarms = []
         source.order.extend(node.order)
         source.edges.update({to: v for to, v in node.edges.items() if type(v) is not Slot})
         priority = own_priority(node.spec, node.options) if node.spec is not None else None
@@ -425,3 +461,15 @@ class Builder:
                     f"{inside.who} stands inside {body.owner.who}, where nothing outside can "
                     "reach it; use the value of what is around it"
                 )
+
+
+def _refuse_of_nodes(base: str, options: Mapping[str, Any]) -> None:
+    """Refuse what says what a failure means to what is around, where nothing is."""
+    for word in OF_NODES:
+        if word in options:
+            instead = {"failure_policy": "node_failure_policy=", "on_error": "on_failure="}
+            what = instead.get(word, "it on its nodes, or on_failure= on the whole")
+            raise GraphError(
+                f"{base}: {word}= speaks of a node, and here it is the run, with nothing around "
+                f"it; say {what}"
+            )

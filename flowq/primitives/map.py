@@ -20,8 +20,10 @@ __all__ = ["Map", "map_of"]
 
 R = TypeVar("R", covariant=True)
 
-_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width")
+_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate")
 """Options that speak of the map; all others speak of each item."""
+_OF_EITHER: Final = ("failure_policy", "default", "fallback", "on_error")
+"""Options that speak of each item if said on what is mapped, of the map if said on that."""
 
 
 class Map(Composition[list[R]], Generic[R]):

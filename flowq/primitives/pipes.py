@@ -7,7 +7,7 @@ from copy import copy
 
 from flowq.binding import misfit, params_of
 from flowq.errors import BindingError, GraphError
-from flowq.node import Body, Element, Node, leaves
+from flowq.node import Body, Element, Node, Told, leaves
 from flowq.serializer import short_repr
 
 __all__ = ["bind", "bind_task", "check", "places"]
@@ -35,11 +35,16 @@ def bind(node: Node) -> None:
         given.insert(0, Element(node))  # bound arguments, the element, then what is piped
     if not given:
         return
+    told = all(type(value) is Told for value in given)
     if inner.closed:
+        if told:
+            return
         raise GraphError(f"{node.who}: {inner.closed}")
     heads = inner.heads or _entries(inner)
     if not inner.nodes:  # as with an empty group, order is all that is left
         node.order.extend(leaves(node.pipes))
+        return
+    if not heads and told:
         return
     if not heads:
         raise BindingError(
@@ -67,6 +72,8 @@ def bind_task(node: Node) -> None:
             _bind_element(node, value, params.room(len(node.args), names))
             continue
         to = params.free(len(node.args), names)
+        if to is None and type(value) is Told:
+            continue
         if to is None:
             raise misfit(
                 node.who,
