@@ -209,6 +209,8 @@ SELECT m.state, m.flags, m.culprit, e.culprit FROM message m LEFT JOIN expansion
 SELECT id, inside FROM plan WHERE id IN (SELECT value FROM json_each(?))
 -- name: inner_states
 SELECT state, flags, count(*), min(id) FROM message WHERE id BETWEEN ? AND ? AND owner = ? GROUP BY state, flags
+-- name: begun_around
+SELECT m.id FROM message m JOIN message o ON o.id = m.owner WHERE m.id IN (SELECT value FROM json_each(?)) AND o.state = 5
 -- name: forget_nodes
 DELETE FROM message WHERE id IN (SELECT value FROM json_each(?))
 -- name: forget_plans

@@ -115,7 +115,9 @@ def page(change: Change, item: list[Any], limit: int, starting: dict[int, int]) 
     if stage is not None:
         stage(change, ids, root)
     else:
-        starting.update(dict.fromkeys(ids, change.rank))
+        # what stands in something that waits itself begins with that
+        begun = [id for (id,) in _rows(change, "begun_around", ids)]
+        starting.update(dict.fromkeys(begun, change.rank))
     if whole:
         change.db.execute(SQL["drop_rewind"], (root,))
     item[3] = position + len(ids)
