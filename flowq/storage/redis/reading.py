@@ -242,7 +242,7 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         state = State.SCHEDULED if scheduled else State.RUNNING if since else State.QUEUED
     head = NodeHead(head_raw)
     started, ended, culprit = since, 0, None
-    if state.final and len(cell) >= HEAD.size:
+    if len(cell) >= HEAD.size:
         kind, _, started, ended = HEAD.unpack_from(cell)
         if kind & CULPRIT:
             found = int.from_bytes(cell[HEAD.size : HEAD.size + 4], "big")

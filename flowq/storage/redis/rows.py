@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,9 +17,9 @@ from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges
 from flowq.storage.base import DeadLetter, Loss, SessionInfo
 
 __all__ = [
-    "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded", "message_of", "node_row", "read_dead",
-    "read_deliveries", "read_info", "read_run", "record", "run_head", "session_row", "single_row",
-    "timed",
+    "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded",
+    "message_of", "node_row", "read_dead", "read_deliveries", "read_info", "read_run", "record",
+    "run_head", "session_row", "single_row", "timed",
 ]  # fmt: skip
 
 EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE = 1, 2, 4, 8, 16, 32

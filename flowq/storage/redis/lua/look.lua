@@ -2,7 +2,8 @@
 -- look: say where ids stand.
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 1 with cells  then the ids
--- Gives   for each: state or -1, attempts, losses, due, whether a run, and its cell or 0
+-- Gives   for each: state or -1, attempts, losses, due, whether a run, and its cell or 0; that of a
+--         failure where what follows it runs
 -- Cost    O(ids * sessions) for those that are queued or running, else O(ids)
 -- Repeat  reads only
 -- @include _base
@@ -38,7 +39,11 @@ for k = 3, #ARGV do
       if raw ~= '' and call('HEXISTS', P .. 'n:' .. run, 'u') == 0 and not is_past(run, byte(raw)) then
         state = byte(raw)
         one[1] = state
-        if state >= SUCCESS and cells then
+        if state == EXPANDED then -- a task once
+          local _
+          _, one[2], one[3] = record_of(id)
+        end
+        if state >= EXPANDED and cells then
           local v = call('HGET', P .. 'v:' .. run, sub(id, 17))
           if v then one[6] = sub(v, 6) end
         end

@@ -37,10 +37,10 @@ for k = 1, count do
     one[1] = sub(row, 1, offset_of(row))
     one[2] = task_of(row)
   end
-  if byte(raw, (k - 1) * 32 + 1) == QUEUED then
-    local id = run .. fields[k]
-    local _
-    _, one[4], one[5] = record_of(id)
+  local state = byte(raw, (k - 1) * 32 + 1)
+  local id, _ = run .. fields[k]
+  if state == QUEUED or state == EXPANDED then _, one[4], one[5] = record_of(id) end
+  if state == QUEUED then
     if call('ZSCORE', P .. 's', id) then
       one[6] = 1
     else
