@@ -13,10 +13,10 @@ import threading
 import weakref
 from asyncio import CancelledError, _get_running_loop
 from collections import ChainMap, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
-from functools import partial
 from typing import Any, Final, cast
 
 import msgspec
@@ -63,55 +63,42 @@ def rehearse(
     GraphError
         A path names no node, or the run cannot end.
     """
-    work = partial(_rehearse, app, plan, members, values, fail)
-    if _get_running_loop() is None:
-        return work()
-    # an async test: bodies run as a worker runs them, in a thread without a loop
-    context = copy_context()
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: context.run(work)).result()
-
-
-def _rehearse(
-    app: FlowQ,
-    plan: Plan,
-    members: Ranges | None,
-    values: Mapping[str, Any],
-    fail: Mapping[str, Any],
-) -> Run[Any]:
     stand_ins = StandIns(values, fail)
-    rows = with_stand_ins(plan.rows, stand_ins.stand_for, app.serializer, plan.id)
+    rows = with_stand_ins(plan.rows, stand_ins.stands_for, app.serializer, plan.id)
     plan = msgspec.structs.replace(plan, rows=rows)
     stand_ins.not_taken += arms_named(rows)
     stand_ins.check_before(rows_named(rows))
     clock = _Clock(app.clock)
-    store = open_store("memory://", name=app.name, clock=clock)
-    stage = _Stage(app, store)
-    shared = _Shared(store)
-    with _one_at_a_time, app.aside(cast("Store", shared), clock):
-        player = _Player(app, store, clock, plan.id, stand_ins)
-        shared.wait = player.until_ended
-        store.submit(plan)
-        player.until_ended((plan.id,))
-        clock.stop()
-    stand_ins.check_after(_named(store, plan.id))
+    inner = open_store("memory://", name=app.name, clock=clock)
+    store = _Store(inner)
+    stage = _Stage(app, cast("Store", store))
+    weakref.finalize(stage, inner.close)  # with the last handle
+    inner.submit(plan)
+    store.player = _Player(app, inner, store, clock, plan.id, stand_ins)
+    store.player.until_ended((plan.id,))
+    stand_ins.check_after(_named(inner, plan.id))
     if members is not None:
         return ResultGroup[Any](stage, plan.id, value=plan.rows[0].value, members=members)
     return Run[Any](stage, plan.id, value=plan.rows[0].value)
 
 
 class _Clock(SkippingClock):
-    """Skips what is waited for, and stands still at the end: what has ended does not expire."""
+    """Skips what is waited for, and stands still meanwhile: what has ended does not expire."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._end = 0
+        self._stopped = 0
 
     def now_ms(self) -> int:
-        return self._end or super().now_ms()
+        return self._stopped or super().now_ms()
 
     def stop(self) -> None:
-        self._end = super().now_ms()
+        self._stopped = self.now_ms()
+
+    def go_on(self) -> None:
+        if self._stopped:
+            self.skip(self._stopped - super().now_ms())
+            self._stopped = 0
 
 
 class _Stage:
@@ -122,7 +109,6 @@ class _Stage:
         self.name = app.name
         self.serializer: Serializer = app.serializer
         self.store = store
-        weakref.finalize(self, store.close)  # with the last handle
 
     def command(self, queue: str | None = None) -> str:
         return self._app.command(queue)
@@ -134,21 +120,20 @@ class _Stage:
         return Result(self, id_bytes(id))
 
 
-class _Shared:
-    """The store as bodies see it: when one waits, what it waits for runs; nobody else would."""
+class _Store:
+    """The store as bodies and handles see it: what they wait for runs then; nobody else would."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._thread = threading.get_ident()
-        self.wait: Callable[[Sequence[bytes]], None]
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self.player: _Player
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._inner, name)
 
     def wait_ended(self, ids: Sequence[bytes], *, timeout: float) -> bool:
-        if threading.get_ident() != self._thread:  # a thread that a body has started
-            return self._store.wait_ended(ids, timeout=timeout)
-        self.wait(ids)
+        if self.player.thread not in (None, threading.get_ident()):
+            return self._inner.wait_ended(ids, timeout=timeout)  # a thread that a body has started
+        self.player.until_ended(ids)
         return True
 
 
@@ -156,16 +141,41 @@ class _Player:
     """The one worker of a test."""
 
     def __init__(
-        self, app: FlowQ, store: Store, clock: _Clock, run: bytes, stand_ins: StandIns
+        self,
+        app: FlowQ,
+        store: Store,
+        shared: _Store,
+        clock: _Clock,
+        run: bytes,
+        stand_ins: StandIns,
     ) -> None:
+        self.thread: int | None = None
+        self._app = app
         self._store = store
+        self._shared = cast("Store", shared)
         self._clock = clock
         self._run = run
-        self._executor = _Executor(app, id_text(run), stand_ins)
+        with self._on_stage():
+            self._executor = _Executor(app, id_text(run), stand_ins)
         self._session = f"test-{os.urandom(8).hex()}"
         self._queues = list(app.queues())
         self._lanes: list[Lane] = []
         self._kept: deque[Delivery] = deque()
+
+    @contextmanager
+    def _on_stage(self) -> Iterator[None]:
+        """Let the app, for bodies, have the store of the test; from the outermost wait on."""
+        if self.thread is not None:
+            yield
+            return
+        with _one_at_a_time, self._app.aside(self._shared, self._clock):
+            self.thread = threading.get_ident()
+            self._clock.go_on()
+            try:
+                yield
+            finally:
+                self._clock.stop()
+                self.thread = None
 
     def until_ended(self, ids: Sequence[bytes]) -> None:
         """Work until one of these ids has ended and nothing more is ready.
@@ -179,6 +189,16 @@ class _Player:
         BlockingInTask
             So does a body.
         """
+        if self.thread is not None or _get_running_loop() is None:
+            with self._on_stage():
+                self._work(ids)
+            return
+        # an async test: bodies run as a worker runs them, in a thread without a loop
+        context = copy_context()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: context.run(self.until_ended, ids)).result()
+
+    def _work(self, ids: Sequence[bytes]) -> None:
         lane = Lane(len(self._lanes))
         lane.thread = threading.get_ident()
         self._lanes.append(lane)
@@ -265,7 +285,7 @@ class _Executor(Executor):
         outcome = super().run(lane, job)
         if isinstance(outcome, Expand) and id_text(outcome.id[:16]) == self._run_id:
             self._stand_ins.not_taken += arms_named(outcome.rows)
-            rows = with_stand_ins(outcome.rows, self._stand_ins.stand_for, self._serializer)
+            rows = with_stand_ins(outcome.rows, self._stand_ins.stands_for, self._serializer)
             return msgspec.structs.replace(outcome, rows=rows)
         return outcome
 
@@ -274,7 +294,7 @@ class _Executor(Executor):
     ) -> tuple[Any, BaseException | None]:
         found = None
         if current.run == self._run_id:
-            found = self._stand_ins.find(current.node, current.attempt)
+            found = self._stand_ins.take(current.node, always=isinstance(task, StandInTask))
         if found is not None and found.fails:
             try:
                 found.func()

@@ -108,34 +108,45 @@ class StandIns:
         self._fail = fail
         self._unseen = {*values, *fail}
         self._paths = frozenset(self._unseen)
+        self._taken: dict[str, int] = {}
         self.not_taken: list[Named] = []
         """Nodes of arms: those that were not taken can be named all the same."""
 
-    def find(self, node: str, attempt: int) -> StandIn | None:
-        """Give what stands for a node's body in an attempt (from 1); None if that runs for real.
+    def take(self, node: str, *, always: bool = False) -> StandIn | None:
+        """Give what stands for a node's body in its next attempt; None if that runs for real.
 
         The path that says most wins: ``clean[3]`` before ``clean``, which speaks of each item.
+        Where there is no body (`always`), what stood for it at first does so again.
         """
         path = self._path(node)
         if path is None:
             return None
-        self._unseen.discard(path)
+        attempt = self._taken.get(node, 0)
+        self._taken[node] = attempt + 1
+        found = self._given(path, attempt)
+        return self._given(path, 0) if found is None and always else found
+
+    def stands_for(self, node: str) -> bool:
+        """Say whether something stands for a node of which there is one attempt: a graph."""
+        path = self._path(node)
+        return path is not None and self._given(path, 0) is not None
+
+    def _path(self, node: str) -> str | None:
+        path = next((p for p in _said(node) if p in self._paths), None) if self._paths else None
+        if path is not None:
+            self._unseen.discard(path)
+        return path
+
+    def _given(self, path: str, attempt: int) -> StandIn | None:
         if path in self._values:
             return _giving(self._values[path], path)
         given = self._fail[path]
         if not isinstance(given, list):
             return _raising(given, path)
-        one = given[attempt - 1] if attempt <= len(given) else None
+        one = given[attempt] if attempt < len(given) else None
         if one is None:
             return None
         return _raising(one, path) if _is_error(one) else _giving(one, path)
-
-    def stand_for(self, node: str) -> bool:
-        """Say whether something stands for a node of which there is one attempt: a graph."""
-        return self.find(node, 1) is not None
-
-    def _path(self, node: str) -> str | None:
-        return next((p for p in _said(node) if p in self._paths), None) if self._paths else None
 
     # --- does each path name something? ----------------------------------------------------------
 

@@ -322,6 +322,18 @@ def test_a_flow_in_a_flow_fails_as_a_whole() -> None:
     assert for_real.get()["rows"][0] == "d-0!?"
 
 
+def test_what_stands_for_a_flow_does_so_again_when_the_run_is_retried() -> None:
+    once: Any = outer.build("d").test(fail={"tidy": [ValueError("closed")]})
+    then: Any = outer.build("d").test(fail={"tidy": [ValueError("closed"), "open"]})
+
+    once.retry()
+    then.retry()
+
+    with pytest.raises(TaskError, match="closed"):
+        once.get(blocking=True)
+    assert then.get(blocking=True)["rows"][0] == "open"
+
+
 @q.flow(name="sized")
 def sized(size: int) -> Any:
     known = fetch(size)
@@ -414,6 +426,22 @@ def test_a_delay_of_years_takes_one_look() -> None:
     run = clean.s("a").test(fail={"clean": [Retry(delay=9 * 365 * 86_400)]})
 
     assert run.get() == "a!"
+
+
+def test_a_run_that_was_tested_can_be_retried_and_the_lists_go_on() -> None:
+    run: Any = nightly.build(day="d").test(
+        values={"extract": ["a"]}, fail={"clean": [ValueError()] * 3, "report": [OSError()]}
+    )
+    assert states(run)["report"] == "blocked"
+
+    run.retry()
+    with pytest.raises(TaskError, match="OSError"):
+        run.get(blocking=True)
+    run.retry()
+
+    assert run.get(blocking=True)["rows"] == ["a!"]
+    assert run.state == "success"
+    assert ran == ["clean"]
 
 
 def test_skips_are_skips_and_rules_see_failures() -> None:
@@ -635,11 +663,11 @@ def test_what_is_meant_for_the_test_runner_reaches_it() -> None:
 
 def test_an_async_test_can_run_async_bodies() -> None:
     async def test() -> Any:
-        return fetch.s(1).test()
+        run: Any = fetch.s(1).test(fail={"fetch": [ValueError()]})
+        run.retry()
+        return run.get(blocking=True)
 
-    run = asyncio.run(test())
-
-    assert run.get() == 2
+    assert asyncio.run(test()) == 2
 
 
 def test_tests_in_several_threads_do_not_see_each_other() -> None:
