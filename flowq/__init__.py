@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from flowq.primitives import chain as chain
     from flowq.primitives import chord as chord
     from flowq.primitives import group as group
+    from flowq.primitives import optional as optional
     from flowq.result import Result as Result
     from flowq.result import ResultGroup as ResultGroup
     from flowq.run import Run as Run
@@ -73,7 +74,7 @@ _HOMES = {
         "Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled TaskDefinitionError "
         "TaskError UnknownTask WorkerLost"
     ),
-    "primitives": "DAG Flow Signature branch chain chord group",
+    "primitives": "DAG Flow Signature branch chain chord group optional",
     "result": "Result ResultGroup",
     "run": "Run",
     "task": "Task",

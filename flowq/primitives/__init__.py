@@ -8,6 +8,7 @@ from flowq.primitives.dag import DAG, DagNode
 from flowq.primitives.flow import Flow
 from flowq.primitives.group import Group, chord, group
 from flowq.primitives.map import Map, map_of
+from flowq.primitives.optional import optional
 from flowq.primitives.signature import Signature
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "chord",
     "group",
     "map_of",
+    "optional",
 ]

@@ -42,10 +42,7 @@ def _fill(branch: Node, arm: Node, into: Body, total: Counter[Node]) -> None:
     inside: Counter[Node] = Counter()
     automatic = beside.scope is not None and beside.scope.names_calls
     moved = False
-    todo = [n for found in (arm.order, *map(_named_by, _within(into))) for n in found]
-    for body in _within(into):
-        for node in body.nodes:
-            todo.extend(_read_by(node))
+    todo = [*arm.order, *_read_in([into])]
     while todo:
         node = todo.pop()
         inside[node] += 1
@@ -57,10 +54,7 @@ def _fill(branch: Node, arm: Node, into: Body, total: Counter[Node]) -> None:
             node.label = None  # it was that of where it stood
         into.nodes.append(node)
         todo.extend(_read_by(node))
-        for body in _within(node.inner):
-            todo.extend(_named_by(body))
-            for n in body.nodes:
-                todo.extend(_read_by(n))
+        todo.extend(_read_in(_of(node)))
     if moved:
         beside.nodes = [n for n in beside.nodes if n.body is beside]
 
@@ -77,12 +71,23 @@ def _named_by(body: Body) -> Iterator[Node]:
     yield from leaves(body.value)
 
 
-def _within(body: Body | None) -> list[Body]:
-    """A body, and all that stand inside it."""
-    found = [body] if body is not None else []
-    for at in found:  # grows while it is walked
-        found.extend(n.inner for n in at.nodes if n.inner is not None)
-    return found
+def _read_in(bodies: list[Body]) -> Iterator[Node]:
+    """Go through what is read or named in bodies, and in all that stand inside them."""
+    todo = dict.fromkeys(bodies)
+    seen: set[Body] = set()
+    while todo:
+        body, _ = todo.popitem()
+        seen.add(body)
+        yield from _named_by(body)
+        for node in body.nodes:
+            yield from _read_by(node)
+        inside = [*body.later, *body.alarms, *(x for n in body.nodes for x in _of(n))]
+        todo.update(dict.fromkeys(x for x in inside if x not in seen))
+
+
+def _of(node: Node) -> list[Body]:
+    """The bodies of a node: what it has inside, and what follows from it."""
+    return [*([] if node.inner is None else [node.inner]), *node.later, *node.alarms]
 
 
 def _depth(node: Node) -> int:

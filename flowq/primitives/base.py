@@ -347,6 +347,25 @@ class Composition(Gives[R], Joinable, Generic[R]):
         made._options = {**self._options, **check_options(options, self._place, self._who())}
         return made
 
+    def on_error(self, *alarms: Any) -> Self:
+        """Give a copy with signatures that run at once when it has failed, given the `Failure`.
+
+        They are nodes, run by any living worker; what they come to changes nothing.
+        """
+        return self.options(on_error=alarms)
+
+    def on_success(self, *handlers: Any) -> Self:
+        """Give a copy with signatures that run after a success, given the value."""
+        return self.options(on_success=handlers)
+
+    def on_failure(self, *handlers: Any) -> Self:
+        """Give a copy with signatures that run after a failure, given the `Failure`."""
+        return self.options(on_failure=handlers)
+
+    def finally_(self, *handlers: Any) -> Self:
+        """Give a copy with signatures that run after all the rest, whatever came of it."""
+        return self.options(finally_=handlers)
+
     def _without(self, names: Iterable[str]) -> Self:
         made = self._copy()
         made._options = {k: v for k, v in self._options.items() if k not in names}

@@ -63,6 +63,10 @@ class DagNode(Reference):
         entry.part = entry.part.options(**options)
         return self
 
+    def on_error(self, *alarms: Any) -> DagNode:
+        """Let signatures run at once when it has failed, given the `Failure`; gives itself."""
+        return self.options(on_error=alarms)
+
     def __rshift__(self, other: Any) -> Any:
         ours = self._dag._ours(other)
         if ours is None:

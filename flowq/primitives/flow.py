@@ -17,6 +17,7 @@ from flowq.policy import NAME, check_options, nearest
 from flowq.primitives.build import Part, has_parts
 from flowq.primitives.flowgraph import FlowGraph
 from flowq.primitives.flowsignature import FlowSignature
+from flowq.primitives.follow import OF_NODES
 from flowq.primitives.map import Map, map_of
 from flowq.result import ResultGroup
 from flowq.run import Run
@@ -43,7 +44,8 @@ class FlowOptions(dict[str, Any], Generic[P, R]):
         Parameters
         ----------
         **options
-            ``name`` (of the run, or of the node), ``priority``, ``result_ttl``, ``failed_ttl``.
+            ``name`` (of the run, or of the node), ``priority``, ``on_failure``, ``finally_`` and
+            more: see ``docs/reference/options.md``.
 
         Raises
         ------
@@ -99,6 +101,11 @@ class Flow(Generic[P, R]):
             checked = check_options(options, "flow", f"@q.flow on {name}")
         except GraphError as err:
             raise ConfigError(str(err)) from None
+        for word in sorted(OF_NODES & checked.keys()):
+            raise ConfigError(
+                f"@q.flow on {name}: {word}= speaks of a node; say it where the flow is called in "
+                "another"
+            )
         self._app = app
         self.func = func
         self.name: str = checked.pop("name", None) or task_name(func)

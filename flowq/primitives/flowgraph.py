@@ -12,6 +12,7 @@ from flowq.plan import Plan, Ranges
 from flowq.primitives.base import Item, Reference
 from flowq.primitives.build import Builder, Fragment, Part
 from flowq.primitives.dag import DAG, DagNode
+from flowq.primitives.optional import Optional
 from flowq.wiring import RunHandle, Submitter
 
 __all__ = ["ArmGraph", "FlowGraph", "FlowNode", "Given", "walk"]
@@ -240,7 +241,7 @@ class Returned(Part):
 
 def _graph_of(what: Any) -> Any:
     """The DAG of a reference."""
-    while isinstance(what, Item):
+    while isinstance(what, Item | Optional):
         what = what._of
     if isinstance(what, Given):
         return what._graph

@@ -14,6 +14,7 @@ from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, has_parts
 from flowq.primitives.dag import Contents
 from flowq.primitives.flowgraph import FlowGraph, Given
+from flowq.primitives.follow import OF_GRAPHS, OF_NODES
 from flowq.primitives.trace import Trace
 from flowq.wiring import RunHandle, Submitter, TaskSpec
 
@@ -73,7 +74,8 @@ class FlowSignature(Composition[R]):
     def put(self, build: Builder, body: Body) -> Fragment:
         """Add one node; its graph is placed when all that it is given is known."""
         self._refuse_ttl()
-        node, _ = build.expansion(body, self._base(), self._options)
+        own = {k: v for k, v in self._flow.options.items() if k in OF_GRAPHS}
+        node, _ = build.expansion(body, self._base(), {**own, **self._options})
         node.spec, node.late = self._flow, self
         node.args, node.kwargs = list(self._args), dict(self._kwargs)
         node.order.extend(self._after)
@@ -158,7 +160,7 @@ class FlowSignature(Composition[R]):
         if not self._after and not has_parts((*self._args, *self._kwargs.values())):
             return self.graph_of_run()._graph()
         # the priority stays with the node, as that of any other
-        run = {k: v for k, v in self._options.items() if k != "priority"}
+        run = {k: v for k, v in self._options.items() if k != "priority" and k not in OF_NODES}
         bare = self._without(run)
         return Builder().build(bare, self._base(), {**_ttls(self._flow.options), **run})
 

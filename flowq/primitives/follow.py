@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flowq.primitives.build import Builder
     from flowq.primitives.signature import Signature
 
-__all__ = ["FOLLOWED", "OF_NODES", "alarms", "call_alike", "follow", "handlers"]
+__all__ = ["FOLLOWED", "OF_GRAPHS", "OF_NODES", "alarms", "call_alike", "follow", "handlers"]
 
 HANDLERS: Final = {
     "on_success": (Phase.HANDLERS, When.SUCCESS, "on_success/"),
@@ -22,9 +22,11 @@ HANDLERS: Final = {
     "finally_": (Phase.FINALLY, When.ALWAYS, "finally/"),
 }
 """Options of graphs that say what runs after them: when, for which outcome, under which path."""
-OF_NODES: Final = ("failure_policy", "default", "fallback", "on_error")
+OF_NODES: Final = frozenset(("failure_policy", "default", "fallback", "on_error"))
 """Options that say what the failure of a node means to what is around it."""
-FOLLOWED: Final = frozenset((*HANDLERS, "fallback", "on_error", "node_failure_policy"))
+OF_GRAPHS: Final = frozenset((*HANDLERS, "node_failure_policy"))
+"""Options that say how a graph treats failures inside it, and what runs after it."""
+FOLLOWED: Final = frozenset((*OF_GRAPHS, "fallback", "on_error"))
 """Options of nodes that something follows from."""
 
 

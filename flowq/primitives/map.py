@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from flowq.errors import GraphError
@@ -13,6 +13,7 @@ from flowq.node import Body
 from flowq.policy import OPTIONS, check_options
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, Placing
+from flowq.primitives.follow import OF_NODES
 from flowq.primitives.signature import Signature
 from flowq.wiring import GroupHandle, Submitter, TaskSpec
 
@@ -22,8 +23,6 @@ R = TypeVar("R", covariant=True)
 
 _OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate")
 """Options that speak of the map; all others speak of each item."""
-_OF_EITHER: Final = ("failure_policy", "default", "fallback", "on_error")
-"""Options that speak of each item if said on what is mapped, of the map if said on that."""
 
 
 class Map(Composition[list[R]], Generic[R]):
@@ -58,10 +57,10 @@ class Map(Composition[list[R]], Generic[R]):
         return f"<map {self._item!r} over {over}>"
 
     def options(self, **options: Any) -> Map[R]:
-        """Give a copy with options set: of the map (`name`, `trigger_rule`), or of each item."""
+        """Give a copy with options set: of the map, or what only tasks have, of each item."""
         checked = check_options(options, "map", repr(self))
         made = self._copy()
-        _assign(made, checked)
+        _assign(made, checked, {*_OF_THE_MAP, *OF_NODES})
         return made
 
     def start(self, app: Submitter | None = None) -> GroupHandle[R]:
@@ -100,10 +99,10 @@ class Map(Composition[list[R]], Generic[R]):
         return Fragment([node], [node], node)
 
 
-def _assign(made: Map[Any], options: Mapping[str, Any]) -> None:
+def _assign(made: Map[Any], options: Mapping[str, Any], of_the_map: Collection[str]) -> None:
     """Set checked options on a map: its own, and the rest on its item."""
-    own = {k: v for k, v in options.items() if k in _OF_THE_MAP}
-    rest = {k: v for k, v in options.items() if k not in (*_OF_THE_MAP, "unpack")}
+    own = {k: v for k, v in options.items() if k in of_the_map}
+    rest = {k: v for k, v in options.items() if k not in (*of_the_map, "unpack")}
     made._options = {**made._options, **own}
     if options.get("unpack") is not None:
         made._unpack = options["unpack"]
@@ -113,6 +112,17 @@ def _assign(made: Map[Any], options: Mapping[str, Any]) -> None:
                 f"{made!r}: {', '.join(rest)} speak of a task; say it on the signatures inside"
             )
         made._item = made._item._with(options=rest)
+    if "tolerate" in made._options and "items" in made._options:
+        raise GraphError(
+            f"{made!r}: tolerate= keeps so many failures; items= is not said beside it"
+        )
+    if hasattr(made._item, "_called"):  # the item is what is called, not a graph with it inside
+        for word in ("failure_policy", "default"):
+            if word in made._item._options:
+                raise GraphError(
+                    f"{made!r}: {word}= is not for items of a map; say items='keep' or tolerate= "
+                    f"for them, or .map(...).options({word}=...) for the map as a whole"
+                )
 
 
 def map_of(
@@ -164,7 +174,7 @@ def map_of(
     own = {name: item._options[name] for name in _OF_THE_MAP if name in item._options}
     bare = item._without(own) if own else item
     made: Map[Any] = Map(bare, elements, unpack, own, None if known else lists)
-    _assign(made, options)
+    _assign(made, options, _OF_THE_MAP)
     return made
 
 

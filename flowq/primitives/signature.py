@@ -14,6 +14,7 @@ from flowq.node import Body
 from flowq.plan import Kind
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, has_parts
+from flowq.primitives.follow import OF_NODES
 from flowq.wiring import ResultHandle, Submitter, TaskSpec
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ class Signature(Composition[R]):
         trace = TRACE.get()
         if trace is not None:
             trace.refuse(f"{self!r}.start()")
-        if self._after or has_parts((*self._args, *self._kwargs.values())):
+        alone = OF_NODES.isdisjoint(self._options) and not self._after
+        if not alone or has_parts((*self._args, *self._kwargs.values())):
             return super()._start(app)
         # a graph of one node takes the short path
         check_app(app, self._spec.submitter, repr(self))
