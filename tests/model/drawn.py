@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from flowq.message import NO_NODE, Message
-from flowq.plan import Bits, Kind, NodeRow, ranges_of
+from flowq.message import NO_NODE, Message, Seq, encode_template
+from flowq.plan import Bits, Kind, Later, NodeRow, Phase, When, ranges_of
 from flowq.states import RULES, trigger_rule
+from flowq.testing.contract.base import fragment
+from flowq.testing.contract.policies import HANDLERS, with_groups
 
-__all__ = ["QUEUES", "SESSIONS", "ids", "messages", "plans"]
+__all__ = ["FRAGMENTS", "QUEUES", "SESSIONS", "ids", "messages", "plans"]
 
 SESSIONS = ("a", "b", "c")
 QUEUES = ("default", "other")
@@ -33,45 +37,147 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@dataclass
+class _Drawn:
+    """A node before it is a row."""
+
+    kind: Kind
+    owner: int
+    parents: tuple[int, ...] = ()
+    bits: int = 0
+    phase: int = 0
+    lenient: set[int] = field(default_factory=set)
+    groups: list[tuple[Phase, When, list[int]]] = field(default_factory=list)
+    tolerate: int = 0
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> list[NodeRow]:
-    """A plan of up to 10 nodes: each in the root or an expansion before it, below earlier ones."""
-    n = draw(st.integers(1, 10))
-    kinds = [Kind.EXPANSION]
-    owners, bits = [NO_NODE], [0]
-    parents: list[tuple[int, ...]] = [()]
-    for _ in range(n):
-        i = len(kinds)
-        owner = draw(st.sampled_from([0, *(k for k in range(i) if kinds[k] == Kind.EXPANSION)]))
-        beside = [k for k in range(1, i) if owners[k] == owner]
-        above = draw(st.sets(st.sampled_from(beside), max_size=3)) if beside else set()
-        kinds.append(draw(st.sampled_from([Kind.TASK] * 4 + [Kind.JOIN, Kind.EXPANSION])))
-        owners.append(owner)
-        parents.append(tuple(sorted(above)))
-        bits.append(draw(st.sampled_from([0, 0, Bits.NAMED, Bits.FORGIVEN])))
-    rows = []
-    for i, kind in enumerate(kinds):
-        inner = [k for k in range(i + 1, n + 1) if owners[k] == i]
-        allowed = [*RULES, *(f"at_least({k})" for k in range(1, len(parents[i]) + 1))]
-        if not parents[i]:
-            allowed = ["all_success"]
-        name = f"n{i}"
-        message = Message(b"", "t", b"P", name=name, **draw(messages())) if not kind else None
-        rows.append(
-            NodeRow(
-                name=name,
-                kind=kind,
-                owner=owners[i],
-                rule=trigger_rule(draw(st.sampled_from(allowed)), len(parents[i])),
-                parents=ranges_of(parents[i]),
-                children=ranges_of(k for k in range(i + 1, n + 1) if i in parents[k]),
-                reads=ranges_of(parents[i]) if message else (),
-                message=message,
-                entries=ranges_of(k for k in inner if not parents[k]),
-                inner=len(inner),
-                body=ranges_of(inner),
-                value=b"template" if kind == Kind.EXPANSION else b"",
-                bits=int(bits[i]),
+    """A plan of up to 10 nodes, and what runs after them.
+
+    Each stands in the root or an expansion before it, below earlier ones. What stops the others is
+    a task without parents: of one that ends because of others it is left open which of those that
+    depend on the same end are looked at before it.
+    """
+    nodes = [_Drawn(Kind.EXPANSION, NO_NODE)]
+    for _ in range(draw(st.integers(1, 10))):
+        owner = draw(st.sampled_from([i for i, x in enumerate(nodes) if x.kind == Kind.EXPANSION]))
+        nodes.append(_node(draw, nodes, owner, Phase.BODY))
+    wanted = draw(st.sampled_from([0, 0, 1, 2, 3]))
+    for at in draw(st.lists(st.integers(0, len(nodes) - 1), max_size=wanted, unique=True)):
+        _follow(draw, nodes, at)
+    for i, x in enumerate(nodes):
+        if (i and x.kind == Kind.EXPANSION) or not i:
+            x.tolerate = draw(st.sampled_from([0, 0, 0, 1, 2]))
+        x.lenient = {k for k in _below(nodes, i) if draw(st.integers(0, 7)) == 7}
+    return [_row(draw, nodes, i) for i in range(len(nodes))]
+
+
+def _node(
+    draw: st.DrawFn, nodes: list[_Drawn], owner: int, phase: Phase, above: list[int] | None = None
+) -> _Drawn:
+    """One more node, below some of those beside it."""
+    if above is None:
+        above = [i for i, x in enumerate(nodes) if (x.owner, x.phase) == (owner, phase)]
+    parents = draw(st.sets(st.sampled_from(above), max_size=3)) if above else set()
+    kind = draw(st.sampled_from([Kind.TASK] * 4 + [Kind.JOIN, Kind.EXPANSION]))
+    usual = [0, 0, 0, Bits.NAMED, Bits.FORGIVEN, Bits.COUNTS_AS_SUCCESS]
+    bits = draw(st.sampled_from(usual + [Bits.STOPS] * (kind == Kind.TASK and not parents)))
+    return _Drawn(kind, owner, tuple(sorted(parents)), int(bits), phase)
+
+
+_GROUPS = [
+    (Phase.HANDLERS, When.ALWAYS),
+    (Phase.HANDLERS, When.SUCCESS),
+    (Phase.HANDLERS, When.FAILED),
+    (Phase.FINALLY, When.ALWAYS),
+    (Phase.FALLBACK, When.FAILED),
+]
+
+
+def _follow(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> None:
+    """Let groups follow the body of an expansion, or a task's failure."""
+    if nodes[at].kind == Kind.JOIN:
+        return
+    groups = _GROUPS[-1:]
+    if nodes[at].kind == Kind.EXPANSION:
+        chosen = draw(st.sets(st.integers(0, len(_GROUPS) - 1), min_size=1, max_size=4))
+        groups = [_GROUPS[k] for k in sorted(chosen)]
+    body = [i for i, x in enumerate(nodes) if x.owner == at]
+    for phase, when in groups:
+        first = len(nodes)
+        alarm = (phase, when) == _GROUPS[0]
+        if alarm and not body:
+            continue
+        for _ in range(draw(st.integers(1, 2))):
+            above = [*range(first, len(nodes))]
+            made = _node(draw, nodes, at, phase, above)
+            if alarm and not made.parents:
+                made.parents = (draw(st.sampled_from(body)),)
+            if phase != Phase.FALLBACK:
+                made.bits = int(Bits.FORGIVEN)
+            elif made.parents or alarm:
+                made.bits &= ~Bits.STOPS
+            nodes.append(made)
+        nodes[at].groups.append((phase, when, [*range(first, len(nodes))]))
+
+
+def _below(nodes: list[_Drawn], i: int) -> list[int]:
+    return [k for k, x in enumerate(nodes) if i in x.parents]
+
+
+def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
+    x = nodes[i]
+    inner = [k for k, y in enumerate(nodes) if y.owner == i]
+    own = [k for k in inner if not nodes[k].phase]
+    allowed = [*RULES, *(f"at_least({k})" for k in range(1, len(x.parents) + 1))]
+    if not x.parents:
+        allowed = ["all_success"]
+    name = f"n{i}"
+    message = Message(b"", "t", b"P", name=name, **draw(messages())) if not x.kind else None
+    return NodeRow(
+        name=name,
+        kind=x.kind,
+        owner=x.owner,
+        rule=trigger_rule(draw(st.sampled_from(allowed)), len(x.parents)),
+        parents=ranges_of(x.parents),
+        children=ranges_of(k for k in _below(nodes, i) if k not in x.lenient),
+        lenient=ranges_of(x.lenient),
+        reads=ranges_of(x.parents) if message else (),
+        message=message,
+        entries=ranges_of(k for k in own if not nodes[k].parents),
+        inner=len(own),
+        body=ranges_of(inner),
+        value=b"template" if x.kind == Kind.EXPANSION else b"",
+        bits=x.bits,
+        phase=x.phase,
+        tolerate=x.tolerate,
+        later=tuple(
+            Later(
+                phase,
+                when,
+                ranges_of(k for k in group if not nodes[k].parents),
+                ranges_of(group),
+                len(group),
+                b"instead" if phase == Phase.FALLBACK else b"",
             )
-        )
-    return rows
+            for phase, when, group in x.groups
+        ),
+    )
+
+
+def _fragments() -> list[list[NodeRow]]:
+    """What nodes become. No value names a node, for stores number them as they like."""
+    made = [
+        fragment({}),
+        fragment({"i": [], "j": ["i"]}),
+        fragment({"i": [], "m": [], "k": []}, inside={"k": "m"}),
+        with_groups(fragment({"i": []}), HANDLERS),
+    ]
+    nothing = encode_template(Seq(()))
+    for rows in made:
+        rows[:] = [replace(x, value=nothing if x.value else b"", reads=()) for x in rows]
+    return made
+
+
+FRAGMENTS = _fragments()

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis.stateful import invariant
 
-from flowq.plan import Bits, Kind, Plan, indexes
+from flowq.plan import Bits, Kind, indexes
 from flowq.states import State
 from flowq.storage import Store
 from flowq.storage.base import NodeInfo
@@ -25,7 +25,7 @@ class Histories(Moves):
 
     @invariant()
     def looks_are_the_same(self) -> None:
-        known = self.known() + [p.id for p in self.plans]
+        known = self.known() + [id for id, _ in self.runs()]
         real, model = self.real.look(known), self.model.look(known)
         for id, x, y in zip(known, real, model, strict=True):
             same((id, plain_look(x)), (id, plain_look(y)))
@@ -41,35 +41,37 @@ class Histories(Moves):
     @invariant()
     def runs_and_their_nodes_are_the_same(self) -> None:
         self.both(lambda store: store.runs(limit=1_000))
-        for plan in self.plans:
-            real, model = self.real.nodes(plan.id), self.model.nodes(plan.id)
+        for run, _ in self.runs():
+            real, model = self.real.nodes(run), self.model.nodes(run)
             same([plain_node(x) for x in real], [plain_node(x) for x in model])
             if real:
-                same(self.real.check(plan.id), [])
-                same(self.model.check(plan.id), [])
-                self.who_is_blamed(plan, real)
+                same(self.real.check(run), [])
+                same(self.model.check(run), [])
+                self.who_is_blamed(real)
                 body = [x for x in real if x.owner == 0]
                 assert real[0].state.final == all(x.state.final for x in body)
 
-    def who_is_blamed(self, plan: Plan, nodes: list[NodeInfo]) -> None:
+    def who_is_blamed(self, nodes: list[NodeInfo]) -> None:
         """A culprit is that of a parent, or of an inner node, that failed."""
         for info in nodes:
-            row = plan.rows[info.index]
-            around = nodes[row.owner] if info.index else info
+            around = nodes[info.owner] if info.index else info
             if around.state.final and not around.ready_ms:
                 assert info.culprit == around.culprit or info.state != around.state
                 continue
+            blamed: set[int | None] = set()
             if info.state == State.BLOCKED:
-                above = [nodes[i] for i in indexes(row.parents)]
-            elif info.state == State.FAILED and row.kind == Kind.EXPANSION:
+                above = [nodes[i] for i in indexes(info.parents)]
+            elif info.state == State.FAILED and info.kind == Kind.EXPANSION:
                 inner = [x for x in nodes if x.owner == info.index]
-                above = [x for x in inner if not plan.rows[x.index].bits & Bits.FORGIVEN]
+                above = [x for x in inner if not x.bits & Bits.FORGIVEN]
+                blamed.update([info.index] * info.grown)
+            elif info.state == State.EXPANDED:
+                continue
             else:
                 assert info.culprit is None
                 continue
-            blamed = {
-                x.index if plan.rows[x.index].kind == Kind.TASK and x.state == State.FAILED
-                else x.culprit
+            blamed |= {
+                x.index if x.kind == Kind.TASK and x.state == State.FAILED else x.culprit
                 for x in above if x.state in BAD
             }  # fmt: skip
             assert info.culprit in blamed, (info, blamed)

@@ -11,17 +11,32 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from flowq.message import Delivery, Message, node_id, pack_cell
-from flowq.outcome import Cancelled, Done, Failed, GiveBack, Outcome, RetryAt, Skipped, Unknown
+from flowq.outcome import (
+    Cancelled,
+    Done,
+    Expand,
+    Failed,
+    GiveBack,
+    Outcome,
+    RetryAt,
+    Skipped,
+    Unknown,
+)
 from flowq.plan import NodeRow, Plan
 from flowq.states import State
 from flowq.storage import Store
 from flowq.storage.base import MEMORY_OF_ENDED_MS, SessionInfo, Step
 from flowq.testing import ManualClock
 from flowq.testing.model import ModelStore
-from tests.model.drawn import QUEUES, SESSIONS, ids, messages, plans
+from tests.model.drawn import FRAGMENTS, QUEUES, SESSIONS, ids, messages, plans
+from tests.model.numbered import Numbered
 from tests.model.plain import plain_deliveries, same
 
 __all__ = ["Moves"]
+
+
+kinds_of_ends = st.integers(0, 9 + len(FRAGMENTS))
+"""What attempts come to, see `Moves.outcome`."""
 
 
 # Named, for Hypothesis describes a condition each time that it asks: of a lambda by parsing its
@@ -54,7 +69,7 @@ class Moves(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.real = type(self).make(self.clock)
+        self.real = Numbered(type(self).make(self.clock))
         self.model = ModelStore(self.clock)
         self.began = self.clock.now_ms()
         self.made = 0
@@ -81,7 +96,17 @@ class Moves(RuleBasedStateMachine):
     def known(self) -> list[bytes]:
         """Tasks and nodes, but for roots."""
         nodes = [node_id(p.id, i) for p in self.plans for i in range(1, len(p.rows))]
-        return [m.id for m in self.tasks] + nodes
+        grown = [
+            node_id(run, info.index)
+            for run, count in self.runs()
+            for info in self.model.nodes(run, after=count - 1)
+        ]
+        return [m.id for m in self.tasks] + nodes + grown
+
+    def runs(self) -> list[tuple[bytes, int]]:
+        """All that were started, and what tasks alone have become, with their nodes at first."""
+        started = [(p.id, len(p.rows)) for p in self.plans]
+        return started + [(m.id, 1) for m in self.tasks if self.model.run(m.id)]
 
     def step(self, session: str, outcomes: Iterable[Outcome], **how: Any) -> Step:
         outcomes = list(outcomes)
@@ -89,7 +114,10 @@ class Moves(RuleBasedStateMachine):
         real = self.real.step(session, outcomes, **how)
         ended = [x is None or x.state.final for x in self.real.look(open_)]
         expired = [id for id, end in zip(open_, ended, strict=True) if end]
-        self.model.prefer([*expired, *(d.id for d in real.deliveries)])
+        # nothing that the store might have handed out beside them came next, so it was one of these
+        alone = [t.id for t in self.model._things() if t.message and t.message.prefetch]
+        first = [*expired, *(d.id for d in real.deliveries)]
+        self.model.prefer([*first, *(id for id in alone if id not in first)])
         model = self.model.step(session, outcomes, **how)
         same([d.id for d in real.deliveries], [d.id for d in model.deliveries])
         same(plain_deliveries(real.deliveries), plain_deliveries(model.deliveries))
@@ -142,7 +170,7 @@ class Moves(RuleBasedStateMachine):
 
     @precondition(something_runs)
     @rule(
-        kinds=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+        kinds=st.lists(kinds_of_ends, min_size=1, max_size=6),
         which=ids,
         want=st.sampled_from([0, 1, 3]),
     )
@@ -167,7 +195,7 @@ class Moves(RuleBasedStateMachine):
                 st.sampled_from(SESSIONS),
                 st.sampled_from([1, 2, 3, 100]),
                 st.sampled_from([0, 0, 0.5, 3]),
-                st.lists(st.integers(0, 9), min_size=3, max_size=3),
+                st.lists(kinds_of_ends, min_size=3, max_size=3),
             ),
             min_size=3,
             max_size=12,
@@ -210,6 +238,8 @@ class Moves(RuleBasedStateMachine):
             lambda: GiveBack(d.id, d.delivery),
             lambda: Unknown(d.id, d.delivery, cell(State.FAILED)),
         ]
+        if kind >= len(ways):
+            return Expand(d.id, d.delivery, FRAGMENTS[kind - len(ways)])
         return ways[kind]()
 
     @precondition(something_was_settled)
@@ -247,22 +277,25 @@ class Moves(RuleBasedStateMachine):
         self.both(lambda store: store.release(session))
 
     @precondition(something_is_known)
-    @rule(which=st.lists(ids, min_size=1, max_size=3))
-    def cancel(self, which: list[int]) -> None:
+    @rule(which=st.lists(ids, min_size=1, max_size=3), force=st.booleans())
+    def cancel(self, which: list[int], force: bool) -> None:
         known = self.known()
-        self.cancel_ids([known[-1 - i % len(known)] for i in which])
+        chosen = [known[-1 - i % len(known)] for i in which]
+        self.both(lambda store: store.cancel(chosen, force=force))
+
+    @precondition(something_was_started)
+    @rule(which=st.lists(ids, min_size=1, max_size=2), force=st.sampled_from([False, False, True]))
+    def cancel_runs(self, which: list[int], force: bool) -> None:
+        runs = self.runs()
+        chosen = [runs[i % len(runs)][0] for i in which]
+        self.both(lambda store: store.cancel(chosen, force=force))
 
     @precondition(something_runs)
     @rule(which=ids)
     def cancel_what_runs(self, which: int) -> None:
         running = self.running()
-        self.cancel_ids([running[which % len(running)][1].id])
-
-    def cancel_ids(self, chosen: list[bytes]) -> None:
-        looks = self.model.look(chosen)
-        begun = [x is not None and x.state == State.EXPANDED for x in looks]
-        chosen = [id for id, no in zip(chosen, begun, strict=True) if not no]  # a run is told that
-        self.both(lambda store: store.cancel(chosen))
+        chosen = running[which % len(running)][1].id
+        self.both(lambda store: store.cancel([chosen]))
 
     @precondition(something_is_known)
     @rule(which=ids, delay=st.sampled_from([0, 1_000, 20_000]), at=st.booleans())

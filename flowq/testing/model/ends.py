@@ -131,16 +131,14 @@ class Ends(Reads):
         """Let the next of the later groups begin whose turn it is, or end the expansion."""
         assert t.run is not None and t.outcome is not None
         t.closing = False
-        while t.passed < len(t.plan.later):
-            group = t.plan.later[t.passed]
-            t.passed += 1
+        for turn, group in enumerate(t.plan.later[t.passed :], t.passed + 1):
             wanted = {S.SUCCESS: When.SUCCESS, S.FAILED: When.FAILED}.get(t.outcome)
             called = group.when in (When.ALWAYS, wanted) and group.phase not in t.forbidden
             nodes = [t.run.nodes[i] for i in indexes(group.body)]
             if not called and not any(S.WAITING < x.state <= S.EXPANDED for x in nodes):
                 self._edges.extend((t.run, x.index, S.SKIPPED, -1) for x in nodes)
                 continue
-            t.phase = Phase(group.phase)
+            t.passed, t.phase = turn, Phase(group.phase)
             adds = [(0, 0, 0, 0), *(x.adds for x in nodes)]
             # some may have ended before their turn: alarms, and what was cancelled by itself
             t.inner = [sum(column) for column in zip(*adds, strict=True)]

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""A store as if it numbered nodes as the model does.
+
+Where a run grows, a store gives nodes any indexes behind those that there are; the model gives the
+next ones. In their order they are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from flowq.errors import Failure
+from flowq.message import (
+    CULPRIT,
+    NO_NODE,
+    Delivery,
+    decode_message,
+    encode_message,
+    id_bytes,
+    id_text,
+    node_id,
+    pack_cell,
+    read_cell,
+    split_node,
+)
+from flowq.outcome import Outcome
+from flowq.plan import indexes, ranges_of
+from flowq.states import State
+from flowq.storage import Store
+from flowq.storage.base import DeadLetter, Look, NodeInfo, Step
+
+__all__ = ["Numbered"]
+
+_replace = msgspec.structs.replace
+
+
+class Numbered:
+    """Speaks of nodes by the model's numbers; what is not here is the store's own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[bytes, list[int]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    # --- numbers --------------------------------------------------------------------------------
+
+    def _indexes(self, run: bytes) -> list[int]:
+        found = [info.index for info in self._store.nodes(run, limit=100_000)]
+        if found:
+            self._known[run] = found
+        return self._known.get(run, [])
+
+    def _index(self, run: bytes, index: int) -> int:
+        """The model's number of a store's node."""
+        if index == NO_NODE:
+            return index
+        if index not in self._known.get(run, ()):
+            self._indexes(run)
+        return self._known[run].index(index)
+
+    def _out(self, id: bytes) -> bytes:
+        if len(id) != 20:
+            return id
+        run, index = split_node(id)
+        return node_id(run, self._index(run, index))
+
+    def _in(self, id: bytes) -> bytes:
+        """The store's id of a model's node; one that is not there stays."""
+        if len(id) != 20:
+            return id
+        run, index = split_node(id)
+        if index >= len(self._known.get(run, ())):
+            self._indexes(run)
+        known = self._known.get(run, ())
+        return node_id(run, known[index]) if index < len(known) else id
+
+    def _cell(self, raw: bytes | None) -> bytes | None:
+        """A failure names who failed."""
+        if raw is None:
+            return None
+        cell = read_cell(raw)
+        if cell.state != State.FAILED or cell.flags & CULPRIT or cell.body == b"x":
+            return raw
+        failure = msgspec.msgpack.decode(cell.body, type=Failure)
+        failure = _replace(failure, id=id_text(self._out(id_bytes(failure.id))))
+        more = {"flags": cell.flags, "delivery": cell.delivery}
+        more |= {"started_ms": cell.started_ms, "ended_ms": cell.ended_ms}
+        return pack_cell(cell.state, msgspec.msgpack.encode(failure), **more)
+
+    def _body(self, body: bytes) -> bytes:
+        message = decode_message(body)
+        return encode_message(_replace(message, id=self._out(message.id)))
+
+    def _delivery(self, d: Delivery) -> Delivery:
+        values = {self._index(d.id[:16], i): self._cell(c) for i, c in d.values.items()}
+        return _replace(d, id=self._out(d.id), body=self._body(d.body), values=values)
+
+    # --- what a store does ----------------------------------------------------------------------
+
+    def step(self, session: str, outcomes: Sequence[Outcome] = (), **how: Any) -> Step:
+        told = [_replace(x, id=self._in(x.id)) for x in outcomes]
+        step = self._store.step(session, told, **how)
+        given = [self._delivery(d) for d in step.deliveries]
+        return _replace(step, deliveries=given, stops=[self._out(id) for id in step.stops])
+
+    def held(self, session: str) -> list[Delivery]:
+        return [self._delivery(d) for d in self._store.held(session)]
+
+    def renew(self, sessions: Sequence[str], **how: Any) -> list[list[bytes] | None]:
+        told = self._store.renew(sessions, **how)
+        return [ids and [self._out(id) for id in ids] for ids in told]
+
+    def release(self, session: str, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
+        return self._store.release(session, lost=[self._in(id) for id in lost], reason=reason)
+
+    def cancel(self, ids: Sequence[bytes], **how: Any) -> list[State | None]:
+        return self._store.cancel([self._in(id) for id in ids], **how)
+
+    def reschedule(self, id: bytes, **when: Any) -> State | None:
+        return self._store.reschedule(self._in(id), **when)
+
+    def look(self, ids: Sequence[bytes], *, cells: bool = True) -> list[Look | None]:
+        found = self._store.look([self._in(id) for id in ids], cells=cells)
+        return [x and _replace(x, cell=self._cell(x.cell)) for x in found]
+
+    def message(self, id: bytes) -> bytes | None:
+        body = self._store.message(self._in(id))
+        return None if body is None else self._body(body)
+
+    def nodes(self, run: bytes) -> list[NodeInfo]:
+        found = self._store.nodes(run)
+        return [
+            _replace(
+                info,
+                index=self._index(run, info.index),
+                owner=self._index(run, info.owner),
+                parents=ranges_of(self._index(run, i) for i in indexes(info.parents)),
+                culprit=None if info.culprit is None else self._index(run, info.culprit),
+            )
+            for info in found
+        ]
+
+    def dead(self, **how: Any) -> list[DeadLetter]:
+        return [
+            _replace(x, id=self._out(x.id), body=self._body(x.body))
+            for x in self._store.dead(**how)
+        ]
