@@ -285,6 +285,7 @@ def test_a_value_stands_for_a_flow_in_a_flow_and_nothing_in_it_is_there() -> Non
     assert rows == ["whole", "d-1", ["d-0!?", "d-1!?", "d-2!?"], 1]
     assert run.get()["day"] == "d!?"
     assert "tidy/clean" not in states(run)
+    assert run._app.store.check(run._id) == []
     assert states(run)["tidy-3/clean"] == "success"
 
 
@@ -464,6 +465,54 @@ def test_one_path_for_a_map_and_one_for_an_item_may_go_to_values_and_fail() -> N
     run: Any = clean.s().map(["a", "b"]).test(values={"clean": 1}, fail={"clean[1]": ValueError()})
 
     assert [node.state for node in run.nodes()] == ["success", "failed"]
+
+
+@q.task(name="alarm")
+def alarm(failure: Any) -> Any:
+    ran.append(f"alarm: {failure.message}")
+
+
+@q.task(name="mirror")
+def mirror(day: str) -> Any:
+    raise ConnectionError("tests have no network")
+
+
+@q.flow(name="guarded", on_failure=alarm.s(), finally_=report.s("clean up"))
+def guarded(day: str) -> Any:
+    parts = extract.options(fallback=mirror)(day)
+    return report(clean.options(items="keep").map(parts), day)
+
+
+def test_fallbacks_and_handlers_run_and_are_stood_for_like_other_nodes() -> None:
+    graph = guarded.build("d")
+
+    saved: Any = graph.test(fail={"extract": OSError()}, values={"extract/fallback": ["m"]})
+    lost: Any = graph.test(
+        fail={"extract": OSError("down"), "report": RuntimeError(), "clean[0]": ValueError()},
+        values={"extract/fallback": ["m"], "finally/report": None},
+    )
+
+    assert saved.get() == {"rows": ["m!"], "day": "d"}
+    assert (states(saved)["extract/fallback"], states(saved)["finally/report"]) == (
+        "success",
+        "success",
+    )
+    assert "on_failure/alarm" not in [n.name for n in saved.nodes(state="success")]
+    assert lost.state == "failed"
+    assert states(lost)["clean"] == "success"
+    assert states(lost)["on_failure/alarm"] == "success"
+    assert ran.count("alarm: RuntimeError()") == 1
+
+
+def test_a_flow_for_which_a_value_stands_has_no_handlers_either() -> None:
+    @q.flow(name="around")
+    def around() -> Any:
+        return report(guarded("d"))
+
+    run: Any = around.build().test(values={"guarded": "whole"})
+
+    assert run.get()["rows"] == "whole"
+    assert set(states(run)) == {"guarded", "report"}
 
 
 # --- mistakes
