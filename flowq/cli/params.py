@@ -71,7 +71,7 @@ def read_parameters(flow: Flow[..., Any], words: Sequence[str]) -> dict[str, Any
             example = EXAMPLES.get(said_type(kind).partition("[")[0])
             hint = f"; write -p {key}={example}" if example else ""
             raise CliError(
-                f"-p {key}={text}: parameter {key!r} of {name} is {said_type(kind)}: {err}{hint}"
+                f"-p {key}={text}: parameter {key!r} of {name} takes {said_type(kind)}: {err}{hint}"
             ) from None
     return found
 
