@@ -37,7 +37,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "hash",
         "index (4 bytes) -> row; 'r' -> created, times to live, name; "
         "'q' -> lanes; 'u' -> nodes uploaded, until it is complete; 'x' and index -> what is "
-        "reserved for its fragment; 'X' -> ranges that nobody sees yet",
+        "reserved for its fragment; 'X' -> ranges that nobody sees yet; 'o' and index -> its row "
+        "before it became an expansion; 'w' -> what is to run again",
     ),
     "c:<run>": ("string", "32 bytes a node: what changes"),
     "v:<run>": ("hash", "index (4 bytes) -> delivery and kind of its settlement, cell"),
@@ -49,6 +50,7 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     "f:<5 bytes>": ("hash", "the same of those that failed"),
     "x": ("zset", "what to remove -> when, ms"),
     "todo": ("list", "pages left: run, node, state, culprit, edges done"),
+    "again": ("set", "runs of which nodes are made to run again"),
     "runs": ("zset", "run -> number, by which they are listed"),
     "runs:n": ("string", "the last of those numbers"),
     "active": ("set", "runs that have not ended"),

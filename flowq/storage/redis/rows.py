@@ -18,8 +18,8 @@ from flowq.storage.base import DeadLetter, Loss, SessionInfo
 
 __all__ = [
     "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded",
-    "message_of", "node_row", "read_dead", "read_deliveries", "read_info", "read_run", "record",
-    "run_head", "session_row", "single_row", "timed",
+    "message_of", "node_row", "pack_ranges", "read_dead", "read_deliveries", "read_info",
+    "read_run", "record", "run_head", "session_row", "single_row", "timed",
 ]  # fmt: skip
 
 EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE = 1, 2, 4, 8, 16, 32
@@ -72,7 +72,8 @@ def single_row(m: Message) -> bytes:
     return b"%b%b%b%b" % (head, queue, extra, encode_message(m))
 
 
-def _ranges(ranges: Ranges) -> bytes:
+def pack_ranges(ranges: Ranges) -> bytes:
+    """Pack ranges of indexes, 8 bytes each."""
     return b"".join(_RANGE.pack(*r) for r in ranges)
 
 
@@ -91,8 +92,8 @@ def node_row(row: NodeRow) -> bytes:
     if _rich(row):
         special |= MORE
         tail = _more(row) + tail
-    parts = [_ranges(x) for x in (row.children, row.reads, row.entries, row.parents)]
-    body = b"".join([*parts, row.value, name, queue, _ranges(row.body), tail])
+    parts = [pack_ranges(x) for x in (row.children, row.reads, row.entries, row.parents)]
+    body = b"".join([*parts, row.value, name, queue, pack_ranges(row.body), tail])
     head = _NODE.pack(
         _NODE.size + len(body), special, row.kind, row.bits & 0xFF, row.phase,
         m.max_losses if m else 0, m.priority if m else 0, row.owner, row.inner,
@@ -109,7 +110,7 @@ def _rich(row: NodeRow) -> bool:
 def _more(row: NodeRow) -> bytes:
     """Pack what few rows have, and how long it is."""
     head = _MORE.pack(len(row.lenient), row.tolerate, len(row.later))
-    raw = b"%b%b%b" % (head, _ranges(row.lenient), _groups(row))
+    raw = b"%b%b%b" % (head, pack_ranges(row.lenient), _groups(row))
     return raw + len(raw).to_bytes(4, "big")
 
 
@@ -120,7 +121,7 @@ def _groups(row: NodeRow) -> bytes:
     for x in row.later:
         sizes = len(x.entries), len(x.body), len(x.value)
         parts.append(_GROUP.pack(x.phase, x.when, x.inner, *sizes))
-        parts += (_ranges(x.entries), _ranges(x.body), x.value)
+        parts += (pack_ranges(x.entries), pack_ranges(x.body), x.value)
     return b"".join(parts)
 
 
@@ -183,7 +184,7 @@ def growth(rows: Sequence[NodeRow], at: int, base: int, done: int) -> bytes:
     flags = GUARDED if at in guards else 0
     parts = [base.to_bytes(4, "big"), bytes([flags]), face.inner.to_bytes(4, "big")]
     for ranges in (face.entries, face.body):
-        parts += [len(ranges).to_bytes(4, "big"), _ranges(ranges)]
+        parts += [len(ranges).to_bytes(4, "big"), pack_ranges(ranges)]
     queues = {row.message.queue.encode() + b"\0" for row in rows[1:] if row.message}
     parts += [len(face.value).to_bytes(4, "big"), face.value]
     parts += [face.tolerate.to_bytes(4, "big"), len(face.later).to_bytes(2, "big")]

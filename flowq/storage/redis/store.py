@@ -25,7 +25,7 @@ from flowq.outcome import (
     Skipped,
     Unknown,
 )
-from flowq.plan import Plan, relocate
+from flowq.plan import ROOT, Plan, Ranges, indexes, ranges_of, relocate
 from flowq.policy import check_name
 from flowq.states import State
 from flowq.storage.base import (
@@ -304,15 +304,51 @@ class RedisStore(Reading):
         """Stop tasks, nodes or runs; see `Store.cancel`."""
         if not ids:
             return []
-        *_, left = self._run("cancel", b"1" if force else b"0", *ids)
-        self._drive(left)
+        again = list(ids)
+        while again:
+            *known, left = self._run("cancel", b"1" if force else b"0", *again)
+            self._drive(left)
+            again = [id for id, answer in zip(again, known, strict=True) if answer == 2]
+            for id in again:  # a new generation that is being made is made first
+                self._go_on(id[:16])
         return [None if x is None else x.state for x in self.look(ids, cells=False)]
+
+    def rewind(
+        self,
+        run: bytes,
+        generation: int,
+        *,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+    ) -> bool | None:
+        """Let nodes of a run that has ended run again; see `Store.rewind`."""
+        around = ranges_of([ROOT, *indexes(reopened)])
+        sets = [rows.pack_ranges(x) for x in (chosen, around, dropped)]
+        while True:
+            answer = self._run("rewind", run, b"%d" % generation, *sets)
+            if answer != b"busy":
+                break
+            self._drive(1)
+        if answer == b"missing":
+            return None
+        if answer == b"no":
+            return False
+        if answer == b"more":
+            self._go_on(run)
+        self._drive(1)
+        return True
+
+    def _go_on(self, run: bytes) -> None:
+        """Make a new generation of a run to the end."""
+        while self._run("rewind", run, b"-1") == b"more":
+            pass
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""
         self._run("reschedule", id, b"%d" % delay_ms, b"%d" % due_ms)
         found = self.look([id], cells=False)[0]
-        return None if found is None else found.state
+        return None if found is None or found.run else found.state
 
     def sweep(self, *, limit: int = 1_000) -> Swept:
         """Do a bounded part of the housekeeping; see `Store.sweep`."""

@@ -64,25 +64,25 @@ end
 local function start(r, x)
   dirty(r, x)
   x.ready = now
-  local flags = x.flags
-  if has(flags, 2) then
+  if has(x.flags, 2) then
     x.state = EXPANDED
     local row = row_of(r, x.i)
+    guard(r, x, row)
     x.a, x.b, x.c, x.d, x.n = (unpack_('>I4', row, 16)), 0, 0, 0, NONE
-    if has(flags, 16) then
+    if has(x.flags, 16) then
       local ended
       ended, x.b, x.c, x.d, x.n = unpack_('>I4I4I4I4I4', call('HGET', r.n, 'e' .. pack('>I4', x.i)))
       x.a = x.a - ended
     end
     if x.a == 0 then end_expansion(r, x)
-    else spread(r, x.i, has(flags, 16) and JUDGE or EXPANDED, NONE) end
-  elseif has(flags, 4) then
+    else spread(r, x.i, has(x.flags, 16) and JUDGE or EXPANDED, NONE) end
+  elseif has(x.flags, 4) then
     finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)
   else
     x.state = QUEUED
     local queue, priority = lane_of(r, x)
     local timed
-    if has(flags, 8) then
+    if has(x.flags, 8) then
       local row = row_of(r, x.i)
       local off = offset_of(row)
       timed = sub(row, off - 23, off)
@@ -185,9 +185,10 @@ end
 
 -- Stops neighbours whose turn it was.
 local function stop_all(r, first, count, turn)
-  local ids = {}
+  local ids, done = {}, {}
+  for _, i in ipairs(r.done) do done[i] = true end
   for j = first, first + count - 1 do
-    local x = node(r, j)
+    local x = not done[j] and node(r, j)
     if x and (turn > 0 or not has(x.flags, 64)) then
       if x.state == QUEUED then
         ids[#ids + 1] = r.id .. pack('>I4', j)

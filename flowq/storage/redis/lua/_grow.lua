@@ -120,6 +120,8 @@ local function expand(id, row, delivery, data)
     call('HSET', r.n, 'r', sub(head, 1, 18) .. pack('>I4', nodes) .. sub(head, 23))
     unhide(r, base)
     call('HDEL', r.n, 'x' .. sub(id, 17))
+    local was = node(r, i) -- as it is made anew in another generation
+    call('HSET', r.n, 'o' .. sub(id, 17), string.char(was.flags, was.lane) .. row)
   end
   if count > 0 then
     many('HSET', r.n, fields)
@@ -136,6 +138,8 @@ local function expand(id, row, delivery, data)
   if not has(x.flags, 2) then x.flags = x.flags + 2 end
   if flags > 0 and not has(x.flags, flags) then x.flags = x.flags + flags end
   if has(byte(become, 5), 32) and not has(x.flags, 32) then x.flags = x.flags + 32 end
+  guard(r, x, become)
+  x.groups = nil
   x.lane = 255 -- tells that it was a task
   x.a, x.b, x.c, x.d, x.n = inner, 0, 0, 0, NONE
   dirty(r, x)

@@ -34,8 +34,17 @@ end
 
 -- The later groups of a node.
 local function groups_of(r, x)
-  local more = has(x.flags, 32) and more_of(row_of(r, x.i))
-  return more and more.groups or {}
+  if not x.groups then
+    local more = has(x.flags, 32) and more_of(row_of(r, x.i))
+    x.groups = more and more.groups or {}
+  end
+  return x.groups
+end
+
+-- What a failure around it may stop holds nodes whose edges wait too (done_node).
+local function guard(r, x, row)
+  local o = node(r, (unpack_('>I4', row, 12)))
+  if o and o.flags >= 128 and x.flags < 128 then x.flags = x.flags + 128 end
 end
 
 -- Whether a node's failure counts in the expansion around it.
@@ -130,24 +139,28 @@ local function end_as(r, x, outcome, given)
 end
 
 -- What the nodes of a group add to the counts: unfinished, failures, skips, cancels; and whether one
--- of them has begun. Some end before their turn: alarms, and what was cancelled by itself.
+-- of them has begun. Some end before their turn: alarms, and what was cancelled by itself. How others
+-- than those of a fallback ended matters to nobody.
 local function counts_of(r, group)
   local a, b, c, d, begun = 0, 0, 0, 0, false
   for k = 0, group.nodes - 1 do
     local first, count = unpack_('>I4I4', group.row, group.body + 8 * k)
-    if count > 1 then read_nodes(r, first, count) end
-    for j = first, first + count - 1 do
-      local x = node(r, j)
-      local state = x and x.state or SUCCESS
-      if state < SUCCESS then
-        a = a + 1
-        begun = begun or state > WAITING
-      elseif state > SUCCESS then
-        local row = row_of(r, j)
-        local bits = row and byte(row, 7) or 0
-        if fails(bits, state) then b = b + 1
-        elseif state == SKIPPED then c = c + (has(bits, 2) and 1 or 0)
-        elseif state == CANCELLED then d = d + (has(bits, 1) and 0 or 1) end
+    for from = first, first + count - 1, MANY do
+      local last = math.min(from + MANY, first + count) - 1
+      local raw = call('GETRANGE', r.c, from * 32, last * 32 + 31)
+      for j = from, last do
+        local x = r.nodes[j]
+        local state = x and x.state or byte(raw, (j - from) * 32 + 1) or SUCCESS
+        if state < SUCCESS then
+          a = a + 1
+          begun = begun or state > WAITING
+        elseif state > SUCCESS and group.phase == 3 then
+          local row = row_of(r, j)
+          local bits = row and byte(row, 7) or 0
+          if fails(bits, state) then b = b + 1
+          elseif state == SKIPPED then c = c + (has(bits, 2) and 1 or 0)
+          elseif state == CANCELLED then d = d + (has(bits, 1) and 0 or 1) end
+        end
       end
     end
   end
@@ -226,6 +239,7 @@ local function falls_back(r, x, cell, settled)
   r.cells[#r.cells + 1] = i4
   r.cells[#r.cells + 1] = settled .. cell
   x.state, x.flags, x.lane, x.n = EXPANDED, x.flags + 2, 255, x.i
+  guard(r, x, row)
   pass_on(r, x, FAILED)
   return true
 end

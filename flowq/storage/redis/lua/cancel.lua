@@ -2,7 +2,7 @@
 -- cancel: stop tasks, nodes or runs.
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 1 by force  then the ids
--- Gives   for each 1 if it is known, 0 if not; then how many cursors are left
+-- Gives   for each 1 if it is known, 0 if not, 2 if its run is made to run again; then how many cursors are left
 -- Cost    O(ids * sessions); one page of edges
 -- Repeat  safe
 -- @include _base
@@ -25,6 +25,7 @@ local function cancel_node(id)
   local i = #id == 16 and 0 or unpack_('>I4', id, 17)
   local x = node_seen(r, i)
   if not x then return 0 end
+  if call('HEXISTS', r.n, 'w') == 1 then return 2 end
   if x.state == EXPANDED then
     cancel_inwards(r, x, force)
   elseif x.state < EXPANDED then

@@ -13,9 +13,16 @@
 -- @include _phases
 -- @include _finish
 -- @include _back
+-- @include _rewind
 local limit = tonumber(ARGV[2])
 local continued = resume()
 walk()
+local again = call('SRANDMEMBER', P .. 'again') -- one whose maker did not come to its end
+if again then
+  continued = continued + 1
+  rewind_page(run_of(again))
+  walk()
+end
 leave()
 local function fail_one(id, row)
   if not call('ZSCORE', P .. 's', id) then leave_list(id, queue_of(id, row)) end

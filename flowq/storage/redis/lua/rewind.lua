@@ -1,0 +1,41 @@
+#!lua
+-- rewind: let nodes of a run that has ended run again; or go on with that, a page a call.
+-- Keys    1 sessions (zset)
+-- Args    1 now  2 run  3 generation, or -1 to go on  then ranges (8 bytes each): 4 chosen
+--         5 reopened, the root among them  6 dropped
+-- Gives   "missing", "no", "same", "busy" (pages of the run are left), "more", or "done"
+-- Cost    one page
+-- Repeat  safe: a generation is made once
+-- @include _base
+-- @include _queue
+-- @include _rows
+-- @include _runs
+-- @include _ended
+-- @include _phases
+-- @include _finish
+-- @include _back
+-- @include _rewind
+local r, generation = run_of(ARGV[2]), tonumber(ARGV[3])
+local root = node_seen(r, 0)
+if not root then return 'missing' end
+if generation >= 0 then
+  if call('HEXISTS', r.n, 'w') == 1 then return 'more' end
+  if root.gen == generation % 256 then return 'same' end
+  if root.state < SUCCESS or (root.gen + 1) % 256 ~= generation % 256 then return 'no' end
+  for _, cursor in ipairs(call('LRANGE', P .. 'todo', 0, -1)) do
+    if sub(cursor, 1, 16) == r.id then return 'busy' end
+  end
+  local record = pack('>I4I4I4I4', 0, #ARGV[4] / 8, #ARGV[5] / 8, #ARGV[6] / 8)
+  call('HSET', r.n, 'w', record .. ARGV[4] .. ARGV[5] .. ARGV[6])
+  call('SADD', P .. 'again', r.id)
+  for _, key in ipairs({r.c, r.n, r.v}) do call('PERSIST', key) end
+  call('ZREM', P .. 'x', 'r' .. r.id)
+  call('SADD', P .. 'active', r.id)
+  call('HDEL', r.v, '\0\0\0\0')
+  root.gen, root.state = generation % 256, EXPANDED
+  dirty(r, root)
+end
+local more = rewind_page(r)
+walk()
+leave()
+return more and 'more' or 'done'
