@@ -8,12 +8,14 @@ A generated part stands between two comments, ``<!-- generated: NAME -->`` and
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from flowq.cli import parser
 from flowq.policy import OPTIONS, PLACES
 from flowq.states import (
     FINAL,
@@ -107,7 +109,56 @@ def rules() -> str:
     return _table(["rule", "runs when", "a", "b", "c", "d", "e"], rows)
 
 
+def commands() -> str:
+    """Make the table of commands from the parser of the command line."""
+    rows = []
+    for path, text, command in _leaves(parser(), "flowq"):
+        words = [f"`{path}`", *(f"`{a}`" for a in _positional(command))]
+        flags = ", ".join(f"`{_flag(a)}`" for a in command._actions if _own(a))
+        rows.append([" ".join(words), text, flags])
+    return _table(["command", "what it does", "flags of its own"], rows)
+
+
+def _leaves(
+    found: argparse.ArgumentParser, path: str
+) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+    """Go through the commands that do something, with their lines of help."""
+    for action in found._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            continue
+        said = {choice.dest: choice.help or "" for choice in action._choices_actions}
+        for name, below in action.choices.items():
+            if below._subparsers is None:
+                yield f"{path} {name}", said.get(name, ""), below
+            yield from _leaves(below, f"{path} {name}")
+
+
+def _positional(command: argparse.ArgumentParser) -> list[str]:
+    found = []
+    for action in command._actions:
+        if not action.option_strings:
+            name = str(action.metavar or action.dest)
+            found.append(f"[{name}]" if action.nargs in ("?", "*") else name)
+    return found
+
+
+def _own(action: argparse.Action) -> bool:
+    """Whether a flag is not one that most commands have."""
+    shared = {"--help", "--url", "--name", "--app", "--json"}
+    return bool(action.option_strings) and shared.isdisjoint(action.option_strings)
+
+
+def _flag(action: argparse.Action) -> str:
+    names = [name for name in action.option_strings if name.startswith("--")]
+    text = (names or action.option_strings)[-1 if len(names) < 2 else 0]
+    if action.nargs == 0:
+        return text
+    value = action.metavar or "|".join(action.choices or ()) or action.dest.upper()
+    return f"{text} {value}".replace("|", "\\|")
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
     "options": options,
     "places": places,
     "states": states,

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from flowq import __version__
 from flowq.cli.output import INTERRUPTED, UNREACHABLE, USAGE, CliError, note
 
-__all__ = ["Parser", "huey_main", "main"]
+__all__ = ["Parser", "huey_main", "main", "parser"]
 
 
 NOT_YET = frozenset(
@@ -118,7 +118,7 @@ def _guarded(run: Callable[[], int]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    top = _parser()
+    top = parser()
     first = argv[0].partition("=")[0] if argv else ""
     if first.startswith("-") and first not in top._option_string_actions:
         raise CliError(
@@ -139,7 +139,8 @@ def _run(argv: list[str]) -> int:
 # --- the tree of commands ------------------------------------------------------------------------
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """Make the tree of all commands."""
     top = Parser(prog="flowq", description="A task queue that runs whole pipelines.")
     top.add_argument("--version", action="version", version=f"flowq {__version__}")
     top.set_defaults(parser=top)
