@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from flowq.calls import Settings, pack
-from flowq.errors import GraphError
+from flowq.errors import GraphError, PayloadTooLarge
 from flowq.facts import (
     check_tasks,
     named_and_forgiven,
@@ -25,6 +25,7 @@ from flowq.facts import (
 from flowq.fragment import BRANCH, MAP, plain, share_of
 from flowq.graph import Graph
 from flowq.message import (
+    MAX_PAYLOAD,
     NO_NODE,
     Binding,
     Cap,
@@ -134,6 +135,7 @@ class _Lowering:
         self._settings: dict[Any, Settings] = {}
         self._payloads: dict[Any, bytes] = {}
         self._rows: list[NodeRow] = []
+        self._above = ""
         bodies = list(graph.bodies())
         check_tasks(bodies, submitter)
         self._sizes = sizes(bodies)
@@ -378,7 +380,7 @@ class _Lowering:
             place = body.owner.item[0]
         alone = body.phase is Phase.FALLBACK and len(body.nodes) == 1
         for node in body.nodes:
-            path = _checked(prefix[:-1] if alone else prefix + node.name)
+            path = self._checked(prefix[:-1] if alone else prefix + node.name)
             if node.lists is not None:
                 todo.extend(self._open_map(node, owner, path))
             elif node.arms is not None:
@@ -482,7 +484,7 @@ class _Lowering:
         spec, items, rows = node.spec, source.items, self._rows
         assert spec is not None and items is not None
         at, first = source.index, source.index + 1
-        _checked(f"{item_path}[{len(items)}]")
+        self._checked(f"{item_path}[{len(items)}]")
         if len(node.elements) != 1 or source.dynamic:
             for i, item in enumerate(items):
                 source.item = (i, item)
@@ -550,6 +552,14 @@ class _Lowering:
                         edges[k] = value
                         args[k] = None
         return args, edges
+
+    def _checked(self, path: str) -> str:
+        """Give a path back if it is short enough, with what is put before it when the run runs."""
+        if len(self._above) + len(path) > MAX_NAME:
+            raise GraphError(
+                f"the name {self._above + path!r} is over {MAX_NAME} characters; give shorter names"
+            )
+        return path
 
     def _leaf(self, node: Node, path: tuple[int | str, ...]) -> Template:
         """The template of a node's value, or of one item of it."""
@@ -641,7 +651,7 @@ class _Lowering:
     def _open_map(self, node: Node, owner: int, path: str) -> list[tuple[Any, ...]]:
         """Make the row of a map that becomes its items when its list is there."""
         assert node.inner is not None and node.lists is not None
-        item = _Item(self, node)
+        item = _Item(self, node, path)
         plan = encode_rows(item.rows())
         pool: list[Any] = []
         args: list[Any] = []
@@ -683,7 +693,7 @@ class _Lowering:
             assert inner is not None
             if inner.nodes or has_slots(inner.value) or any(True for _ in leaves(inner.value)):
                 arms.append((arm.key, arm.default, len(plans), None))
-                plans.append(encode_rows(_Arm(self, inner, captured).rows()))
+                plans.append(encode_rows(_Arm(self, inner, captured, f"{path}/").rows()))
             else:
                 arms.append((arm.key, arm.default, None, inner.value))
         pool: list[Any] = []
@@ -708,6 +718,12 @@ class _Lowering:
     def _put_carrier(
         self, node: Node, owner: int, path: str, message: Message
     ) -> list[tuple[Any, ...]]:
+        size = sum(map(len, message.plans))
+        if size > MAX_PAYLOAD:
+            raise PayloadTooLarge(
+                f"what node {path!r} may become takes {size / 2**20:.0f} MiB, over the limit of "
+                f"{MAX_PAYLOAD / 2**20:.0f} MiB; let a task return it, or give long lists"
+            )
         self._lay_later(node.later, node.index + 1)
         later, following = self._groups(node.later)
         children, lenient = self._edges(node)
@@ -738,9 +754,10 @@ class _Arm(_Lowering):
     _source: Node | None
     _prefix = ""
 
-    def __init__(self, around: _Lowering, body: Body, captured: Captured) -> None:
+    def __init__(self, around: _Lowering, body: Body, captured: Captured, path: str) -> None:
         # all facts about the whole graph are those of the lowering around it
         self.__dict__.update(around.__dict__)
+        self._above = around._above + path
         self._run, self._first = b"", INNER
         self._source = None
         self._inner = body
@@ -809,9 +826,9 @@ class _Item(_Arm):
 
     _prefix = "/"
 
-    def __init__(self, around: _Lowering, source: Node) -> None:
+    def __init__(self, around: _Lowering, source: Node, path: str) -> None:
         assert source.inner is not None
-        super().__init__(around, source.inner, {})
+        super().__init__(around, source.inner, {}, path)
         self._source = source
 
 
@@ -828,12 +845,6 @@ def _ranges(nodes: Sequence[Node]) -> Ranges:
     if len(nodes) < 2:  # most nodes of most graphs
         return ((nodes[0].index, 1),) if nodes else ()
     return ranges_of([n.index for n in nodes])
-
-
-def _checked(path: str) -> str:
-    if len(path) > MAX_NAME:
-        raise GraphError(f"the name {path!r} is over {MAX_NAME} characters; give shorter names")
-    return path
 
 
 def _uniform(element: Element) -> int:

@@ -72,22 +72,23 @@ def _named_by(body: Body) -> Iterator[Node]:
 
 
 def _read_in(bodies: list[Body]) -> Iterator[Node]:
-    """Go through what is read or named in bodies, and in all that stand inside them."""
-    todo = dict.fromkeys(bodies)
-    seen: set[Body] = set()
+    """Go through what is read or named in bodies, and in all that stand inside them.
+
+    What alarms read is left out: it must stand outside of where what they are about does.
+    """
+    todo = list(bodies)
     while todo:
-        body, _ = todo.popitem()
-        seen.add(body)
+        body = todo.pop()
         yield from _named_by(body)
+        todo.extend((*body.later, *body.alarms))
         for node in body.nodes:
             yield from _read_by(node)
-        inside = [*body.later, *body.alarms, *(x for n in body.nodes for x in _of(n))]
-        todo.update(dict.fromkeys(x for x in inside if x not in seen))
+            todo.extend(_of(node))
 
 
 def _of(node: Node) -> list[Body]:
-    """The bodies of a node: what it has inside, and what follows from it."""
-    return [*([] if node.inner is None else [node.inner]), *node.later, *node.alarms]
+    """The bodies of a node: what it has inside, and what runs in its place."""
+    return [*([] if node.inner is None else [node.inner]), *node.later]
 
 
 def _depth(node: Node) -> int:
