@@ -54,6 +54,7 @@ __all__ = [
     "pack_cell",
     "read_cell",
     "split_node",
+    "stood_in",
 ]
 
 MAX_PAYLOAD: Final = 16 * 1024 * 1024
@@ -233,6 +234,20 @@ def nodes_of(template: Template) -> Iterator[int]:
         for key, item in template.items:
             yield from nodes_of(key)
             yield from nodes_of(item)
+
+
+def stood_in(template: Template) -> Iterator[int]:
+    """Go through the nodes whose own failure leaves a value all the same, in a template."""
+    if isinstance(template, Else):
+        if template.own and isinstance(template.of, Ref):
+            yield template.of.node
+        yield from stood_in(template.of)
+    elif isinstance(template, Seq):
+        for item in template.items:
+            yield from stood_in(item)
+    elif isinstance(template, Mapping):
+        for _, item in template.items:
+            yield from stood_in(item)
 
 
 # --- the envelope --------------------------------------------------------------------------------

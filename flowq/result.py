@@ -380,7 +380,13 @@ class ResultGroup(Run[list[R]]):
     def failures(self) -> list[Failure | Skipped | Cancelled]:
         """Say which members have ended without a value so far, in their order."""
         ids = self._members()
-        bad = [i for i, look in self._looks() if look.state.final and look.state != State.SUCCESS]
+        bad = [
+            i
+            for i, look in self._looks()
+            if look.state.final
+            and look.state is not State.SUCCESS
+            and not self._stands_in(ids[i], look.state)
+        ]
         indexes = [int.from_bytes(ids[i][16:], "big") for i in bad]
         values = Values(self._app.store, self._id, self._app.serializer)
         values.load(indexes)

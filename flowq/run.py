@@ -11,9 +11,17 @@ from flowq.errors import ConfigError, ResultMissing, RunActive, StoreError
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
 from flowq.looking import Home, moment, one_value, put_together, shown_state
-from flowq.message import Template, decode_template, id_text, node_id, nodes_of
+from flowq.message import (
+    Template,
+    decode_template,
+    id_text,
+    node_id,
+    nodes_of,
+    split_node,
+    stood_in,
+)
 from flowq.outline import count, forgiven, within
-from flowq.plan import ROOT, Kind, Phase, indexes
+from flowq.plan import ROOT, Bits, Kind, Phase, indexes
 from flowq.policy import nearest
 from flowq.rewinding import choose, to_retry
 from flowq.states import State
@@ -52,6 +60,7 @@ class Run(ValueHandle[T]):
     def __init__(self, app: Home, id: bytes, *, value: bytes = b"") -> None:
         super().__init__(app, id)
         self._value = value
+        self._stood_in: frozenset[int] | None = None
         self._names: dict[str, int] = {}
 
     # --- the value -------------------------------------------------------------------------------
@@ -77,7 +86,7 @@ class Run(ValueHandle[T]):
                     self._missing(id)
                 if not look.state.final:
                     left.append(id)
-                elif look.state is not State.SUCCESS:
+                elif look.state is not State.SUCCESS and not self._stands_in(id, look.state):
                     found.append(one_value(self._app, id, look))
                     return ()
             if left:
@@ -85,9 +94,7 @@ class Run(ValueHandle[T]):
             # All that the value names is there, and other nodes still run. If one of them failed
             # the outcome may be a failure, which only the end can tell.
             if not failed_elsewhere:
-                failed_elsewhere = any(
-                    self._app.store.nodes(self._id, limit=1, state=s) for s in _FAILED
-                )
+                failed_elsewhere = self._has_failures()
             if failed_elsewhere:
                 wanted = []
                 return (self._id,)
@@ -109,6 +116,24 @@ class Run(ValueHandle[T]):
         if not self._value:
             self._value = self._info().value
         return decode_template(self._value)
+
+    def _stands_in(self, id: bytes, state: State) -> bool:
+        """Whether another value stands in for that of a node which ended so."""
+        if state is not State.FAILED:
+            return False
+        if self._stood_in is None:
+            self._stood_in = frozenset(stood_in(self._template()))
+        return split_node(id)[1] in self._stood_in
+
+    def _has_failures(self) -> bool:
+        """Whether a failure is known that may count; of many, that is left to the end."""
+        spared = Bits.FORGIVEN | Bits.COUNTS_AS_SUCCESS
+        for state in _FAILED:
+            bits = spared if state is State.FAILED else Bits.FORGIVEN
+            page = self._app.store.nodes(self._id, limit=PAGE_OF_NODES, state=state)
+            if len(page) == PAGE_OF_NODES or any(not info.bits & bits for info in page):
+                return True
+        return False
 
     def _watched(self) -> list[bytes]:
         named = sorted(set(nodes_of(self._template())))

@@ -114,7 +114,7 @@ def _assign(made: Map[Any], options: Mapping[str, Any], of_the_map: Collection[s
         made._item = made._item._with(options=rest)
     if "tolerate" in made._options and "items" in made._options:
         raise GraphError(
-            f"{made!r}: tolerate= keeps so many failures; items= is not said beside it"
+            f"{made!r}: tolerate= keeps so many failures, so items= cannot be said too"
         )
     if hasattr(made._item, "_called"):  # the item is what is called, not a graph with it inside
         for word in ("failure_policy", "default"):
