@@ -32,8 +32,10 @@ __all__ = [
     "data_folder",
     "extract_flights",
     "extract_tables",
+    "half_written",
     "in_one_go",
     "join_tables",
+    "months_there",
     "totals_of",
     "write_atomically",
 ]
@@ -97,6 +99,11 @@ def write_atomically(path: Path) -> Iterator[TextIO]:
         raise
 
 
+def half_written(folder: Path) -> list[Path]:
+    """List what `write_atomically` left behind where its process was killed."""
+    return [path for path in folder.rglob(".*-*") if path.is_file()]
+
+
 @contextmanager
 def all_lines() -> Iterator[Iterator[str]]:
     """Go through the lines of the big file, the head first."""
@@ -112,6 +119,14 @@ def table(name: str) -> Iterator[dict[str, str]]:
 
 
 # --- the steps -----------------------------------------------------------------------------------
+
+
+def months_there(wanted: Iterable[int]) -> list[int]:
+    """Look which of the wanted months the big file has; gives them in their order."""
+    with all_lines() as lines:
+        month = next(lines).split(",").index("month")
+        there = {line.split(",", month + 1)[month] for line in lines}
+    return [m for m in sorted(wanted) if str(m) in there]
 
 
 def extract_flights(work: Path, months: Sequence[int], rows: int | None = None) -> list[str]:

@@ -28,7 +28,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +123,15 @@ def pipeline(months: Sequence[int], rows: int | None, work: str) -> DAG:
     return dag
 
 
-def start(months: Sequence[int], rows: int | None, out: Path) -> Run[Any]:
+def start(
+    months: Sequence[int], rows: int | None, out: Path, build: Callable[..., Any] = pipeline
+) -> Run[Any]:
     """Start the pipeline with a working folder of its own beside the report."""
     work = out / "work" / secrets.token_hex(4)
     work.mkdir(parents=True)
     job = {"months": list(months), "rows": rows}
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    run = pipeline(months, rows, str(work)).start()
+    run: Run[Any] = build(months, rows, str(work)).start()
     (work / "run").write_text(run.id, encoding="utf-8")
     return run
 
@@ -145,19 +147,27 @@ def work_of(run_id: str, out: Path) -> Path:
 # --- the command -----------------------------------------------------------------------------
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the whole job; gives the exit status."""
+def main(
+    argv: Sequence[str] | None = None,
+    build: Callable[..., Any] = pipeline,
+    app: str = "nightly_etl:q",
+) -> int:
+    """Run the whole job; gives the exit status.
+
+    `build` makes the graph, and `app` says where workers find its tasks: nightly_flow.py does the
+    same job by a graph of its own.
+    """
     args = arguments(argv)
     out: Path = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     q.use_url(args.url or os.environ.get("FLOWQ_URL") or f"sqlite:///{out / 'flowq.db'}")
 
     began = time.perf_counter()
-    run = q.run(args.resume) if args.resume else start(args.months, args.rows, out)
+    run = q.run(args.resume) if args.resume else start(args.months, args.rows, out, build)
     work = work_of(run.id, out)
     print(f"run    {run.id}\nstore  {q.store.url}", flush=True)
     try:
-        with workers(args):
+        with workers(args, app):
             watch(run)
             value = run.get(blocking=True)
     except KeyboardInterrupt:
@@ -182,13 +192,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def workers(args: argparse.Namespace) -> Iterator[None]:
+def workers(args: argparse.Namespace, app: str) -> Iterator[None]:
     """Have workers while the run lasts: our own, or those that were started elsewhere."""
     if args.no_worker:
-        print(f"waiting for workers; in {HERE} call:\n    flowq worker nightly_etl:q", flush=True)
+        print(f"waiting for workers; in {HERE} call:\n    flowq worker {app}", flush=True)
         yield
     else:
-        with q.consumer(workers=args.workers, kind=args.kind):
+        with q.consumer(workers=args.workers, kind=args.kind, path=app):
             yield
 
 

@@ -261,6 +261,124 @@ def test_workers_may_be_started_elsewhere(url: str, tmp_path: Path) -> None:
     assert figures(tmp_path)["totals"]["flights"] == 4500
 
 
+# --- the nightly job as a flow
+
+
+@pytest.fixture
+def nightly(job: Any) -> Any:
+    """The same job as a flow, as a module beside the other."""
+    import nightly_flow
+
+    return nightly_flow
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_the_flow_finds_the_months_and_gives_the_same_report(
+    url: str, kind: str, tmp_path: Path
+) -> None:
+    # given, when
+    printed = run("nightly_flow.py", *SLICE, "--out", tmp_path, "--url", url, "--kind", kind)
+
+    # then: the example has compared them with the same computation in one go
+    assert "the same figures in one go" in printed
+    assert figures(tmp_path)["totals"]["flights"] == 4500
+    for step in ("months", "extract", "clean", "clean[0]", "clean[2]", "report", "finally/sweep"):
+        assert re.search(rf"{re.escape(step)} +success", printed), printed
+    assert re.search(r"on_failure/alert +skipped", printed), printed
+
+
+def test_a_night_that_fails_is_told_and_swept(nightly: Any, tmp_path: Path) -> None:
+    # given a night whose second month cannot be cleaned, and what a killed worker left behind
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / ".02.csv-x7").write_text("half")
+    graph = nightly.build([1, 2, 3], 200, str(tmp_path))
+
+    # when
+    night = graph.test(fail={"clean[1]": ValueError("no such column: hour")})
+
+    # then
+    states = {node.name: str(node.state) for node in night.nodes()}
+    assert str(night.state) == "failed"
+    assert (states["clean[0]"], states["clean[1]"], states["report"]) == (
+        "success",
+        "failed",
+        "blocked",
+    )
+    told = (tmp_path / "alert.txt").read_text(encoding="utf-8")
+    assert told.startswith("clean[1] failed: ValueError('no such column: hour')")
+    assert night.result("finally/sweep").get() == 1
+    assert not (tmp_path / "raw" / ".02.csv-x7").exists()
+    assert (tmp_path / "raw" / "01.csv").exists(), "what a retry needs stays"
+
+
+def test_a_month_that_is_not_in_the_file_is_not_cleaned(nightly: Any, tmp_path: Path) -> None:
+    graph = nightly.build([1, 2], 100, str(tmp_path))
+
+    night = graph.test(values={"months": [2]})
+
+    assert [n.name for n in night.nodes() if n.name.startswith("clean")] == ["clean", "clean[0]"]
+    assert night.get()["totals"]["flights"] == 100
+
+
+# --- documents and a crawl
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of real files, two of which cannot be read as what they say they are."""
+    folder = tmp_path_factory.mktemp("papers")
+    for path in [*(ROOT / "docs").rglob("*.md"), *EXAMPLES.glob("*.py")]:
+        target = folder / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (folder / "old.py").write_text('print "hello"\n')
+    (folder / "half.py").write_text("def f(:\n")
+    (folder / "picture.png").write_bytes(b"\x89PNG\0")
+    return folder
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_each_document_is_read_in_the_way_of_its_kind(url: str, kind: str, papers: Path) -> None:
+    printed = run(
+        *("documents.py", "--folder", papers, "--tolerate", "0.2"), "--url", url, "--kind", kind
+    )
+
+    modules, texts = len(list(EXAMPLES.glob("*.py"))), len(list((ROOT / "docs").rglob("*.md")))
+    assert re.search(rf"^  code   files {modules}  classes", printed, re.MULTILINE), printed
+    assert re.search(rf"^  text   files {texts}  lines", printed, re.MULTILINE), printed
+    assert "  other  files 1  bytes 5  binary 1" in printed
+    assert re.findall(r"^  unread (\w+)\.py: SyntaxError", printed, re.MULTILINE) == ["half", "old"]
+    assert "check: the same as in one loop" in printed
+
+
+def test_too_many_documents_that_cannot_be_read_fail_the_run(papers: Path, tmp_path: Path) -> None:
+    out = subprocess.run(
+        [
+            *(sys.executable, EXAMPLES / "documents.py", "--folder", papers, "--kind", "thread"),
+            *("--tolerate", "0.01", "--url", f"sqlite:///{tmp_path / 'd.db'}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+    assert out.returncode == 1
+    assert "read_code failed: SyntaxError" in out.stderr
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_the_crawl_finds_every_page_of_the_site(url: str, kind: str, papers: Path) -> None:
+    printed = run("crawl.py", "--folder", papers, "--url", url, "--kind", kind)
+
+    pages = sum(path.is_file() for path in papers.rglob("*"))
+    assert printed.startswith(f"{pages} pages, ")
+    assert "  /docs/semantics.md" in printed
+    assert "check: the same as on disk" in printed
+
+
 # --- the others
 
 
@@ -329,6 +447,9 @@ def test_one_program_runs_by_itself_and_a_wrong_name_is_told(url: str) -> None:
         ("fan_out.py", ["--workers", "0"], "between 1 and"),
         ("first_steps.py", ["--url", "sqlite:///no/such/folder.db"], "does not exist"),
         ("wordcount_stdlib.py", ["--url", "redis://:hush@127.0.0.1:1"], "refused"),
+        ("nightly_flow.py", ["--months", "13"], "write 1-12"),
+        ("documents.py", ["--tolerate", "2"], "write 0.05"),
+        ("crawl.py", ["--url", "sqlite:///no/such/folder.db"], "does not exist"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.endswith(".py") else "",
 )
