@@ -49,6 +49,8 @@ The settling step, in words that all stores share::
         in a group of handlers, a fallback: closing till that ends, stop(x) for each of it; the
             outcome stands, and there are no handlers any more
         in finally: nothing, unless by `force`: stop(x) for each; that forbids later ones too
+    Nothing that stands in what is closing, however deep, is handed out: where pages are left and
+    its turn comes before theirs, stop(x) instead.
     weigh(node):
         verdict(rule, parents, counts) -> start it, or finish it, or it waits on
     start(node):

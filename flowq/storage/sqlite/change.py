@@ -417,6 +417,11 @@ class Change(Batch):
                 self._count_around(id, flags, owner, state, culprit)
             self.close_off(id, flags, state, culprit, began=False)
 
+    def stop(self, ids: list[int]) -> None:
+        """Stop nodes before the walk that does so comes to them."""
+        self._end_all(ids, STOPPING_ALL, 1)
+        self.walk(0)
+
     def _stop(self, row: tuple[Any, ...]) -> None:
         """Stop a node with what it stands in."""
         id, run, state, flags, queue, owner, *_ = row

@@ -17,7 +17,8 @@ from typing import Any
 
 from flowq.message import split_node
 from flowq.outcome import Expand, Outcome
-from flowq.plan import ROOT, Kind, NodeRow, relocate
+from flowq.plan import INNER, ROOT, Kind, NodeRow, relocate
+from flowq.states import State
 from flowq.storage.base import SUBMIT_PAGE
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.intake import insert_nodes, open_run
@@ -31,7 +32,7 @@ from flowq.storage.sqlite.rows import (
 )
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = ["expand", "ids_for", "spans", "upload"]
+__all__ = ["drop_given_up", "expand", "ids_for", "spans", "upload"]
 
 Changes = Callable[[int], AbstractContextManager[Change]]
 
@@ -42,17 +43,24 @@ def ids_for(outcomes: Sequence[Outcome]) -> int:
 
 
 def upload(changes: Changes, session: str, outcomes: Sequence[Outcome]) -> None:
-    """Store all but the last page of fragments that have several; nobody sees them yet."""
+    """Store fragments but for one page in all, which the step itself brings.
+
+    Nobody sees them yet.
+    """
+    spare = SUBMIT_PAGE
     for outcome in outcomes:
-        if type(outcome) is not Expand or len(outcome.rows) <= SUBMIT_PAGE:
+        if type(outcome) is not Expand:
             continue
-        done, end = 0, len(outcome.rows) - SUBMIT_PAGE
+        last = min(spare, len(outcome.rows) - 1)
+        spare -= last
+        done, end = 0, len(outcome.rows) - 1 - last
         while done < end:
             with changes(0 if done else len(outcome.rows)) as change:
                 held = _held(change.db, session, outcome)
-                if held is None:
-                    break
-                first, run, base, done = _place(change, held, outcome)
+                place = None if held is None else _place(change, held, outcome)
+                if held is None or place is None:
+                    break  # the step will say so
+                first, run, base, done = place
                 if done < end:
                     page = min(SUBMIT_PAGE, end - done)
                     _insert(change, outcome, held, (first, run, base), done, done + page)
@@ -76,14 +84,19 @@ def _held(db: sqlite3.Connection, session: str, outcome: Expand) -> Held | None:
     return held
 
 
-def _place(change: Change, held: Held, outcome: Expand) -> tuple[int, int, int, int]:
-    """Give a fragment its place: the id of its row 0, run, base of the run, rows stored already."""
+def _place(change: Change, held: Held, outcome: Expand) -> tuple[int, int, int, int] | None:
+    """Give a fragment its place: the id of its row 0, run, base of the run, rows stored already.
+
+    There is none where indexes are used up: so many ids were given since the run began.
+    """
     key, run = held
     found = change.db.execute(SQL["growth_of"], (key, outcome.delivery)).fetchone()
     if found is not None:
         first, run, done = found
     else:
         first, done = change.take(len(outcome.rows)), 0
+        if run is not None and first + len(outcome.rows) - change.run_of(run)[1] > INNER:
+            return None
         if run is None:
             _, message = change.read_body(key)
             assert message is not None  # it was handed out and run
@@ -137,7 +150,11 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     """
     key, _, _, run, flags, delivery, attempt, losses, *_ = row
     held = (key, run)
-    first, grown, base, done = _place(change, held, outcome)
+    found = _place(change, held, outcome)
+    if found is None:
+        _refuse(change, row, outcome)
+        return
+    first, grown, base, done = found
     place = (first, grown, base)
     (face,) = _moved(change, outcome.rows[:1], 0, held, place)
     _insert(change, outcome, held, place, done, len(outcome.rows) - 1)
@@ -172,6 +189,40 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     db.execute(SQL["become"], row)
     db.execute(SQL["add_expansion"], (key, face.inner))
     change.begin(key, enqueued=False)
+
+
+def _refuse(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
+    """Fail a node for which no indexes are left."""
+    key, whole, _, run, flags, _, _, _, owner, keep, failed_keep, _ = row
+    _, message = change.read_body(key)
+    text = (
+        "GraphError('it cannot become a graph any more: since its run began, this store was given "
+        f"{INNER:,} tasks and nodes, and a run has no further indexes; start it again')"
+    )
+    cell = change.failure(outcome.id, message, "error", text, "flowq.errors.GraphError")
+    keeps = (keep, failed_keep)
+    change.end(key, whole, run, flags | SETTLED, owner, keeps, State.FAILED.value, cell)
+
+
+def drop_given_up(change: Change, limit: int) -> int:
+    """Remove pages of fragments whose nodes are held no more under that delivery."""
+    db = change.db
+    dropped = 0
+    while dropped < limit:
+        found = db.execute(SQL["given_up"]).fetchone()
+        if found is None:
+            break
+        first, done = found
+        begin = max(0, done - (limit - dropped))
+        span = (first + 1 + begin, first + done)
+        for statement in ("drop_messages", "drop_plans", "drop_expansions"):
+            db.execute(SQL[statement], span)
+        dropped += done - begin
+        if begin:
+            db.execute(SQL["uploaded"], (begin, first))
+        else:
+            db.execute(SQL["drop_growth"], (first,))
+    return dropped
 
 
 def spans(db: sqlite3.Connection, run: int, base: int, nodes: int) -> list[tuple[int, int]]:

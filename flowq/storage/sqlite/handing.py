@@ -12,6 +12,7 @@ from typing import Final
 
 from flowq.message import Delivery, node_id
 from flowq.storage.base import REPLY_BYTES
+from flowq.storage.sqlite import phases
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.known import Link, Row
 from flowq.storage.sqlite.rows import PREFETCH, unpack_ranges
@@ -43,9 +44,14 @@ def hand_out(
         found = _best(change.db, want, queues, idle)
         now = change.now
         late = [row for row in found if row[7] is not None and row[7] <= now]
-        if not late:
+        # what is closing while pages are left has some that are queued, and yet start no more
+        closed = phases.closed(change, found) if change.pages_left else []
+        if not (late or closed):
             chosen = found
             break
+        if closed:
+            change.stop(closed)
+            continue
         for row in late:
             full = change.db.execute(SQL["row"], (row[3],)).fetchone()
             fail_expired(change, full[:11], full[11])

@@ -32,11 +32,13 @@ from flowq.storage.sqlite.statements import SQL
 
 if TYPE_CHECKING:
     from flowq.storage.sqlite.change import Change
+    from flowq.storage.sqlite.known import Row
 
 __all__ = [
     "Expansion",
     "cancel_inwards",
     "close_around",
+    "closed",
     "end_turn",
     "fall_back",
     "is_in_turn",
@@ -226,6 +228,23 @@ def _is_closing(change: Change, id: int, flags: int, owner: int) -> bool:
     if around is None or not around.marks & CLOSING:
         return False
     return around.turn == (around.turn_of(id) if flags & LATER else 0)
+
+
+def closed(change: Change, rows: list[Row]) -> list[int]:
+    """Give those of what may be handed out that stand, however deep, in what is closing."""
+    db = change.db
+    found: dict[tuple[int, int], bool] = {}
+
+    def shut(id: int, flags: int, owner: int | None) -> bool:
+        if owner is None:
+            return False
+        key = (owner, id if flags & LATER else 0)
+        if key not in found:
+            around = db.execute(SQL["expansion_row"], (owner,)).fetchone()
+            found[key] = _is_closing(change, id, flags, owner) or shut(owner, *around[3:])
+        return found[key]
+
+    return [row[3] for row in rows if row[9] is not None and shut(row[3], row[5], row[13])]
 
 
 def close_around(change: Change, id: int, flags: int, owner: int) -> None:

@@ -56,7 +56,11 @@ WHERE m.uuid = ?1 AND s.name = ?2 AND m.delivery = ?3
 SELECT m.id, m.run FROM run r JOIN message m ON m.id = r.base + ?1 AND m.run = r.id JOIN session s ON s.id = m.session
 WHERE r.uuid = ?2 AND s.name = ?3 AND m.delivery = ?4
 -- name: growth_of
-SELECT first, run, done FROM growth WHERE node = ? AND delivery = ? AND live = 0
+SELECT g.first, g.run, g.done FROM growth g JOIN run r ON r.id = g.run
+WHERE g.node = ? AND g.delivery = ? AND g.live = 0 AND r.uuid IS NOT NULL
+-- name: given_up
+SELECT g.first, g.done FROM growth g JOIN message m ON m.id = g.node JOIN run r ON r.id = g.run
+WHERE g.live = 0 AND r.live = 1 AND (m.session IS NULL OR m.delivery <> g.delivery) LIMIT 1
 -- name: add_growth
 INSERT INTO growth(run, first, count, node, delivery) VALUES (?, ?, ?, ?, ?)
 -- name: uploaded

@@ -113,6 +113,7 @@ CREATE TABLE growth(            -- fragments that nodes became, see growth.py
 );
 CREATE INDEX growth_run ON growth(run);
 CREATE INDEX growth_node ON growth(node);
+CREATE INDEX growth_open ON growth(first) WHERE live = 0;
 
 CREATE TABLE rewind(            -- runs whose nodes are made to wait again, see rewind.py
     run INTEGER PRIMARY KEY,

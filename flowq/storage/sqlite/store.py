@@ -17,7 +17,6 @@ from flowq.outcome import Outcome
 from flowq.plan import ROOT, Plan, Ranges
 from flowq.states import State
 from flowq.storage.base import (
-    SUBMIT_PAGE,
     DeadLetter,
     Look,
     NodeInfo,
@@ -136,7 +135,7 @@ class SqliteStore:
     ) -> Step:
         """Settle and hand out; see `Store.step`."""
         growing = growth.ids_for(outcomes)
-        if growing > SUBMIT_PAGE:
+        if growing:
             growth.upload(self._change, session, outcomes)
         with self._change(growing) as change:
             db = change.db

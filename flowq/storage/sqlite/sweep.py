@@ -6,6 +6,7 @@ from __future__ import annotations
 from flowq.storage.base import Swept
 from flowq.storage.sqlite import settling
 from flowq.storage.sqlite.change import Change
+from flowq.storage.sqlite.growth import drop_given_up
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["sweep"]
@@ -29,6 +30,7 @@ def sweep(change: Change, limit: int) -> Swept:
         change.put("drop_plan", id)
         change.put("drop_losses", id)
     dropped = _drop_runs(change, max(0, limit - len(gone)))
+    dropped += drop_given_up(change, max(0, limit - len(gone) - dropped))
     letters = db.execute(SQL["drop_dead"], (change.now, limit)).rowcount
     n = len(late) + len(gone) + dropped + letters
     return Swept(n, continued, n >= limit or continued > 0)

@@ -261,6 +261,33 @@ class TestPolicies(StoreContract):
         assert set(found.values()) == {"cancelled"}
         assert store.check(p.id) == []
 
+    def test_nothing_of_a_wide_body_that_is_stopped_is_handed_out_any_more(
+        self, store: Store
+    ) -> None:
+        width = PAGE // 2
+        shape: dict[str, list[str]] = {"bad": [], "m": [], "o": []}
+        shape |= {f"n{i}": [] for i in range(width)} | {f"p{i}": [] for i in range(width)}
+        shape |= {f"q{i}": [] for i in range(width)}
+        inside = {f"n{i}": "m" for i in range(width)} | {f"p{i}": "o" for i in range(width)}
+        p = make_plan(shape, inside=inside, messages={"bad": {"priority": 1}})
+        store.submit(edited(p, "bad", bits=int(Bits.STOPS)))
+        while store.sweep().continued:
+            pass
+        first = store.step("w", want=1)
+        assert [d.id for d in first.deliveries] == [node(p, "bad")]
+
+        step = store.step("w", done(first, S.FAILED), want=9)
+        given = list(step.deliveries)
+        while step.next_ms == 0:
+            step = store.step("w", want=9)
+            given += step.deliveries
+
+        assert given == []
+        found = states_of(store, p)
+        assert (found.pop("root"), found.pop("bad")) == ("failed", "failed")
+        assert set(found.values()) == {"cancelled"}
+        assert store.check(p.id) == []
+
 
 class TestPhases(StoreContract):
     """Handlers, what runs finally, and fallbacks."""

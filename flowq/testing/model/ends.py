@@ -227,6 +227,15 @@ class Ends(Reads):
             if t.has_turn(t.run.nodes[inner]):
                 self._edges.append((t.run, inner, S.RUNNING, None))
 
+    def _is_closed(self, t: Thing) -> bool:
+        """Whether it stands, however deep, in what is closing."""
+        while t.run and t.index != ROOT:
+            owner = t.run.nodes[t.plan.owner]
+            if owner.closing and owner.has_turn(t):
+                return True
+            t = owner
+        return False
+
     def _stop(self, t: Thing) -> None:
         if t.state == S.RUNNING:
             t.stopping = True

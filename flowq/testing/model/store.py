@@ -201,8 +201,12 @@ class ModelStore(Ends):
         live = sum(s.deadline_ms > self._now for s in self._sessions.values())
         want = min(want, max(1, -(-len(self._ready(queues)) // live)))
         chosen = self._choose(self._ready(queues), want, idle=not held)
-        while late := [t for t in chosen if self._late(t)]:
-            self._expire(late)
+        while late := [t for t in chosen if self._late(t) or self._is_closed(t)]:
+            if closed := [t for t in late if self._is_closed(t)]:
+                for t in closed:
+                    self._stop(t)
+            else:
+                self._expire(late)
             chosen = self._choose(self._ready(queues), want, idle=not held)
         for t in chosen:
             t.state, t.holder, t.settled = S.RUNNING, session, False
