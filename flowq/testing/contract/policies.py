@@ -264,7 +264,7 @@ class TestPolicies(StoreContract):
     def test_nothing_of_a_wide_body_that_is_stopped_is_handed_out_any_more(
         self, store: Store
     ) -> None:
-        width = PAGE // 2
+        width = PAGE
         shape: dict[str, list[str]] = {"bad": [], "m": [], "o": []}
         shape |= {f"n{i}": [] for i in range(width)} | {f"p{i}": [] for i in range(width)}
         shape |= {f"q{i}": [] for i in range(width)}
