@@ -17,6 +17,7 @@ from flowq.message import (
     Message,
     Ref,
     Template,
+    Value,
     decode_message,
     id_text,
     split_node,
@@ -37,6 +38,7 @@ __all__ = [
     "moment",
     "one_value",
     "put_together",
+    "repr_in",
     "shown_state",
     "tries_of",
 ]
@@ -174,6 +176,16 @@ def failure_in(cell: Cell) -> Failure | None:
         return msgspec.msgpack.decode(cell.body, type=Failure)
     except msgspec.MsgspecError:
         return Failure("", "", None, "undecodable", "", "a failure that cannot be read")
+
+
+def repr_in(cell: Cell) -> str:
+    """Give the short ``repr`` that a worker has stored beside a value; empty if there is none."""
+    if cell.state != State.SUCCESS or cell.flags:
+        return ""
+    try:
+        return msgspec.msgpack.decode(cell.body, type=Value).repr
+    except msgspec.MsgspecError:
+        return ""
 
 
 def culprit_of(cell: Cell) -> int | None:

@@ -9,8 +9,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from flowq.looking import Home, lacking, moment, one_value
-from flowq.message import node_id
+from flowq.fragment import BRANCH
+from flowq.looking import Home, failure_in, lacking, moment, one_value, repr_in
+from flowq.message import Ref, decode_message, node_id, read_cell
 from flowq.outline import FAILED, forgiven, stem, within
 from flowq.plan import ROOT, Kind, Phase
 from flowq.states import State
@@ -172,7 +173,8 @@ class Why:
         inner = [i for i in self._all() if i.owner == info.index]
         ended = sum(i.state.final for i in inner)
         left = [f"{i.name} ({i.state.label})" for i in inner if not i.state.final]
-        text = f", {ended:,} of {len(inner):,} inside it have ended"
+        text = self._failed_before(info)
+        text += f", {ended:,} of {len(inner):,} inside it have ended"
         if left:
             rest = f" and {len(left) - CAUSES:,} more" if len(left) > CAUSES else ""
             text += f"; until these do: {', '.join(left[:CAUSES])}{rest}"
@@ -181,14 +183,42 @@ class Why:
     def _became(self, info: NodeInfo) -> str:
         """Say what an expansion that succeeded was made of."""
         if info.kind != Kind.EXPANSION:
-            return ""
+            return self._condition(info)
         inner = list(within(self._all(), info.index))
         if not inner:
             return ", with nothing inside"
+        instead = [i.name for i in inner if i.owner == info.index and i.phase == Phase.FALLBACK]
+        if instead and info.task:
+            return f": it failed, and {', '.join(instead[:CAUSES])} took its place"
         states = Counter(i.state for i in inner)
         said = ", ".join(f"{n:,} {s.label}" for s, n in sorted(states.items()))
-        grew = f"became {len(inner):,} nodes" if info.task else f"{len(inner):,} nodes inside"
-        return f", {grew}: {said}"
+        grew = f"{len(inner):,} node{'s' * (len(inner) != 1)}"
+        grew = f"became {grew}" if info.task else f"{grew} inside"
+        return f"{self._condition(info)}, {grew}: {said}"
+
+    def _condition(self, info: NodeInfo) -> str:
+        """Say of a branch what its condition gave, as the short text that a worker has stored."""
+        raw = self._app.store.message(node_id(self._run, info.index))
+        if info.task != BRANCH or raw is None:
+            return ""
+        for binding in decode_message(raw).bindings:
+            ref = binding.value
+            above = self._find(ref.node) if isinstance(ref, Ref) else None
+            if above is None or not isinstance(ref, Ref):
+                continue
+            cell = self._app.store.cells(self._run, ((ref.node, 1),)).get(ref.node)
+            given = repr_in(read_cell(cell)) if cell is not None else ""
+            item = "".join(f"[{key!r}]" for key in ref.path)
+            if given:
+                of = f" (its {item})" if item else ""
+                return f", since {above.name} gave {given}{of}"
+        return ""
+
+    def _failed_before(self, info: NodeInfo) -> str:
+        """Say why a task failed whose fallback runs now."""
+        raw = self._app.store.cells(self._run, ((info.index, 1),)).get(info.index)
+        failure = failure_in(read_cell(raw)) if info.task and raw is not None else None
+        return f", since it failed: {failure.message}" if failure is not None else ""
 
     def _came_after(self, info: NodeInfo) -> str:
         """Say which ends let a node run, or what kept it from that."""

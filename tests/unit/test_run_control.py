@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flowq import FlowQ, Run
+from flowq import FlowQ, Run, branch
 from flowq.fragment import expand_map
 from flowq.message import Delivery, decode_message, id_text
 from flowq.outcome import Expand
@@ -194,6 +194,41 @@ def test_why_of_what_has_ended_tells_what_it_came_after_and_became(q: FlowQ, nig
     assert "clean: failed, since clean[7] failed: ValueError('no 7')" in bad.why()
     assert bad.why("report") == "report: blocked by clean[7], ValueError('no 7')"
     assert bad.result("report").why() == bad.why("report")
+
+
+def test_why_tells_the_arm_taken_the_fallback_and_what_is_forgiven(q: FlowQ, nightly: Any) -> None:
+    clean, report = q.tasks["clean"], q.tasks["report"]
+
+    @q.flow(name="chooses")
+    def chooses() -> Any:
+        size = clean(3)
+        taken = branch(size, {3: lambda: report([clean(size)])}, default=lambda: clean(0))
+        saved = clean.options(fallback=report.s([1]), name="saved")(7)
+        soft = clean.options(failure_policy="continue", name="soft")(7)
+        return [taken, saved, soft]
+
+    run = chooses.options(on_failure=report.s()).build().start()
+    run_all(q)
+
+    assert "branch: success, since clean gave 3, became 2 nodes: 2 success" in run.why("branch")
+    assert run.why("saved") == "saved: success: it failed, and saved/fallback took its place"
+    assert run.why("saved/fallback").endswith("success (fallback of saved)")
+    assert run.why("soft").endswith("ValueError('no 7') (forgiven: it does not count)")
+    assert "(handler of the run)" in run.why("on_failure/report")
+    assert run.state == "success" and "soft: failed" in run.why()
+
+
+def test_why_of_a_task_whose_fallback_waits_tells_its_failure(
+    q: FlowQ, nightly: Any, hand: Hand
+) -> None:
+    clean = q.tasks["clean"]
+    run = (clean.options(fallback=clean.s(1), name="saved").s(7) | clean.s()).start()
+    hand.work(1)
+
+    said = run.why("saved")
+
+    assert "saved: expanded, since it failed: ValueError('no 7')" in said
+    assert "until these do: saved/fallback (queued)" in said
 
 
 def test_why_names_the_phase_that_a_node_waits_for(q: FlowQ, hand: Hand) -> None:
