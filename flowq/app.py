@@ -151,7 +151,7 @@ class FlowQ:
         self.flows: Mapping[str, Flow[..., Any]] = MappingProxyType(self._flows)
         self._url = url
         self._store: Store | None = None
-        self._inline: tuple[Store, ...] = ()
+        self._inline: Any = None  # what runs what is started, within `inline`
         self._closing: weakref.finalize[Any, FlowQ] | None = None
         self._told = False
         self._lock = threading.RLock()
@@ -330,11 +330,12 @@ class FlowQ:
         """In a child: leave the parent's connections alone, and open others when needed."""
         self._lock = threading.RLock()
         # kept, since closing what the parent uses as well could harm the file that both see
-        _inherited.extend(s for s in (self._store, *self._inline) if s is not None)
+        if self._store is not None:
+            _inherited.append(self._store)
         if self._closing is not None:
             self._closing.detach()
         self._store = None
-        self._inline = ()
+        self._inline = None
 
     # --- starting --------------------------------------------------------------------------------
 
@@ -371,22 +372,19 @@ class FlowQ:
         if not self._told:
             self._tell()
         self.store.enqueue(messages)
-        if self._inline:
-            self._drain()
+        if self._inline is not None:
+            self._inline.started([message.id for message in messages])
 
     def _submit(self, plan: Plan) -> None:
         if not self._told:
             self._tell()
         self.store.submit(plan)
-        if self._inline:
-            self._drain()
+        if self._inline is not None:
+            self._inline.started((plan.id,))
 
     def _tell(self) -> None:
         self._told = True
         log.info("%s: tasks go to %s", self.name, self.store.url)
-
-    def _drain(self) -> None:
-        importlib.import_module("flowq.worker").drain_inline(self)
 
     def _batch(self) -> Batch | None:
         for batch in reversed(_batches.get()):
@@ -423,7 +421,7 @@ class FlowQ:
         store = open_store("memory://", name=self.name, clock=clock)
         try:
             with self.aside(store, clock):
-                self._inline = (*self._inline, store)
+                self._inline = importlib.import_module("flowq.inline").Inline(self)
                 yield
         finally:
             store.close()
@@ -433,7 +431,7 @@ class FlowQ:
         """Use another store and clock within it, in all threads; `inline` and tests do."""
         with self._lock:
             before = self._store, self._told, self.clock, self._inline
-            self._store, self._told, self.clock, self._inline = store, True, clock, ()
+            self._store, self._told, self.clock, self._inline = store, True, clock, None
         try:
             yield
         finally:

@@ -12,7 +12,6 @@ waited 5 ms are settled, and what was fetched but not started goes back after 10
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
@@ -28,7 +27,7 @@ from flowq.message import id_text
 from flowq.outcome import GiveBack, Outcome
 from flowq.storage.base import SessionId, SessionInfo, Step
 
-__all__ = ["Worker", "drain_inline"]
+__all__ = ["Worker"]
 
 log = logging.getLogger("flowq.worker")
 
@@ -477,29 +476,3 @@ class Worker:
                 self._store.wake()
             if step:
                 self._step(outcomes, 0)
-
-
-def drain_inline(app: App) -> None:
-    """Run in this thread whatever is there and whatever it leads to; delays are skipped.
-
-    For ``with q.inline():``, whose clock can skip.
-    """
-    from flowq.clock import SkippingClock
-
-    session = f"inline-{os.urandom(8).hex()}"
-    worker = Worker(app, session, queues=app.queues())
-    outcomes: list[Outcome] = []
-    lane = worker.lanes[0]
-    lane.thread = threading.get_ident()
-    try:
-        while True:
-            queues = [q.name for q in app.store.status().queues] or list(app.queues())
-            step = app.store.step(session, outcomes, want=1, queues=queues)
-            outcomes = [worker.executor.run(lane, Job(d)) for d in step.deliveries]
-            if outcomes or step.ready:
-                continue
-            if not app.store.status().scheduled or not isinstance(app.clock, SkippingClock):
-                return
-            app.clock.skip(max(1, step.next_ms or 0))
-    finally:
-        app.store.release(session)

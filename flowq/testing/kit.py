@@ -8,11 +8,10 @@ errors are those of a real run. Time is virtual: where all wait for it, it is pu
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from asyncio import CancelledError, _get_running_loop
-from collections import ChainMap, deque
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,8 +24,9 @@ from flowq.app import FlowQ
 from flowq.clock import Clock, SkippingClock
 from flowq.errors import BlockingInTask, GraphError, Interrupted
 from flowq.executor import Executor, Job, Lane
-from flowq.message import Delivery, id_bytes, id_text
-from flowq.outcome import Expand, GiveBack, Outcome
+from flowq.inline import InlineWorker
+from flowq.message import id_bytes, id_text
+from flowq.outcome import Expand, Outcome
 from flowq.plan import ROOT, Kind, Plan, Ranges
 from flowq.result import Result, ResultGroup
 from flowq.run import Run
@@ -40,8 +40,6 @@ from flowq.wiring import TaskSpec
 
 __all__ = ["rehearse"]
 
-_LEASE_MS: Final = 100 * 365 * 86_400_000
-"""Nobody dies here: a lease ends after any delay that there may be."""
 _PAGE: Final = 500
 _OF_BODIES: Final = (Exception, SystemExit, GeneratorExit, Interrupted, CancelledError)
 """What a body raises; all else is not its failure."""
@@ -156,11 +154,7 @@ class _Player:
         self._clock = clock
         self._run = run
         with self._on_stage():
-            self._executor = _Executor(app, id_text(run), stand_ins)
-        self._session = f"test-{os.urandom(8).hex()}"
-        self._queues = list(app.queues())
-        self._lanes: list[Lane] = []
-        self._kept: deque[Delivery] = deque()
+            self._worker = InlineWorker(app, _Executor(app, id_text(run), stand_ins))
 
     @contextmanager
     def _on_stage(self) -> Iterator[None]:
@@ -199,67 +193,14 @@ class _Player:
             pool.submit(lambda: context.run(self.until_ended, ids)).result()
 
     def _work(self, ids: Sequence[bytes]) -> None:
-        lane = Lane(len(self._lanes))
-        lane.thread = threading.get_ident()
-        self._lanes.append(lane)
-        nested = len(self._lanes) > 1
-        runs = {id[:16] for id in ids}
-        outcomes: list[Outcome] = []
-        try:
-            while True:
-                want = 0 if self._kept and not nested else 1
-                step = self._store.step(
-                    self._session, outcomes, want=want, queues=self._queues, lease_ms=_LEASE_MS
-                )
-                outcomes = self._stop(step.stops)
-                for delivery in step.deliveries:
-                    # all else keeps its turn: else each that waits would do so within another
-                    if nested and delivery.id[:16] not in runs:
-                        self._kept.append(delivery)
-                    else:
-                        outcomes.append(self._executor.run(lane, Job(delivery)))
-                if not want:
-                    outcomes.append(self._executor.run(lane, Job(self._kept.popleft())))
-                if nested and outcomes and self._any_ended(ids):
-                    return
-                busy = outcomes or step.deliveries or step.ready or step.next_ms == 0
-                if busy or self._further_queues():
-                    continue
-                if self._any_ended(ids):
-                    return
-                if step.next_ms is not None and step.next_ms < _LEASE_MS // 2:
-                    self._clock.skip(step.next_ms)
-                elif self._kept:
-                    outcomes.append(self._executor.run(lane, Job(self._kept.popleft())))
-                else:
-                    raise self._stuck(nested)
-        finally:
-            self._lanes.pop()
-            if outcomes:
-                self._store.step(self._session, outcomes, lease_ms=_LEASE_MS)
+        worker = self._worker
+        within = worker.within
+        only = {id[:16] for id in ids} if within else None
+        if not worker.work(lambda: worker.any_ended(ids), only):
+            raise self._stuck(within)
 
-    def _stop(self, ids: Sequence[bytes]) -> list[Outcome]:
-        """Tell bodies that wait further out, and give up what has not begun, if it is cancelled."""
-        if not ids:
-            return []
-        stopped = set(ids)
-        for lane in self._lanes[:-1]:
-            self._executor.cancel(lane, stopped)
-        dropped = [d for d in self._kept if d.id in stopped]
-        self._kept = deque(d for d in self._kept if d.id not in stopped)
-        return [GiveBack(d.id, d.delivery) for d in dropped]
-
-    def _any_ended(self, ids: Sequence[bytes]) -> bool:
-        return any(x is None or x.state.final for x in self._store.look(ids, cells=False))
-
-    def _further_queues(self) -> bool:
-        """Whether something is ready in a queue that no task names: an option of a call did."""
-        more = {q.name for q in self._store.status().queues if q.ready} - {*self._queues}
-        self._queues += sorted(more)
-        return bool(more)
-
-    def _stuck(self, nested: bool) -> Exception:
-        if nested:
+    def _stuck(self, within: bool) -> Exception:
+        if within:
             return BlockingInTask(
                 "a body waits for what nothing in this test brings about; compose instead, or let "
                 "values= stand for it"
