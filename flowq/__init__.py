@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from flowq.primitives import branch as branch
     from flowq.primitives import chain as chain
     from flowq.primitives import chord as chord
+    from flowq.primitives import each as each
     from flowq.primitives import group as group
     from flowq.primitives import optional as optional
     from flowq.result import Result as Result
@@ -74,7 +75,7 @@ _HOMES = {
         "Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled TaskDefinitionError "
         "TaskError UnknownTask WorkerLost"
     ),
-    "primitives": "DAG Flow Signature branch chain chord group optional",
+    "primitives": "DAG Flow Signature branch chain chord each group optional",
     "result": "Result ResultGroup",
     "run": "Run",
     "task": "Task",

@@ -175,16 +175,17 @@ class _Filling:
         return _item(found, template.path)
 
     def _spread(self, template: Elem) -> Sequence[Any]:
-        kind = type(self.element)
+        element = self._elem(template)
+        kind = type(element)
         if kind is tuple or (kind is list and template.forced):
-            found: Sequence[Any] = self.element
+            found: Sequence[Any] = element
             return found
         if template.forced:
             raise BindingError(
                 f"item {self.place} is a {kind.__name__}, not a tuple; starmap takes tuples of "
                 "arguments"
             )
-        return (self.element,)
+        return (element,)
 
     def _template(self, template: Template, pool: list[Any] | None, who: str) -> Template:
         """Fill in a template; values that are known go to the pool of the message around it."""

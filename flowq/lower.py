@@ -485,7 +485,8 @@ class _Lowering:
         assert spec is not None and items is not None
         at, first = source.index, source.index + 1
         self._checked(f"{item_path}[{len(items)}]")
-        if len(node.elements) != 1 or source.dynamic:
+        slots = any(has_slots(v) for v in node.edges.values())
+        if len(node.elements) != 1 or source.dynamic or slots:
             for i, item in enumerate(items):
                 source.item = (i, item)
                 node.index = first + i
@@ -579,7 +580,8 @@ class _Lowering:
         place, found = slot.source.item
         assert slot.source.lists is None, "only the plan of an item has elements"
         if slot.part is not None:
-            found = spread_over(slot.source, found)[slot.part]
+            parts = found if slot.source.zipped[1] else spread_over(slot.source, found)
+            found = parts[slot.part]
         for key in path:
             if type(found) is Node or type(found) is Slot:
                 return self._template(Take(found, path), pool)
@@ -861,11 +863,10 @@ def _read(bindings: Iterable[Binding]) -> Ranges:
 
 def _open_edges(element: Element) -> dict[int | str, Any]:
     """What fills the places of the element of a map whose list is not known yet."""
-    lists = element.source.lists
-    assert lists is not None
-    if len(lists) > 1:
-        return {element.at + k: Slot(element.source, k) for k in range(len(lists))}
-    return {element.at: Slot(element.source, spread=element.spread)}
+    count, named = element.source.zipped
+    if count > 1:
+        return {element.at + k: Slot(element.source, k) for k in range(count)}
+    return {element.at: Slot(element.source, 0 if named else None, spread=element.spread)}
 
 
 def _tolerated(node: Node, items: int) -> int:

@@ -73,6 +73,9 @@ class Node:
         How many items such a map may have.
     unpack : bool or None
         For a map: whether its elements become arguments; None if as fits the task.
+    zipped : tuple of int
+        For a map: over how many lists it is whose elements go to positions, and over how many
+        whose elements go to keywords. Elements of several lists are tuples.
     arms : list of Arm or None
         For a branch: its arms; `inner` holds a node for each. Its condition is its edge 0.
     item : tuple of int and object
@@ -133,6 +136,7 @@ class Node:
         "unpack",
         "where",
         "width",
+        "zipped",
     )
 
     def __init__(
@@ -164,6 +168,7 @@ class Node:
         self.width = 0
         self.unpack: bool | None = None
         self.arms: list[Arm] | None = None
+        self.zipped = (1, 0)
         self.elements: list[Element] = []
         self.item: tuple[int, Any] = (-1, None)
         self.parents: list[Node] = []
@@ -296,7 +301,15 @@ class Element:
 
     def given(self, item: Any) -> Sequence[Any]:
         """The arguments that one element fills."""
-        return spread_over(self.source, item) if self.spread else (item,)
+        found = self.of(item)
+        return spread_over(self.source, found) if self.spread else (found,)
+
+    def of(self, item: Any) -> Any:
+        """What of an element goes to positions."""
+        count, named = self.source.zipped
+        if not named:
+            return item
+        return item[0] if count == 1 else item[:count]
 
 
 def spread_over(source: Node, item: Any) -> Sequence[Any]:

@@ -243,7 +243,7 @@ class Task(Generic[P, R]):
         """
         options = {k: v for k, v in self._call_options.items() if k != "unpack"}
         unpack = self._call_options.get("unpack")
-        return map_of(self._base, (), kwargs, options, unpack=unpack)
+        return map_of(self._base, (), kwargs, options, unpack=unpack, piped=True)
 
     def call_local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now; an ``async def`` is run to its end."""

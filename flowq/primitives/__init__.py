@@ -7,7 +7,7 @@ from flowq.primitives.chain import Chain, chain
 from flowq.primitives.dag import DAG, DagNode
 from flowq.primitives.flow import Flow
 from flowq.primitives.group import Group, chord, group
-from flowq.primitives.map import Map, map_of
+from flowq.primitives.map import Map, each, map_of
 from flowq.primitives.optional import optional
 from flowq.primitives.signature import Signature
 
@@ -24,6 +24,7 @@ __all__ = [
     "branch",
     "chain",
     "chord",
+    "each",
     "group",
     "map_of",
     "optional",

@@ -34,6 +34,7 @@ __all__ = [
     "Item",
     "NoAttribute",
     "Reference",
+    "Unknown",
     "as_part",
     "group_of",
     "mentions",
@@ -400,7 +401,9 @@ class Composition(Gives[R], Joinable, Generic[R]):
 
     def each(self, /, **kwargs: Any) -> Map[Any]:
         """Make it once for each element of the list that is piped in: ``a.s() | b.s().each()``."""
-        return self.map(**kwargs)
+        from flowq.primitives.map import map_of
+
+        return map_of(self, (), kwargs, {}, piped=True)
 
     # --- the graph -------------------------------------------------------------------------------
 

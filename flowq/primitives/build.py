@@ -22,7 +22,7 @@ from flowq.node import Body, Node, Slot, leaves, listed
 from flowq.plan import Kind
 from flowq.primitives.adopt import adopt
 from flowq.primitives.follow import FOLLOWED, OF_NODES, alarms, call_alike, follow, handlers
-from flowq.primitives.pipes import bind, bind_task, check, places
+from flowq.primitives.pipes import bind, bind_task, check, place_of, places
 from flowq.primitives.settle import settle
 from flowq.wiring import TaskSpec
 
@@ -433,8 +433,7 @@ class Builder:
                     "is built once for all; use tuples of one length, or say unpack=False"
                 )
             for k in range(places(element)):
-                part = k if element.spread or len(element.source.lists or ()) > 1 else None
-                node.edges[element.at + k] = Slot(element.source, part)
+                node.edges[element.at + k] = place_of(element, k)
         node.elements = []
         check(node)
         node.late = None

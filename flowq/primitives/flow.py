@@ -196,7 +196,7 @@ class Flow(Generic[P, R]):
 
     def each(self, /, **kwargs: Any) -> Map[R]:
         """Make a map over the list that is piped in: ``extract.s() | nightly.each()``."""
-        return map_of(self._signature((), kwargs), (), {}, {})
+        return map_of(self._signature((), kwargs), (), {}, {}, piped=True)
 
     # --- inside ----------------------------------------------------------------------------------
 

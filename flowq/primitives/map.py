@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from flowq.errors import GraphError
 from flowq.fragment import list_of
 from flowq.graph import Graph
-from flowq.node import Body
+from flowq.node import Body, Slot
 from flowq.policy import OPTIONS, check_options
-from flowq.primitives.base import Composition
+from flowq.primitives.base import Composition, Unknown
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.follow import OF_NODES
 from flowq.primitives.signature import Signature
+from flowq.serializer import short_repr
 from flowq.wiring import GroupHandle, Submitter, TaskSpec
 
-__all__ = ["Map", "map_of"]
+__all__ = ["Each", "Map", "each", "map_of"]
 
 R = TypeVar("R", covariant=True)
 
@@ -25,10 +26,39 @@ _OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate")
 """Options that speak of the map; all others speak of each item."""
 
 
+class Each(Unknown):
+    """A list as a keyword argument of a map, of which each item takes one element."""
+
+    __slots__ = ("_list",)
+
+    def __init__(self, values: Any) -> None:
+        self._list = values
+
+    def __repr__(self) -> str:
+        return f"each({short_repr(self._list)})"
+
+    def put(self, build: Builder, body: Body) -> Fragment:
+        """Refuse: its place is that of an element, in the items of its map."""
+        raise GraphError(
+            f"{self!r} is for keyword arguments of a map: task.map(xs, day=each(days))"
+        )
+
+
+def each(values: Iterable[Any]) -> Any:
+    """Let a keyword argument of a map take one element for each item: ``f.map(xs, day=each(ds))``.
+
+    Parameters
+    ----------
+    values : iterable, or a step whose value is a list
+        As long as the other lists.
+    """
+    return Each(values)
+
+
 class Map(Composition[list[R]], Generic[R]):
     """What ``.map(...)`` gives: one node that is a list of items; the value is their list."""
 
-    __slots__ = ("_elements", "_item", "_lists", "_unpack")
+    __slots__ = ("_elements", "_item", "_lists", "_named", "_unpack", "_zipped")
 
     has_members = True
 
@@ -42,8 +72,12 @@ class Map(Composition[list[R]], Generic[R]):
         unpack: bool | None,
         options: Mapping[str, Any],
         lists: tuple[Any, ...] | None = None,
+        zipped: int = 1,
+        named: Sequence[Each] = (),
     ) -> None:
         super().__init__()
+        self._zipped = zipped
+        self._named = tuple(named)  # their lists are the last of all
         self._item = item
         self._elements = elements
         self._lists = lists  # where not all are known; none at all: one will be piped in
@@ -93,6 +127,10 @@ class Map(Composition[list[R]], Generic[R]):
             node.lists = list(self._lists)
             node.width = self._options.get("max_width", OPTIONS["max_width"].default)
         node.unpack = self._unpack
+        node.zipped = (self._zipped, len(self._named))
+        for k, one in enumerate(self._named, self._zipped):
+            part = k if sum(node.zipped) > 1 else None
+            inner.places[id(one)] = Fragment([], [], Slot(node, part))
         node.order.extend(self._after)
         made = yield self._item, inner
         inner.value, inner.heads, inner.closed = made.value, made.heads, made.closed
@@ -132,6 +170,7 @@ def map_of(
     options: Mapping[str, Any],
     *,
     unpack: bool | None = None,
+    piped: bool = False,
 ) -> Map[Any]:
     """Make a map.
 
@@ -144,12 +183,14 @@ def map_of(
         One, or several of one length, of which each call takes one element; a step whose value is
         a list, where it is known when the graph runs; none for the list that is piped in.
     kwargs : mapping
-        The same for each item.
+        The same for each item, but for lists that are marked by `each`.
     options : mapping
         Checked options of place ``map``: `name` and `trigger_rule` of the map, the rest of items.
     unpack : bool, optional
         Whether a tuple becomes several arguments; unless given, where the task has more than one
         free parameter.
+    piped : bool
+        Whether the list is one that will be piped in.
 
     Raises
     ------
@@ -157,9 +198,18 @@ def map_of(
         A list is a str, bytes or mapping; lists differ in length.
     """
     name = what._base() if isinstance(what, Composition) else what.name
+    count = len(lists)
+    given = {**getattr(what, "_kwargs", {}), **kwargs}
+    named = [x for x in given.values() if type(x) is Each]
+    if piped and named:
+        raise GraphError(
+            f"map of {name}: each(...) goes with lists that are named; write "
+            "task.map(node, day=each(days)) with the step whose value is the list"
+        )
+    lists = (*lists, *(x._list for x in named))
     known = bool(lists) and not any(isinstance(x, Part) for x in lists)
     elements = _elements(name, lists) if known else []
-    if len(lists) > 1:
+    if count > 1:
         if unpack is not None or options.get("unpack") is not None:
             raise GraphError(f"map of {name}: unpack= and starmap are for one list of tuples")
         unpack = True
@@ -173,7 +223,15 @@ def map_of(
     # said on what is mapped, these speak of the map
     own = {name: item._options[name] for name in _OF_THE_MAP if name in item._options}
     bare = item._without(own) if own else item
-    made: Map[Any] = Map(bare, elements, unpack, own, None if known else lists)
+    made: Map[Any] = Map(
+        bare,
+        elements,
+        unpack,
+        own,
+        None if known else lists,
+        count if lists else 1,
+        named,
+    )
     _assign(made, options, _OF_THE_MAP)
     return made
 

@@ -7,10 +7,10 @@ from copy import copy
 
 from flowq.binding import misfit, params_of
 from flowq.errors import BindingError, GraphError
-from flowq.node import Body, Element, Node, Told, leaves
+from flowq.node import Body, Element, Node, Slot, Take, Told, leaves
 from flowq.serializer import short_repr
 
-__all__ = ["bind", "bind_task", "check", "places"]
+__all__ = ["bind", "bind_task", "check", "place_of", "places"]
 
 
 def bind(node: Node) -> None:
@@ -31,7 +31,7 @@ def bind(node: Node) -> None:
                 "a.s() | b.each(), or b.map(xs)"
             )
         node.lists = [given.pop(0)]
-    if node.items is not None:
+    if node.items is not None and node.zipped[0]:
         given.insert(0, Element(node))  # bound arguments, the element, then what is piped
     if not given:
         return
@@ -97,9 +97,10 @@ def _bind_element(node: Node, element: Element, room: float) -> None:
     element.spread = room > 1 if source.unpack is None else source.unpack
     for i, item in enumerate(source.items):
         given = element.given(item)
-        if source.unpack and given is not item:
+        found = element.of(item)
+        if source.unpack and type(found) not in (tuple, list):
             raise GraphError(
-                f"{source.who}: item {i} is a {type(item).__name__}, not a tuple; "
+                f"{source.who}: item {i} is a {type(found).__name__}, not a tuple; "
                 "starmap takes tuples of arguments"
             )
         element.widths.add(len(given))
@@ -110,10 +111,9 @@ def _bind_element(node: Node, element: Element, room: float) -> None:
 
 def _bind_open(node: Node, element: Element, room: float) -> None:
     """Bind the element of a map whose list is not known yet."""
-    lists = element.source.lists
-    assert lists is not None
-    if len(lists) > 1:
-        node.args.extend([None] * len(lists))  # one place for an element of each
+    count, _ = element.source.zipped
+    if count > 1:
+        node.args.extend([None] * count)  # one place for an element of each
     elif node.late is not None and element.source.unpack:
         raise GraphError(
             f"{node.who}: it is not known how many arguments a tuple has that comes with the "
@@ -132,8 +132,17 @@ def _bind_open(node: Node, element: Element, room: float) -> None:
 def places(element: Element) -> int:
     """How many arguments an element fills that is the same for all items."""
     if element.source.lists is not None:
-        return max(1, len(element.source.lists))
+        return element.source.zipped[0]
     return next(iter(element.widths), 1)
+
+
+def place_of(element: Element, k: int) -> Slot | Take:
+    """What fills argument number `k` of those that an element fills, in a graph built once."""
+    source = element.source
+    count, named = source.zipped
+    if named and count == 1 and element.spread:
+        return Take(Slot(source, 0), (k,))
+    return Slot(source, k if element.spread or count + named > 1 else None)
 
 
 def check(node: Node) -> None:
