@@ -9,7 +9,7 @@ from typing_extensions import assert_type
 
 from flowq import DAG, FlowQ, chain, chord, group
 from flowq.primitives import Chain, Group, Map
-from flowq.wiring import GroupHandle, ResultHandle, RunHandle
+from flowq.wiring import GroupHandle, ResultHandle, RunHandle, Stopping
 
 q = FlowQ("typed")
 
@@ -45,7 +45,7 @@ assert_type(run.get(blocking=True), str)
 assert_type(run.get(timeout=3), str)
 assert_type([n.name for n in run.nodes(state="failed")], "list[str]")
 assert_type(run.state, str)
-assert_type(run.cancel(), bool)
+assert_type(run.cancel(), Stopping)
 assert_type(add.s(1).start(), ResultHandle[int])
 assert_type(group([add.s(1)]).start(q), GroupHandle[int])
 add.s(1)()  # pyright: ignore[reportCallIssue]  # mypy cannot see it
@@ -65,3 +65,10 @@ dag.edge("first", "second", to="b")
 dag.returns(second)
 assert_type(dag.start(), RunHandle[Any])
 dag.add(report.s(dag["first"]["rows"]), name="report", after=["second"])
+
+# what is tested gives the handle that starting gives, for one task too
+assert_type((add.s(1) | report.s()).test(values={"add": [1]}), RunHandle[str])
+assert_type(add.s().map([1, 2]).test(fail={"add[1]": ValueError()}), GroupHandle[int])
+assert_type(group(add.s(1), add.s(2)).test(), GroupHandle[int])
+assert_type(add.s(1).test(), RunHandle[int])
+assert_type(add.s(1).test().get(blocking=True), int)
