@@ -265,7 +265,7 @@ class Task(Generic[P, R]):
                 raise self._composes(arg)
         options = {k: v for k, v in self._call_options.items() if k != "unpack"}
         graph: Map[R] = map_of(self._base, lists, kwargs, options, unpack=unpack)
-        return cast("ResultGroup[R]", graph.start())
+        return graph.start()
 
     def _composes(self, handle: Handle) -> BindingError:
         name = self.name.rpartition(".")[2]

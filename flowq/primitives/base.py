@@ -16,12 +16,13 @@ from flowq.node import Body, Take
 from flowq.plan import Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
-from flowq.wiring import Submitter, ValueHandle
+from flowq.wiring import Submitter
 
 if TYPE_CHECKING:
     import networkx
     from typing_extensions import Self
 
+    from flowq.handle import ValueHandle
     from flowq.primitives.chain import Chain
     from flowq.primitives.map import Map
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from flowq.errors import GraphError
 from flowq.graph import Graph
@@ -13,7 +13,10 @@ from flowq.policy import check_options
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.signature import Signature
-from flowq.wiring import GroupHandle, Submitter, TaskSpec
+from flowq.wiring import Submitter, TaskSpec
+
+if TYPE_CHECKING:
+    from flowq.result import ResultGroup
 
 __all__ = ["Map", "map_of"]
 
@@ -55,9 +58,9 @@ class Map(Composition[list[R]], Generic[R]):
         _assign(made, checked)
         return made
 
-    def start(self, app: Submitter | None = None) -> GroupHandle[R]:
+    def start(self, app: Submitter | None = None) -> ResultGroup[R]:
         """Enqueue it; gives the ``ResultGroup`` over its items. See `Composition.start`."""
-        return cast("GroupHandle[R]", self._start(app))
+        return cast("ResultGroup[R]", self._start(app))
 
     def _base(self) -> str:
         return self._item._base()
