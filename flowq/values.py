@@ -60,6 +60,7 @@ __all__ = [
     "nodes_of",
     "raise_for",
     "said_of",
+    "share",
     "value_of",
 ]
 
@@ -247,6 +248,22 @@ class Values:
             made = [self._build(item, pool) for item in template.items]
             return tuple(made) if template.tuple_ else made
         return {self._build(k, pool): self._build(v, pool) for k, v in template.items}
+
+
+def share(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    """Let deliveries of one step that read the same nodes of a run have what one of them was given.
+
+    A store gives each cell as far as its reply has room; what is over, each would ask for again.
+    They share bytes, of which each makes a value of its own.
+    """
+    if all(d.complete for d in deliveries):
+        return deliveries
+    cells: dict[bytes, dict[int, bytes]] = {}
+    for d in deliveries:
+        cells.setdefault(d.id[:16], {}).update(d.values)
+    return [
+        d if d.complete else msgspec.structs.replace(d, values=cells[d.id[:16]]) for d in deliveries
+    ]
 
 
 def load_args(
