@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -11,7 +11,7 @@ from flowq.errors import ConfigError, ResultMissing
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
 from flowq.looking import Home, lacking, moment, one_value, put_together
-from flowq.message import Template, decode_template, id_text, node_id
+from flowq.message import Template, decode_template, id_text, node_id, split_node
 from flowq.plan import ROOT, Kind, indexes
 from flowq.policy import nearest
 from flowq.states import State
@@ -57,6 +57,8 @@ class Run(ValueHandle[T]):
     def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
         wanted = self._watched() if raise_errors else []
         failed_elsewhere = False
+        # What has ended is not looked at again: its value may be large.
+        cells: dict[int, bytes] = {}
 
         def waiting() -> Sequence[bytes]:
             nonlocal wanted, failed_elsewhere
@@ -78,7 +80,10 @@ class Run(ValueHandle[T]):
                 elif look.state is not State.SUCCESS:
                     found.append(one_value(self._app, id, look))
                     return ()
+                elif look.cell is not None:
+                    cells[split_node(id)[1]] = look.cell
             if left:
+                wanted = left
                 return left
             # All that the value names is there, and other nodes still run. If one of them failed
             # the outcome may be a failure, which only the end can tell.
@@ -89,7 +94,7 @@ class Run(ValueHandle[T]):
             if failed_elsewhere:
                 wanted = []
                 return (self._id,)
-            found.append(self._resolved())
+            found.append(self._resolved(cells))
             return ()
 
         return waiting
@@ -100,8 +105,8 @@ class Run(ValueHandle[T]):
             return one_value(self._app, self._id, root)
         return self._resolved()
 
-    def _resolved(self) -> Any:
-        return put_together(self._app, self._id, self._template())
+    def _resolved(self, cells: Mapping[int, bytes] | None = None) -> Any:
+        return put_together(self._app, self._id, self._template(), cells)
 
     def _template(self) -> Template:
         if not self._value:
