@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
+from flowq import pools
 from flowq.app import FlowQ
 from flowq.errors import ConfigError, StoreError, StoreUnavailable
 from flowq.leases import release_dead
@@ -254,6 +255,11 @@ class Consumer:
     def _begin(self, processes: bool) -> None:
         if self._pool is not None:
             raise ConfigError("this consumer was started already; make another one")
+        if pools.loading:
+            raise ConfigError(
+                "a consumer is started where a worker process imports this module, so each worker "
+                'would start further ones; put that under: if __name__ == "__main__":'
+            )
         app = self.app
         app.load()
         if not app.tasks:

@@ -291,9 +291,7 @@ class Executor:
         try:
             lists, options = load_args(message, delivery, self._store, self._serializer)
             pool = self._serializer.loads(message.payload)[2:]
-            rows = expand_map(
-                message, lists, pool[0] if pool else (), self._submitter, **options
-            )
+            rows = expand_map(message, lists, pool[0] if pool else (), self._submitter, **options)
         except StoreUnavailable as err:
             log.warning("%s goes back, its list is out of reach: %s", message.name, err)
             return GiveBack(delivery.id, delivery.delivery)

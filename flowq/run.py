@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -68,6 +68,8 @@ class Run(ValueHandle[T]):
     def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
         wanted = self._watched() if raise_errors else []
         failed_elsewhere = False
+        # What has ended is not looked at again: its value may be large.
+        cells: dict[int, bytes] = {}
 
         def waiting() -> Sequence[bytes]:
             nonlocal wanted, failed_elsewhere
@@ -89,7 +91,10 @@ class Run(ValueHandle[T]):
                 elif look.state is not State.SUCCESS and not self._stands_in(id, look.state):
                     found.append(one_value(self._app, id, look))
                     return ()
+                elif look.cell is not None:
+                    cells[split_node(id)[1]] = look.cell
             if left:
+                wanted = left
                 return left
             # All that the value names is there, and other nodes still run. If one of them failed
             # the outcome may be a failure, which only the end can tell.
@@ -98,7 +103,7 @@ class Run(ValueHandle[T]):
             if failed_elsewhere:
                 wanted = []
                 return (self._id,)
-            found.append(self._resolved())
+            found.append(self._resolved(cells))
             return ()
 
         return waiting
@@ -109,8 +114,8 @@ class Run(ValueHandle[T]):
             return one_value(self._app, self._id, root)
         return self._resolved()
 
-    def _resolved(self) -> Any:
-        return put_together(self._app, self._id, self._template())
+    def _resolved(self, cells: Mapping[int, bytes] | None = None) -> Any:
+        return put_together(self._app, self._id, self._template(), cells)
 
     def _template(self) -> Template:
         if not self._value:

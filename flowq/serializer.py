@@ -137,7 +137,20 @@ def open_serializer(name: str) -> Serializer:
     return PickleSerializer()
 
 
-_repr = reprlib.Repr()
+class _Short(reprlib.Repr):
+    """As in the standard library, and without the text of all of a long ``bytes``."""
+
+    def repr_bytes(self, x: bytes | bytearray, level: int) -> str:
+        """Show both ends."""
+        if len(x) <= self.maxother:
+            return self.repr_instance(x, level)
+        half = self.maxother // 2
+        return self.repr_instance(x[:half] + x[-half:], level)
+
+    repr_bytearray = repr_bytes
+
+
+_repr = _Short()
 _repr.maxstring = _repr.maxother = 160
 _repr.maxlong = 60
 

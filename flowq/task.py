@@ -291,7 +291,7 @@ class Task(Generic[P, R]):
             if isinstance(arg, Handle):
                 raise self._composes(arg)
         graph: Map[R] = map_of(self._base, lists, kwargs, options, unpack=unpack)
-        return cast("ResultGroup[R]", graph.start())
+        return graph.start()
 
     def _composes(self, handle: Handle) -> BindingError:
         name = self.name.rpartition(".")[2]

@@ -64,6 +64,7 @@ __all__ = [
     "load_args",
     "raise_for",
     "said_of",
+    "share",
     "value_of",
 ]
 
@@ -294,6 +295,22 @@ class Values:
         if isinstance(template, MappingTemplate):
             return {self._build(k, pool): self._build(v, pool) for k, v in template.items}
         raise DecodeError(f"a value that was never filled in: {template!r}")
+
+
+def share(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    """Let deliveries of one step that read the same nodes of a run have what one of them was given.
+
+    A store gives each cell as far as its reply has room; what is over, each would ask for again.
+    They share bytes, of which each makes a value of its own.
+    """
+    if all(d.complete for d in deliveries):
+        return deliveries
+    cells: dict[bytes, dict[int, bytes]] = {}
+    for d in deliveries:
+        cells.setdefault(d.id[:16], {}).update(d.values)
+    return [
+        d if d.complete else msgspec.structs.replace(d, values=cells[d.id[:16]]) for d in deliveries
+    ]
 
 
 def load_args(

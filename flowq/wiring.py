@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: MIT
 """The seams between composing and the app, so that neither imports the other.
 
-A graph is built from `TaskSpec` objects and started through a `Submitter`; what comes back is a
-`RunHandle`. The app and its handles implement all three.
+A graph is built from `TaskSpec` objects and started through a `Submitter`; tasks and the app
+implement them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
-
-from flowq.errors import Cancelled, Failure, Skipped
 
 if TYPE_CHECKING:
     from flowq.message import Message
@@ -25,15 +23,11 @@ __all__ = [
     "ConsumerHandle",
     "FitsAnywhere",
     "Gives",
-    "GroupHandle",
     "Progress",
-    "ResultHandle",
-    "RunHandle",
     "RunNode",
     "Stopping",
     "Submitter",
     "TaskSpec",
-    "ValueHandle",
 ]
 
 T = TypeVar("T")
@@ -177,141 +171,6 @@ class RunNode(msgspec.Struct, frozen=True):
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()
-
-
-class ValueHandle(Protocol[T_co]):
-    """What all handles answer to; `flowq.handle.ValueHandle` has the words."""
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        ...
-
-    @property
-    def state(self) -> str:
-        """Where it stands."""
-        ...
-
-    @property
-    def ready(self) -> bool:
-        """Whether it has ended."""
-        ...
-
-    @overload
-    def get(
-        self,
-        blocking: Literal[True],
-        timeout: float | None = None,
-        *,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-        progress: bool = False,
-    ) -> T_co: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        *,
-        timeout: float,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-        progress: bool = False,
-    ) -> T_co: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        timeout: float | None = None,
-        *,
-        raise_errors: Literal[True] = True,
-        allow_in_task: bool = False,
-        progress: bool = False,
-    ) -> T_co | None: ...
-    @overload
-    def get(
-        self,
-        blocking: bool = False,
-        timeout: float | None = None,
-        *,
-        raise_errors: bool,
-        allow_in_task: bool = False,
-        progress: bool = False,
-    ) -> Any: ...
-
-    def wait(self, timeout: float | None = None, *, allow_in_task: bool = False) -> bool:
-        """Wait for its end."""
-        ...
-
-    def watch(self, timeout: float | None = None, *, allow_in_task: bool = False) -> bool:
-        """Show it until its end."""
-        ...
-
-    def cancel(self, force: bool = False) -> Stopping:
-        """Stop it."""
-        ...
-
-    def progress(self) -> Progress:
-        """Say how far it is."""
-        ...
-
-
-class RunHandle(ValueHandle[T_co], Protocol[T_co]):
-    """A started graph, as those who start it see it; `flowq.run.Run` has the words."""
-
-    def why(self, node: str | int | None = None) -> str:
-        """Say why it stands where it stands."""
-        ...
-
-    def nodes(self, *, state: str | None = None) -> Iterator[RunNode]:
-        """Go through its nodes."""
-        ...
-
-    def result(self, node: str | int) -> Any:
-        """Give the ``Result`` of a node."""
-        ...
-
-
-class ResultHandle(ValueHandle[T_co], Protocol[T_co]):
-    """One started task, as those who start it see it; `flowq.result.Result` has the words."""
-
-    @property
-    def index(self) -> int | None:
-        """Its place in its group."""
-        ...
-
-    def why(self) -> str:
-        """Say why it stands where it stands."""
-        ...
-
-
-class GroupHandle(RunHandle[list[T]], Protocol[T]):
-    """A started map or group; `flowq.result.ResultGroup` has the words."""
-
-    @property
-    def finished(self) -> int:
-        """How many members have ended."""
-        ...
-
-    @property
-    def failed(self) -> int:
-        """How many members have failed."""
-        ...
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[ResultHandle[T]]: ...
-    @overload
-    def __getitem__(self, index: int, /) -> ResultHandle[T]: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> Sequence[ResultHandle[T]]: ...
-    def as_completed(
-        self, timeout: float | None = None, *, allow_in_task: bool = False
-    ) -> Iterator[ResultHandle[T]]:
-        """Go through the members as they end."""
-        ...
-
-    def failures(self) -> Sequence[Failure | Skipped | Cancelled]:
-        """Say which members have ended without a value."""
-        ...
 
 
 class TaskSpec(Protocol):

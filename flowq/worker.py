@@ -26,6 +26,7 @@ from flowq.executor import App, Executor, Job, Lane, Note
 from flowq.message import id_text
 from flowq.outcome import GiveBack, Outcome
 from flowq.storage.base import SessionId, SessionInfo, Step
+from flowq.values import share
 
 __all__ = ["Worker"]
 
@@ -306,7 +307,7 @@ class Worker:
     def _step(self, outcomes: list[Outcome], want: int) -> bool:
         """Settle and fetch; the caller has set `_stepping`. Says whether something was fetched."""
         step = self._reach(outcomes, want)
-        jobs = [Job(d) for d in step.deliveries] if step else []
+        jobs = [Job(d) for d in share(step.deliveries)] if step else []
         returned = self._too_long(jobs) if len(jobs) > 1 else []
         with self._lock:
             self._stepping = False

@@ -252,9 +252,16 @@ def _reader(verbs: Any, name: str, text: str, call: str, *positional: str) -> Pa
     parser.set_defaults(parser=parser, call=tuple(call.split(":")))
     for word in positional:
         parser.add_argument(word.lower(), metavar=word, help="or the first characters of it")
-    parser.add_argument("--url", help="the store; else FLOWQ_URL, else [tool.flowq], else flowq.db")
+    parser.add_argument(
+        "--url", help="the store; else the app's, FLOWQ_URL, [tool.flowq], or flowq.db"
+    )
     parser.add_argument("--name", help='the app\'s name: FlowQ("name"); else flowq')
-    parser.add_argument("-A", "--app", metavar="APP", help="import module:app; read its store")
+    parser.add_argument(
+        "-A",
+        "--app",
+        metavar="APP",
+        help="import module:app; read its store; else FLOWQ_APP, [tool.flowq]",
+    )
     parser.add_argument("--json", action="store_true", default=None, help="for programs")
     return parser
 

@@ -70,6 +70,9 @@ SHOWN = 10
 def store_of(args: Any) -> Store:
     """Open the store that a command is asked about; ``args.name`` then says of which app.
 
+    As for a worker, the app may be said in ``FLOWQ_APP`` or ``[tool.flowq]``; where ``--url`` says
+    the store, only ``-A`` does.
+
     Raises
     ------
     CliError
@@ -77,9 +80,10 @@ def store_of(args: Any) -> Store:
     """
     from flowq.settings import DEFAULT_URL, load_settings
 
-    url = load_settings({"url": args.url}, ["url"])["url"]
-    if args.app is not None:
-        app, _ = find_app(args.app)
+    said = load_settings({"url": args.url, "app": args.app}, ["url", "app"])
+    url, place = said["url"], said["app"] if args.url is None else args.app
+    if place is not None:
+        app, _ = find_app(place)
         url, args.name = args.url or app.url, args.name or app.name
     store, args.name = open_reading(url or DEFAULT_URL, args.name)
     return store

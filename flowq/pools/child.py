@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
-from flowq import logs
+from flowq import logs, pools
 from flowq.errors import FlowqError, StoreError, StoreUnavailable, TaskCancelled
 from flowq.executor import raise_in_thread
 from flowq.pools.thread import session_info
@@ -181,6 +181,7 @@ def main(argv: list[str]) -> int:
     control = os.fdopen(int(argv[0]), "rb")
     config = json.loads(control.readline())
     logs.configure(**config["logs"])
+    pools.loading = True
     try:
         app = load_app(config["app"])
         if config["url"]:
@@ -192,6 +193,7 @@ def main(argv: list[str]) -> int:
         known = isinstance(err, FlowqError | ImportError | AttributeError)
         log.error("the app cannot be loaded: %s: %s", type(err).__name__, err, exc_info=not known)
         return USAGE
+    pools.loading = False
     notes = Notes(int(argv[1]), config["lanes"])
     worker = Worker(
         app,

@@ -20,14 +20,16 @@ from flowq.plan import Plan, Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
 from flowq.text import notebook
-from flowq.wiring import FitsAnywhere, Gives, RunHandle, Submitter, ValueHandle
+from flowq.wiring import FitsAnywhere, Gives, Submitter
 
 if TYPE_CHECKING:
     import networkx
     from typing_extensions import Self
 
+    from flowq.handle import ValueHandle
     from flowq.primitives.chain import Chain
     from flowq.primitives.map import Map
+    from flowq.run import Run
 
 __all__ = [
     "Composition",
@@ -469,7 +471,7 @@ class Composition(Gives[R], Joinable, Generic[R]):
         fail: MappingOf[str, Any] | None = None,
         *,
         app: Submitter | None = None,
-    ) -> RunHandle[R]:
+    ) -> Run[R]:
         """Run it here and now, to its end, without a worker: in memory, and no delay is waited for.
 
         Parameters
@@ -499,7 +501,7 @@ class Composition(Gives[R], Joinable, Generic[R]):
             trace.refuse(f"{self!r}.test()")
         submitter, plan, members = self._planned(app)
         rehearse = import_module("flowq.testing.kit").rehearse  # the outermost layer
-        return cast("RunHandle[R]", rehearse(submitter, plan, members, values or {}, fail or {}))
+        return cast("Run[R]", rehearse(submitter, plan, members, values or {}, fail or {}))
 
     def _start(self, app: Submitter | None = None) -> Any:
         trace = TRACE.get()

@@ -18,10 +18,11 @@ from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.dag import Contents
 from flowq.primitives.flowgraph import ArmGraph
 from flowq.serializer import short_repr
-from flowq.wiring import Gives, RunHandle, Submitter
+from flowq.wiring import Gives, Submitter
 
 if TYPE_CHECKING:
     from flowq.result import Result
+    from flowq.run import Run
 
 __all__ = ["Branch", "branch"]
 
@@ -54,9 +55,9 @@ class Branch(Composition[R]):
     def __repr__(self) -> str:
         return f"<branch on {self._cond!r}: {', '.join(label for label, *_ in self._arms)}>"
 
-    def start(self, app: Submitter | None = None) -> RunHandle[R]:
+    def start(self, app: Submitter | None = None) -> Run[R]:
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("RunHandle[R]", self._start(app))
+        return cast("Run[R]", self._start(app))
 
     def _base(self) -> str:
         return "branch"

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from flowq.errors import GraphError
 from flowq.node import Body, leaves
 from flowq.primitives.base import Composition, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
-from flowq.wiring import RunHandle, Submitter
+from flowq.wiring import Submitter
+
+if TYPE_CHECKING:
+    from flowq.run import Run
 
 __all__ = ["Chain", "Link", "chain", "inside"]
 
@@ -59,9 +62,9 @@ class Chain(Composition[R]):
                 out.append((link, step))
         return out
 
-    def start(self, app: Submitter | None = None) -> RunHandle[R]:
+    def start(self, app: Submitter | None = None) -> Run[R]:
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("RunHandle[R]", self._start(app))
+        return cast("Run[R]", self._start(app))
 
     def _base(self) -> str:
         step: Part = self

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.errors import BindingError, GraphError
 from flowq.habits import helpful
@@ -14,7 +14,10 @@ from flowq.primitives.base import Composition, Reference, as_part, mentions
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import inside
 from flowq.primitives.signature import Signature
-from flowq.wiring import RunHandle, Submitter
+from flowq.wiring import Submitter
+
+if TYPE_CHECKING:
+    from flowq.run import Run
 
 __all__ = ["DAG", "Contents", "DagNode"]
 
@@ -339,9 +342,9 @@ class DAG(Composition[Any]):
 
     # --- the graph -------------------------------------------------------------------------------
 
-    def start(self, app: Submitter | None = None) -> RunHandle[Any]:
+    def start(self, app: Submitter | None = None) -> Run[Any]:
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("RunHandle[Any]", self._start(app))
+        return cast("Run[Any]", self._start(app))
 
     def _base(self) -> str:
         return self._name

@@ -150,7 +150,7 @@ class Flow(Generic[P, R]):
         trace = TRACE.get()
         if trace is not None:
             return cast("Run[R]", trace.add(lambda: self._signature(args, kwargs).traced()))
-        return cast("Run[R]", self.build(*args, **kwargs).start())
+        return self.build(*args, **kwargs).start()
 
     def map(self, /, *lists: Iterable[Any], **kwargs: Any) -> ResultGroup[R]:
         """Start it for each element of a list, as one run; see `flowq.task.Task.map`."""
@@ -215,7 +215,7 @@ class Flow(Generic[P, R]):
         for arg in (*lists, *kwargs.values()):
             if isinstance(arg, Handle):
                 raise self._composes(arg)
-        return cast("ResultGroup[R]", make().start())
+        return make().start()
 
     def _with(self, options: Mapping[str, Any]) -> Flow[P, R]:
         checked = check_options(options, "flow", f"{self.name}.options")

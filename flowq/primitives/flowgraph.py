@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from flowq.errors import CycleError, GraphError, NodeUsedAsValue
 from flowq.node import Body, leaves
@@ -13,7 +13,10 @@ from flowq.primitives.base import Item, Reference
 from flowq.primitives.build import Builder, Fragment, Part
 from flowq.primitives.dag import DAG, DagNode
 from flowq.primitives.optional import Optional
-from flowq.wiring import RunHandle, Submitter
+from flowq.wiring import Submitter
+
+if TYPE_CHECKING:
+    from flowq.run import Run
 
 __all__ = ["ArmGraph", "FlowGraph", "FlowNode", "Given", "walk"]
 
@@ -116,9 +119,9 @@ class FlowGraph(DAG, Generic[R]):
     def __repr__(self) -> str:
         return f"<flow {self._name}>"
 
-    def start(self, app: Submitter | None = None) -> RunHandle[R]:
+    def start(self, app: Submitter | None = None) -> Run[R]:
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("RunHandle[R]", self._start(app))
+        return cast("Run[R]", self._start(app))
 
     def _planned(self, app: Submitter | None) -> tuple[Submitter, Plan, Ranges | None]:
         # a flow that calls nothing belongs to an app all the same

@@ -16,11 +16,12 @@ from flowq.primitives.dag import Contents
 from flowq.primitives.flowgraph import FlowGraph, Given
 from flowq.primitives.follow import OF_GRAPHS, OF_NODES
 from flowq.primitives.trace import Trace
-from flowq.wiring import RunHandle, Submitter, TaskSpec
+from flowq.wiring import Submitter, TaskSpec
 
 if TYPE_CHECKING:
     from flowq.primitives.flow import Flow
     from flowq.primitives.map import Map
+    from flowq.run import Run
 
 __all__ = ["FlowSignature"]
 
@@ -67,9 +68,9 @@ class FlowSignature(Composition[R]):
         def starmap(self, rows: Any, /, **kwargs: Any) -> Map[R]:
             """One for each tuple of arguments."""
 
-    def start(self, app: Submitter | None = None) -> RunHandle[R]:
+    def start(self, app: Submitter | None = None) -> Run[R]:
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("RunHandle[R]", self._start(app))
+        return cast("Run[R]", self._start(app))
 
     def put(self, build: Builder, body: Body) -> Fragment:
         """Add one node; its graph is placed when all that it is given is known."""

@@ -13,7 +13,10 @@ from flowq.primitives.base import Composition, Reference, as_part
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.chain import Chain, inside
 from flowq.primitives.signature import Signature
-from flowq.wiring import GroupHandle, Submitter
+from flowq.wiring import Submitter
+
+if TYPE_CHECKING:
+    from flowq.result import ResultGroup
 
 __all__ = ["Group", "chord", "group"]
 
@@ -52,9 +55,9 @@ class Group(Composition[list[R]], Generic[R]):
     def __bool__(self) -> bool:  # type: ignore[override]
         return True
 
-    def start(self, app: Submitter | None = None) -> GroupHandle[R]:
+    def start(self, app: Submitter | None = None) -> ResultGroup[R]:
         """Enqueue it; gives the ``ResultGroup`` over its members. See `Composition.start`."""
-        return cast("GroupHandle[R]", self._start(app))
+        return cast("ResultGroup[R]", self._start(app))
 
     if TYPE_CHECKING:
 
@@ -64,7 +67,7 @@ class Group(Composition[list[R]], Generic[R]):
             fail: Mapping[str, Any] | None = None,
             *,
             app: Submitter | None = None,
-        ) -> GroupHandle[R]:
+        ) -> ResultGroup[R]:
             """Run it here and now; gives the ``ResultGroup``. See `Composition.test`."""
 
     def _base(self) -> str:
@@ -126,10 +129,10 @@ class _Whole(Part):
         return (yield from inside(self._part, build, body))
 
 
+@overload  # before the iterable: for checkers a step is one too, though iterating it is refused
+def group(*members: Composition[S]) -> Group[S]: ...
 @overload
 def group(members: Iterable[Composition[S]], /) -> Group[S]: ...
-@overload
-def group(*members: Composition[S]) -> Group[S]: ...
 @overload
 def group(*members: Any) -> Group[Any]: ...
 def group(*members: Any) -> Group[Any]:

@@ -16,7 +16,10 @@ from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.follow import OF_NODES
 from flowq.primitives.signature import Signature
 from flowq.serializer import short_repr
-from flowq.wiring import GroupHandle, Submitter, TaskSpec
+from flowq.wiring import Submitter, TaskSpec
+
+if TYPE_CHECKING:
+    from flowq.result import ResultGroup
 
 __all__ = ["Each", "Map", "each", "map_of"]
 
@@ -97,9 +100,9 @@ class Map(Composition[list[R]], Generic[R]):
         _assign(made, checked, {*_OF_THE_MAP, *OF_NODES})
         return made
 
-    def start(self, app: Submitter | None = None) -> GroupHandle[R]:
+    def start(self, app: Submitter | None = None) -> ResultGroup[R]:
         """Enqueue it; gives the ``ResultGroup`` over its items. See `Composition.start`."""
-        return cast("GroupHandle[R]", self._start(app))
+        return cast("ResultGroup[R]", self._start(app))
 
     if TYPE_CHECKING:
 
@@ -109,7 +112,7 @@ class Map(Composition[list[R]], Generic[R]):
             fail: Mapping[str, Any] | None = None,
             *,
             app: Submitter | None = None,
-        ) -> GroupHandle[R]:
+        ) -> ResultGroup[R]:
             """Run it here and now; gives the ``ResultGroup``. See `Composition.test`."""
 
     def _base(self) -> str:

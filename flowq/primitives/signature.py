@@ -15,10 +15,11 @@ from flowq.plan import Kind
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, has_parts
 from flowq.primitives.follow import OF_NODES
-from flowq.wiring import ResultHandle, Submitter, TaskSpec
+from flowq.wiring import Submitter, TaskSpec
 
 if TYPE_CHECKING:
     from flowq.primitives.map import Map
+    from flowq.result import Result
 
 __all__ = ["Signature", "short_name"]
 
@@ -111,9 +112,9 @@ class Signature(Composition[R]):
         node.order.extend(self._after)
         return Fragment([node], [node], node)
 
-    def start(self, app: Submitter | None = None) -> ResultHandle[R]:
+    def start(self, app: Submitter | None = None) -> Result[R]:
         """Enqueue it; gives its ``Result``, or where other steps come first, its ``Run``."""
-        return cast("ResultHandle[R]", self._start(app))
+        return cast("Result[R]", self._start(app))
 
     def _base(self) -> str:
         return short_name(self._spec)

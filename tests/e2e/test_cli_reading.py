@@ -228,6 +228,26 @@ def test_a_file_says_whose_it_is(shell: Shell) -> None:
     assert "belongs to the app 'shop', not to 'bakery'" in err
 
 
+def test_the_app_of_the_project_says_which_store_is_read(shell: Shell) -> None:
+    shell.write(
+        "mart.py",
+        "from flowq import FlowQ\nq = FlowQ('mart', 'sqlite:///mart.db')\n@q.task\n"
+        "def one(): return 1\n",
+    )
+    shell.write("pyproject.toml", '[tool.flowq]\napp = "mart:q"\n')
+    (id,) = shell.python("import mart; print(mart.one().id)")
+    assert shell.run("worker", "--drain", "-w", "1")[0] == 0
+
+    assert shell.run("result", id) == (0, "1\n", "")
+    assert shell.run("task", "show", id)[0] == 0
+    status, out, _ = shell.run("status", "--json")
+    assert (status, json.loads(out)["app"]) == (0, "mart")
+
+    # where the store itself is said, nobody's code is run
+    shell.write("mart.py", "raise RuntimeError('imported')")
+    assert shell.run("result", id, "--url", "sqlite:///mart.db") == (0, "1\n", "")
+
+
 def test_a_store_that_is_not_there_is_not_made_by_looking(shell: Shell) -> None:
     status, _, err = shell.run("status")
 

@@ -10,7 +10,6 @@ from typing_extensions import assert_type
 
 from flowq import DAG, Flow, FlowQ, Result, ResultGroup, Run, chain, group
 from flowq.primitives import Chain, Map
-from flowq.wiring import RunHandle
 
 q = FlowQ("typed")
 
@@ -80,12 +79,12 @@ nightly("mon", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssu
 nightly.build(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 graph = nightly.build(day="mon")
-assert_type(graph.start(), RunHandle[str])
+assert_type(graph.start(), Run[str])
 assert_type(graph.start().get(timeout=3), str)
 assert_type(graph.mermaid(), str)
 dag: DAG = graph
 
-assert_type(nightly.s("mon").start(), RunHandle[str])
+assert_type(nightly.s("mon").start(), Run[str])
 assert_type(extract.s("mon") | tidy.s(times=3), Chain[int])
 assert_type(tidy.s().map(["a"]), Map[int])
 assert_type(tidy.map(["a"]), ResultGroup[int])

@@ -21,6 +21,7 @@ from flowq import (
     Task,
     current_task,
 )
+from flowq.wiring import Stopping
 
 q = FlowQ("typed", retries=2)
 
@@ -97,7 +98,7 @@ assert_type(r.state, str)
 assert_type(r.ready, bool)
 assert_type(r.task.eta, datetime | None)
 assert_type(r.wait(timeout=1), bool)
-assert_type(r.cancel(), bool)
+assert_type(r.cancel(), Stopping)
 
 rg = add.map([1, 2])
 assert_type(rg.get(), list[int] | None)

@@ -107,7 +107,8 @@ def test_the_store_sends_what_the_headers_say() -> None:
         "enqueue": b"1", "submit": b"0", "step": [b"s", 0, 0, -1, [], [], [], [], 0], "renew": [[]],
         "held": [[], [], []], "release": [0, 0], "cancel": [1, 0], "reschedule": 1, "page": 0,
         "sweep": [0, 0, 0], "look": [[3, 0, 0, 0, 0, 0]], "nodes": [b""], "wait": 1,
-        "status": [0, 0, 0, 0], "runs": [b"", b"", b"", b""], "left": [0], "grow": -1, "rewind": b"done",
+        "status": [0, 0, 0, 0], "runs": [b"", b"", b"", b""], "left": [0],
+        "grow": -1, "rewind": b"done",
     }  # fmt: skip
     wire = Recorder(answers)
     store._wire = wire  # type: ignore[assignment]

@@ -254,6 +254,27 @@ def test_a_run_that_has_ended_cannot_be_cancelled(add: Any, hand: Hand) -> None:
     assert run.state == "success"
 
 
+def test_who_waits_for_many_values_reads_each_once(
+    add: Any, hand: Hand, q: FlowQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = (add.s(1) | group(add.s(i) for i in range(20))).start()
+    values: list[bytes] = []
+    look = q.store.look
+
+    def counted(ids: Any, *, cells: bool = True) -> Any:
+        found = look(ids, cells=cells)
+        values.extend(id for id, x in zip(ids, found, strict=True) if x and x.cell is not None)
+        return found
+
+    monkeypatch.setattr(q.store, "look", counted)
+    waiting = run._search(got := [], True)
+    while waiting():
+        assert hand.work(1)
+
+    assert got == [[2 + i for i in range(20)]]
+    assert len(values) == len(set(values))
+
+
 def test_a_running_body_ends_cancelled_whatever_it_returns(add: Any, hand: Hand) -> None:
     run = (add.s(1) | add.s()).start()
     delivery = hand.fetch()[0]

@@ -64,6 +64,18 @@ class Broken:
         raise RuntimeError
 
 
-@pytest.mark.parametrize("value", [None, True, 10**400, "x" * 10_000, list(range(9_999)), Broken()])
+def test_the_text_of_long_bytes_shows_both_ends() -> None:
+    assert short_repr(b"abc") == "b'abc'"
+    text = short_repr(b"head" + bytes(5_000_000) + b"tail")
+
+    assert text.startswith("b'head")
+    assert text.endswith("tail'")
+    assert "..." in text
+    assert short_repr(bytearray(9_999)).startswith("bytearray(b'")
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 10**400, "x" * 10_000, b"x" * 9_999, list(range(9_999)), Broken()]
+)
 def test_a_short_text_is_given_of_any_value(value: object) -> None:
     assert 0 < len(short_repr(value)) <= 200

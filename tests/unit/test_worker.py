@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flowq import FlowQ, Retry, Skip, current_task
+from flowq import FlowQ, Retry, Skip, current_task, group
 from flowq.errors import (
     ConfigError,
     NotProduced,
@@ -232,6 +232,36 @@ def test_short_tasks_are_fetched_many_at_a_time_and_long_ones_singly(q: FlowQ) -
     assert sizes[0] == 1  # learned from one upwards
     assert max(sizes) >= 32
     assert max(n for _, _, n in slow_store.steps) <= 2
+
+
+def test_a_large_value_is_read_once_in_a_step_and_each_body_has_its_own(
+    q: FlowQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @q.task(name="large")
+    def large() -> list[bytes]:
+        return [bytes(600_000), bytes(600_000)]  # more than a reply has room for
+
+    @q.task(name="change")
+    def change(parts: list[bytes]) -> int:
+        parts.append(b"mine")
+        return len(parts)
+
+    asked: list[Any] = []
+    cells = q.store.cells
+
+    def counted(*given: Any) -> Any:
+        asked.append(given)
+        return cells(*given)
+
+    monkeypatch.setattr(q.store, "cells", counted)
+    run = (large.s() | group(change.s() for _ in range(4))).start()
+    worker, store = worker_of(q, drain=True, lanes=4)
+
+    worker.run()
+
+    assert 4 in [n for _, _, n in store.steps]  # all readers in one step
+    assert not asked
+    assert run.get(timeout=10) == [3, 3, 3, 3]
 
 
 def test_a_step_carries_no_more_than_its_store_wants(q: FlowQ) -> None:
