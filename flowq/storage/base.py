@@ -50,7 +50,8 @@ The settling step, in words that all stores share::
             outcome stands, and there are no handlers any more
         in finally: nothing, unless by `force`: stop(x) for each; that forbids later ones too
     Nothing that stands in what is closing, however deep, is handed out: where pages are left and
-    its turn comes before theirs, stop(x) instead.
+    its turn comes before theirs, stop(x) instead. Not so in an expansion that was cancelled by
+    then: it runs what may run after a cancel.
     weigh(node):
         verdict(rule, parents, counts) -> start it, or finish it, or it waits on
     start(node):

@@ -253,7 +253,7 @@ def drive(store: SqliteStore, *outcomes: Outcome) -> list[bytes]:
     return handed
 
 
-@pytest.mark.parametrize("at", range(3, 6))
+@pytest.mark.parametrize("at", range(2, 5))
 def test_a_cancel_that_was_killed_between_pages_is_driven_on_by_the_next_step(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

@@ -31,7 +31,7 @@ from flowq.storage.sqlite.rows import (
 from flowq.storage.sqlite.statements import SQL
 
 if TYPE_CHECKING:
-    from flowq.storage.sqlite.change import Change
+    from flowq.storage.sqlite.ends import Ends
     from flowq.storage.sqlite.known import Row
 
 __all__ = [
@@ -89,7 +89,7 @@ class Standing:
         return 0
 
 
-def _standing(change: Change, id: int) -> Standing | None:
+def _standing(change: Ends, id: int) -> Standing | None:
     """Read where an expansion stands; None for a task."""
     row = change.db.execute(SQL["standing"], (id,)).fetchone()
     if row is None:
@@ -101,13 +101,13 @@ def _standing(change: Change, id: int) -> Standing | None:
 # --- whose turn it is ----------------------------------------------------------------------------
 
 
-def is_in_turn(change: Change, id: int, owner: int) -> bool:
+def is_in_turn(change: Ends, id: int, owner: int) -> bool:
     """Whether it is the turn of a node of a later phase."""
     around = _standing(change, owner)
     return around is not None and around.turn_of(id) == around.turn
 
 
-def may_start(change: Change, id: int, owner: int) -> bool:
+def may_start(change: Ends, id: int, owner: int) -> bool:
     """Whether a node of a later phase may be weighed: in its turn, or before it, as an alarm."""
     change.flush()
     around = _standing(change, owner)
@@ -121,7 +121,7 @@ def may_start(change: Change, id: int, owner: int) -> bool:
     return alarm and turn > around.turn and not around.marks & forbidden(Phase.HANDLERS)
 
 
-def load_inside(change: Change, item: list[Any]) -> None:
+def load_inside(change: Ends, item: list[Any]) -> None:
     """Say which nodes inside an expansion are walked."""
     id, what, more, position, _ = item
     run, *packed, later, unfinished = change.db.execute(SQL["body_of"], (id,)).fetchone()
@@ -140,7 +140,7 @@ def load_inside(change: Change, item: list[Any]) -> None:
 # --- one turn after the other --------------------------------------------------------------------
 
 
-def end_turn(change: Change, x: Expansion, failures: int, cancels: int, skips: int) -> None:
+def end_turn(change: Ends, x: Expansion, failures: int, cancels: int, skips: int) -> None:
     """Go on after the last of those whose turn it was: to the next group, or to the end."""
     tolerate, later = 0, _NOTHING
     if x.flags & FOLLOWED or failures:
@@ -165,7 +165,7 @@ def _takes_over(marks: int, group: Later) -> bool:
 
 
 def _go_on(
-    change: Change, x: Expansion, later: tuple[Later, ...], outcome: State, value: bytes | None
+    change: Ends, x: Expansion, later: tuple[Later, ...], outcome: State, value: bytes | None
 ) -> None:
     """Let the next group begin whose turn it is, or end the expansion."""
     x.marks &= ~CLOSING
@@ -192,7 +192,7 @@ def _go_on(
     change.end_expansion(x, outcome, value)
 
 
-def _count_group(change: Change, run: int, group: Later) -> list[int]:
+def _count_group(change: Ends, run: int, group: Later) -> list[int]:
     """Count a group's nodes that are unfinished, begun, and that ended before their turn."""
     change.flush()
     base = change.run_of(run)[1]
@@ -204,9 +204,7 @@ def _count_group(change: Change, run: int, group: Later) -> list[int]:
     return counts
 
 
-def fall_back(
-    change: Change, id: int, run: int, flags: int, owner: int | None, cell: bytes
-) -> bool:
+def fall_back(change: Ends, id: int, run: int, flags: int, owner: int | None, cell: bytes) -> bool:
     """Let what is to follow a task's failure begin; False if what it stands in is closing."""
     if owner is not None and _is_closing(change, id, flags, owner):
         return False
@@ -223,14 +221,14 @@ def fall_back(
 # --- stopping ------------------------------------------------------------------------------------
 
 
-def _is_closing(change: Change, id: int, flags: int, owner: int) -> bool:
+def _is_closing(change: Ends, id: int, flags: int, owner: int) -> bool:
     around = _standing(change, owner)
     if around is None or not around.marks & CLOSING:
         return False
     return around.turn == (around.turn_of(id) if flags & LATER else 0)
 
 
-def closed(change: Change, rows: list[Row]) -> list[int]:
+def closed(change: Ends, rows: list[Row]) -> list[int]:
     """Give those of what may be handed out that stand, however deep, in what is closing."""
     db = change.db
     found: dict[tuple[int, int], bool] = {}
@@ -240,14 +238,17 @@ def closed(change: Change, rows: list[Row]) -> list[int]:
             return False
         key = (owner, id if flags & LATER else 0)
         if key not in found:
-            around = db.execute(SQL["expansion_row"], (owner,)).fetchone()
-            found[key] = _is_closing(change, id, flags, owner) or shut(owner, *around[3:])
+            around = _standing(change, owner)
+            told = around is not None and around.marks & forbidden(Phase.FALLBACK)
+            found[key] = _is_closing(change, id, flags, owner)
+            if not (found[key] or told):  # one that was told runs what may run after a cancel
+                found[key] = shut(owner, *db.execute(SQL["expansion_row"], (owner,)).fetchone()[3:])
         return found[key]
 
     return [row[3] for row in rows if row[9] is not None and shut(row[3], row[5], row[13])]
 
 
-def close_around(change: Change, id: int, flags: int, owner: int) -> None:
+def close_around(change: Ends, id: int, flags: int, owner: int) -> None:
     """Let a failure stop all else whose turn it is in the expansion around it."""
     if flags & LATER and not is_in_turn(change, id, owner):
         return
@@ -256,12 +257,12 @@ def close_around(change: Change, id: int, flags: int, owner: int) -> None:
         _stop_all(change, owner, found[0][0])
 
 
-def _stop_all(change: Change, id: int, turn: int) -> None:
+def _stop_all(change: Ends, id: int, turn: int) -> None:
     change.closing.add(id)
     change.push(id, STOPPING_ALL, turn)
 
 
-def cancel_inwards(change: Change, id: int, *, force: bool = False) -> None:
+def cancel_inwards(change: Ends, id: int, *, force: bool = False) -> None:
     """Cancel an expansion that has begun."""
     x = _standing(change, id)
     if x is None or x.state != _EXPANDED:

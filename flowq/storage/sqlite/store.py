@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 
 from flowq.clock import SYSTEM_CLOCK, Clock
-from flowq.message import Delivery, Message, pack_cell, split_node
+from flowq.message import Delivery, Message
 from flowq.outcome import Outcome
-from flowq.plan import ROOT, Plan, Ranges
+from flowq.plan import Plan, Ranges
 from flowq.states import State
 from flowq.storage.base import (
     DeadLetter,
@@ -32,7 +30,7 @@ from flowq.storage.sqlite import (
     growth,
     handing,
     intake,
-    phases,
+    outside,
     reads,
     rewind,
     settling,
@@ -242,7 +240,7 @@ class SqliteStore:
                 if row is None:
                     return None
                 number, base, state, now_at = row
-                if self._walks_left(change, number):
+                if outside.move_on(change, [number]):
                     continue
                 if began or now_at == generation:
                     return True
@@ -252,78 +250,14 @@ class SqliteStore:
                 change.walk()
                 began = True
 
-    def _walks_left(self, change: Change, run: int) -> bool:
-        """Move pages on if some of this run are left; says whether there were."""
-        if change.db.execute(SQL["walks_of"], (json.dumps([run]),)).fetchone() is None:
-            return False
-        change.resume()
-        change.walk()
-        return True
-
     def cancel(self, ids: Sequence[bytes], *, force: bool = False) -> list[State | None]:
         """Stop tasks, nodes or runs; see `Store.cancel`."""
-        while True:  # a new generation that is being made is made first
-            with self._change() as change:
-                rows = [_find(change, id, roots=True) for id in ids]
-                runs = {row[1] for row in rows if row and row[1] is not None}
-                if not any(change.db.execute(SQL["rewinding"], (run,)).fetchone() for run in runs):
-                    break
-                change.resume()
-                change.walk()
-        with self._change() as change:
-            for id in ids:
-                row = _find(change, id, roots=True)
-                if row is not None:
-                    self._cancel_one(change, row, force)
-                    change.walk(0)  # what ends with the last that stood in it has ended
-            change.walk()
-            if not change.pages_left:
-                return _states(change, ids)
-        while True:
-            with self._change() as change:
-                if not any([self._walks_left(change, run) for run in runs]):
-                    return _states(change, ids)
-
-    def _cancel_one(self, change: Change, row: tuple[Any, ...], force: bool) -> None:
-        id, run, state, flags, queue, owner, keep, failed_keep, _, _, _, uuid = row
-        if state >= State.SUCCESS:
-            return
-        if state == _EXPANDED:
-            phases.cancel_inwards(change, id, force=force)
-            return
-        if state == _RUNNING:
-            change.put("set_flags", flags | STOPPING, id)
-            change.stopped = True
-            return
-        if state == _QUEUED:
-            change.add_ready(queue, -1)
-        cell = pack_cell(State.CANCELLED, b"cancelled", ended_ms=change.now)
-        if run is None:
-            keeps = (keep, failed_keep)
-            change.end_single(id, uuid or b"", flags, keeps, State.CANCELLED.value, cell)
-        else:
-            began = state != State.WAITING
-            how = State.CANCELLED.value
-            change.end_node(id, run, flags, owner, how, cell, None, began=began)
+        return outside.cancel(self._change, ids, force)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""
         with self._change() as change:
-            row = _find(change, id)
-            if row is None:
-                return None
-            key, _, state, _, queue, _, _, _, _, _, rank, _ = row
-            if state not in (_QUEUED, _SCHEDULED):
-                return State(state)
-            due = max(change.now + delay_ms, due_ms)
-            becomes = _SCHEDULED if due > change.now else _QUEUED
-            if state == becomes == _QUEUED:
-                return State(becomes)  # it is in its turn already
-            rank = change.front if rank < 0 else change.back
-            change.put("move", becomes, due if becomes == _SCHEDULED else None, rank, key)
-            change.add_ready(queue, (becomes == _QUEUED) - (state == _QUEUED))
-            change.later.add(queue)
-            return State(becomes)
+            return outside.reschedule(change, id, delay_ms, due_ms)
 
     def sweep(self, *, limit: int = 1_000) -> Swept:
         """Do a bounded part of the housekeeping; see `Store.sweep`."""
@@ -431,25 +365,6 @@ class SqliteStore:
         """Close connections; the next use opens new ones."""
         self._wakes.close()
         self._db.close()
-
-
-def _find(change: Change, id: bytes, *, roots: bool = False) -> tuple[Any, ...] | None:
-    """Give the row of a task or node; with `roots`, a run's id stands for its root."""
-    found = None
-    if len(id) == 16:
-        found = change.db.execute(SQL["find_single"], (id, change.now)).fetchone()
-    if found is None and (roots or len(id) != 16):
-        run, index = (id, ROOT) if len(id) == 16 else split_node(id)
-        found = change.db.execute(SQL["find_node"], (index, run, change.now)).fetchone()
-    row: tuple[Any, ...] | None = found
-    return row
-
-
-def _states(change: Change, ids: Sequence[bytes]) -> list[State | None]:
-    """Say where tasks, nodes and runs stand now."""
-    change.flush()
-    rows = [_find(change, id, roots=True) for id in ids]
-    return [None if row is None else State(row[2]) for row in rows]
 
 
 def _stops(db: sqlite3.Connection, session: int) -> list[bytes]:

@@ -228,11 +228,13 @@ class Ends(Reads):
                 self._edges.append((t.run, inner, S.RUNNING, None))
 
     def _is_closed(self, t: Thing) -> bool:
-        """Whether it stands, however deep, in what is closing."""
+        """Whether it stands, however deep, in what is closing; what was told so is heeded."""
         while t.run and t.index != ROOT:
             owner = t.run.nodes[t.plan.owner]
             if owner.closing and owner.has_turn(t):
                 return True
+            if Phase.FALLBACK in owner.forbidden:  # it runs what may run after a cancel
+                return False
             t = owner
         return False
 
