@@ -115,6 +115,8 @@ class _Filling:
         if row.value:
             value = self._template(decode_template(row.value), None, row.name)
             row = msgspec.structs.replace(row, value=encode_template(value))
+        if any(group.value for group in row.later):
+            row = msgspec.structs.replace(row, later=tuple(map(self._group, row.later)))
         m = row.message
         if m is None or not _open(m):
             return row
@@ -139,6 +141,13 @@ class _Filling:
             m, payload=payload, bindings=tuple(bindings), captures=captures
         )
         return msgspec.structs.replace(row, message=message, reads=reads)
+
+    def _group(self, group: Later) -> Later:
+        """Fill in what runs later, whose nodes are rows of their own: the value that it gives."""
+        if not group.value:
+            return group
+        value = self._template(decode_template(group.value), None, "a fallback")
+        return msgspec.structs.replace(group, value=encode_template(value))
 
     def _bind(
         self, binding: Binding, args: list[Any], kwargs: dict[str, Any], pool: list[Any], who: str

@@ -12,7 +12,7 @@ length of its list, and copied for each item when the graph is lowered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from flowq.binding import parameter_name
@@ -28,7 +28,7 @@ from flowq.node import (
     listed,
     maybes,
 )
-from flowq.plan import Kind
+from flowq.plan import Kind, Phase
 from flowq.states import Rule, trigger_rule
 from flowq.wiring import Submitter
 
@@ -78,6 +78,8 @@ class Graph:
         for body in bodies:
             for node in list(body.nodes):
                 _connect(node)
+            if body.phase is Phase.FALLBACK and body.owner is not None:
+                _await(body.owner, (n for n in leaves(body.value) if n.body is not body))
         self.soft = _optional(bodies)
         for body in bodies:
             for node in list(body.nodes):
@@ -207,7 +209,12 @@ def _connect(node: Node) -> None:
     A node that stands outside is a parent of the expansion around the reader, not of the reader.
     """
     node.reads = list(dict.fromkeys(n for value in node.edges.values() for n in leaves(value)))
-    for parent in dict.fromkeys([*node.reads, *listed(node), *node.order]):
+    _await(node, dict.fromkeys([*node.reads, *listed(node), *node.order]))
+
+
+def _await(node: Node, parents: Iterable[Node]) -> None:
+    """Let a node, or the expansion around it that stands beside each parent, await these."""
+    for parent in parents:
         at: Node | None = node
         while at is not None and at.body is not parent.body:
             at = at.body.owner
@@ -347,6 +354,13 @@ def _name(body: Body) -> None:
                 raise GraphError(f"two nodes are named {node.label!r}; a name is for one node")
             used.add(node.label)
             node.name = node.label
+    kept = {g.path.rstrip("/") for g in body.later if g.about is None}
+    if used & kept:
+        raise GraphError(
+            f"{min(used & kept)!r} is the name of what runs after this graph; call the node "
+            "something else"
+        )
+    used |= kept
     last: dict[str, int] = {}
     for node in body.nodes:
         if node.label is None:

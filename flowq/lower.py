@@ -219,7 +219,7 @@ class _Lowering:
         self._put(node, owner, path, all_items, (count, all_items), value, later, following)
         todo = self._following(node.later, at, f"{item_path}/")
         if is_plain_map(node):
-            if not inside:
+            if not (inside or body.nodes[0].later):
                 self._plain_items(node, body.nodes[0], item_path)
                 return todo
             step = self._plain_item
@@ -256,7 +256,7 @@ class _Lowering:
         )
         return [
             (self._body, body, at, f"{path}/"),
-            *self._after(body.later, at, f"{path}/"),
+            *self._after(body.later, at, f"{path}/", i),
             *self._following(body.alarms, source.index, f"{path}/", i),
         ]
 
@@ -348,10 +348,18 @@ class _Lowering:
         """Give what is to be made of what runs later."""
         return [(self._body, g, owner, f"{prefix}{g.path}", place) for g in groups]
 
-    def _after(self, groups: Sequence[Body], owner: int, prefix: str) -> list[tuple[Any, ...]]:
+    def _after(
+        self, groups: Sequence[Body], owner: int, prefix: str, place: int | None = None
+    ) -> list[tuple[Any, ...]]:
         """The same for what runs after a body, where alarms are named after what they are about."""
         return [
-            (self._body, g, owner, f"{prefix}{g.about.name + '/' if g.about else ''}{g.path}", None)
+            (
+                self._body,
+                g,
+                owner,
+                f"{prefix}{g.about.name + '/' if g.about else ''}{g.path}",
+                place,
+            )
             for g in groups
         ]
 

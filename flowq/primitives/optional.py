@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from flowq.errors import GraphError
 from flowq.node import Body, Maybe, Node, Slot, Take, leaves
 from flowq.primitives.base import Reference, as_part
 from flowq.primitives.build import Builder, Fragment, Part, has_parts
 from flowq.wiring import Gives
+
+if TYPE_CHECKING:
+    from flowq.result import Result
 
 __all__ = ["Optional", "optional"]
 
@@ -57,9 +60,9 @@ class Optional(Reference):
 
 
 @overload
-def optional(step: Gives[R], default: D) -> Gives[R | D]: ...
+def optional(step: Gives[R], default: D) -> Result[R | D]: ...
 @overload
-def optional(step: Gives[R]) -> Gives[R | None]: ...
+def optional(step: Gives[R]) -> Result[R | None]: ...
 @overload
 def optional(step: Any, default: Any = ...) -> Any: ...
 def optional(step: Any, default: Any = None) -> Any:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,11 @@ import pytest
 
 from flowq import DAG, FlowQ, GroupError, Skip, TaskError, chain, group, optional
 from flowq.errors import ConfigError, Failure, GraphError, NodeUsedAsValue, RunCancelled
-from flowq.executor import Executor, Job, Lane
 from flowq.fragment import share_of
 from flowq.lower import lower
-from flowq.outcome import Outcome
 from flowq.plan import Bits, Plan
-from flowq.storage import open_store
-from flowq.testing.model import ModelStore
 from tests.unit.hand import Hand
+from tests.unit.staged import Stage, states, store_of
 
 app = FlowQ("policies", "memory://")
 CALLS: list[Any] = []
@@ -125,54 +121,16 @@ def daily() -> Any:
     return pair(give(1), optional(fail(2), default="unknown"))
 
 
-def work() -> None:
-    """Run what is there and whatever it leads to, in the order in which it is handed out."""
-    executor, lane = Executor(app), Lane(0)
-    lane.thread = threading.get_ident()
-    outcomes: list[Outcome] = []
-    while True:
-        step = app.store.step("w", outcomes, want=1, queues=app.queues())
-        outcomes = [executor.run(lane, Job(d)) for d in step.deliveries]
-        if not outcomes and not step.ready and step.next_ms != 0:
-            return
-
-
-class Stage:
-    """Runs graphs to their end, one after the other, on one store."""
-
-    def run(self, composition: Any) -> Any:
-        CALLS.clear()
-        run = composition.start()
-        work()
-        assert run.ready
-        if hasattr(run, "nodes"):
-            assert app.store.check(run._id) == []
-        return run
-
-    def value(self, composition: Any) -> Any:
-        run = self.run(composition)
-        assert run.state == "success"
-        return run.get()
-
-
 @pytest.fixture(params=["model", "sqlite", "redis"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path, store_name: str) -> Iterator[Stage]:
     """The app on each store in turn."""
-    if request.param == "model":
-        store: Any = ModelStore(app.clock)
-    else:
-        urls = {"sqlite": f"sqlite:///{tmp_path}/q.db?synchronous=normal"}
-        url = urls.get(request.param) or request.getfixturevalue("redis_url")
-        store = open_store(url, name=store_name, clock=app.clock)
+    url = lambda: request.getfixturevalue("redis_url")  # noqa: E731
+    store = store_of(request.param, app, store_name, tmp_path, url)
     try:
         with app.aside(store, app.clock):
-            yield Stage()
+            yield Stage(app, CALLS)
     finally:
         store.close()
-
-
-def states(run: Any) -> dict[str, str]:
-    return {node.name: node.state for node in run.nodes()}
 
 
 def told(name: str) -> list[Any]:
@@ -520,7 +478,7 @@ class TestHandlers:
         run = steps.start()
 
         run.cancel()
-        work()
+        stage.work()
 
         assert CALLS == ["cleanup"]
         with pytest.raises(RunCancelled):
