@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from flowq.errors import TaskError as TaskError
     from flowq.errors import UnknownTask as UnknownTask
     from flowq.errors import WorkerLost as WorkerLost
+    from flowq.flow import Flow as Flow
     from flowq.primitives import DAG as DAG
-    from flowq.primitives import Flow as Flow
     from flowq.primitives import Signature as Signature
     from flowq.primitives import branch as branch
     from flowq.primitives import chain as chain
@@ -75,7 +75,8 @@ _HOMES = {
         "Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled TaskDefinitionError "
         "TaskError UnknownTask WorkerLost"
     ),
-    "primitives": "DAG Flow Signature branch chain chord each group optional",
+    "flow": "Flow",
+    "primitives": "DAG Signature branch chain chord each group optional",
     "result": "Result ResultGroup",
     "run": "Run",
     "task": "Task",

@@ -25,16 +25,16 @@ from typing import (
     overload,
 )
 
+from flowq.building import TRACE
 from flowq.clock import SYSTEM_CLOCK, Clock, SkippingClock
-from flowq.current import TRACE
 from flowq.errors import ConfigError, TaskDefinitionError, UnknownTask
+from flowq.flow import Flow, FlowDecorator
 from flowq.habits import check_keywords, habit
 from flowq.message import Message, id_bytes
 from flowq.naming import MAIN, app_at, app_path, import_module
 from flowq.plan import Plan, Ranges
 from flowq.policy import check_name, check_options, nearest
 from flowq.primitives import Composition
-from flowq.primitives.flow import Flow, FlowDecorator
 from flowq.result import Result, ResultGroup
 from flowq.run import Run
 from flowq.serializer import Serializer, open_serializer

@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 from flowq.message import id_text
 
-if TYPE_CHECKING:
-    from flowq.primitives.trace import Trace
-
-__all__ = ["CURRENT", "TRACE", "CurrentTask", "current_task"]
+__all__ = ["CURRENT", "CurrentTask", "current_task"]
 
 
 class CurrentTask:
@@ -114,8 +110,6 @@ class CurrentTask:
 
 _guard = threading.Lock()
 CURRENT: ContextVar[CurrentTask | None] = ContextVar("flowq_current_task", default=None)
-TRACE: ContextVar[Trace | None] = ContextVar("flowq_trace", default=None)
-"""What is being built, while the function of a flow runs."""
 
 
 def current_task() -> CurrentTask:

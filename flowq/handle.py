@@ -29,7 +29,7 @@ from flowq.message import id_text
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look
-from flowq.wiring import FitsAnywhere, Gives
+from flowq.wiring import FitsAnywhere, Gives, Started
 
 __all__ = [
     "PAGE_OF_IDS",
@@ -50,7 +50,7 @@ BETWEEN_LOOKS: Final = 0.5
 """Seconds between two looks at what is shown while it is waited for."""
 
 
-class Handle(FitsAnywhere):
+class Handle(FitsAnywhere, Started):
     """One task, node or run, seen from outside."""
 
     _kind: ClassVar[str] = "handle"

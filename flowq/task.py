@@ -19,8 +19,9 @@ from typing import (
     overload,
 )
 
+from flowq.building import TRACE
 from flowq.calls import build_message
-from flowq.current import TRACE, CurrentTask
+from flowq.current import CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
 from flowq.habits import habit, helpful
 from flowq.handle import Handle

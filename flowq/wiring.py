@@ -25,6 +25,7 @@ __all__ = [
     "Gives",
     "Progress",
     "RunNode",
+    "Started",
     "Stopping",
     "Submitter",
     "TaskSpec",
@@ -171,6 +172,10 @@ class RunNode(msgspec.Struct, frozen=True):
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()
+
+
+class Started:
+    """What was started and stands for it: a handle. Composing must know one when it sees it."""
 
 
 class TaskSpec(Protocol):

@@ -18,9 +18,9 @@ from flowq.task import Task
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ
-    from flowq.primitives.flow import Flow
+    from flowq.flow import Flow
 
-__all__ = ["Checked", "check_flow", "graph_of"]
+__all__ = ["Checked", "check_flow", "graph_of", "lacking"]
 
 PARAMETER: Final = "flowq.parameter"
 """The task that stands for what a flow is given."""

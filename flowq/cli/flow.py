@@ -30,7 +30,7 @@ from flowq.primitives.mermaid import draw
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ
-    from flowq.primitives.flow import Flow
+    from flowq.flow import Flow
 
 __all__ = ["check", "drawn", "find_flow", "list_flows", "show", "start"]
 

@@ -17,7 +17,7 @@ from flowq.cli.output import CliError
 from flowq.policy import nearest
 
 if TYPE_CHECKING:
-    from flowq.primitives.flow import Flow
+    from flowq.flow import Flow
 
 __all__ = ["read", "read_parameters", "said_parameters", "said_type"]
 

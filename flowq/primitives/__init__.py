@@ -5,7 +5,6 @@ from flowq.primitives.base import Composition
 from flowq.primitives.branch import Branch, branch
 from flowq.primitives.chain import Chain, chain
 from flowq.primitives.dag import DAG, DagNode
-from flowq.primitives.flow import Flow
 from flowq.primitives.group import Group, chord, group
 from flowq.primitives.map import Map, each, map_of
 from flowq.primitives.optional import optional
@@ -17,7 +16,6 @@ __all__ = [
     "Chain",
     "Composition",
     "DagNode",
-    "Flow",
     "Group",
     "Map",
     "Signature",

@@ -10,7 +10,7 @@ from collections.abc import Mapping as MappingOf
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, cast, overload
 
-from flowq.current import TRACE
+from flowq.building import TRACE
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
 from flowq.habits import habit

@@ -7,18 +7,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
-from flowq.current import TRACE
+from flowq.building import TRACE
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.fragment import key_of
 from flowq.graph import Graph
-from flowq.handle import Handle
 from flowq.node import Arm, Body
 from flowq.primitives.base import Composition, users_code
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.dag import Contents
 from flowq.primitives.flowgraph import ArmGraph
 from flowq.serializer import short_repr
-from flowq.wiring import Gives, Submitter
+from flowq.wiring import Gives, Started, Submitter
 
 if TYPE_CHECKING:
     from flowq.result import Result
@@ -168,7 +167,7 @@ def branch(cond: Any, arms: Mapping[Any, Any], *, default: Any = _NO_ARM) -> Any
 
 
 def _told(cond: Any) -> str:
-    if isinstance(cond, Handle):
+    if isinstance(cond, Started):
         return (
             f"{cond!r}, which was started elsewhere: compose it (task.s(...)), or call its task in "
             "the flow"

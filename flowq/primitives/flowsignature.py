@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.binding import check_call, params_of
-from flowq.current import TRACE
+from flowq.building import TRACE
 from flowq.errors import GraphError
 from flowq.node import Body, Node
 from flowq.primitives.base import Composition
@@ -19,7 +19,7 @@ from flowq.primitives.trace import Trace
 from flowq.wiring import Submitter, TaskSpec
 
 if TYPE_CHECKING:
-    from flowq.primitives.flow import Flow
+    from flowq.flow import Flow
     from flowq.primitives.map import Map
     from flowq.run import Run
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.binding import check_call, misfit
+from flowq.building import TRACE
 from flowq.calls import build_message
-from flowq.current import TRACE
 from flowq.graph import check_app
 from flowq.node import Body
 from flowq.plan import Kind

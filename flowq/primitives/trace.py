@@ -11,17 +11,16 @@ from types import TracebackType
 from typing import Any, Final, NoReturn, cast
 
 from flowq.binding import check_call
-from flowq.current import TRACE
+from flowq.building import TRACE
 from flowq.errors import BindingError, ConfigError, GraphError, NodeUsedAsValue
 from flowq.fragment import plain
-from flowq.handle import Handle
 from flowq.primitives.base import Composition, Reference, users_code
 from flowq.primitives.branch import Branch
 from flowq.primitives.build import Part, has_parts
 from flowq.primitives.flowgraph import FlowGraph, FlowNode, walk
 from flowq.primitives.map import Map
 from flowq.primitives.signature import Signature
-from flowq.wiring import TaskSpec
+from flowq.wiring import Started, TaskSpec
 
 __all__ = ["Trace"]
 
@@ -161,7 +160,7 @@ class Trace:
                         "a node cannot be the key of a dict: its value is not known"
                     )
                 todo.extend(x.values())
-            elif isinstance(x, Handle):
+            elif isinstance(x, Started):
                 raise BindingError(
                     f"{x!r} was started outside of {self.graph!r}, so it is no node "
                     "of it; call its task in the flow, or pass its value"

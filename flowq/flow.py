@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
-from flowq.current import TRACE
+from flowq.building import TRACE
 from flowq.errors import BindingError, ConfigError, GraphError, TaskDefinitionError
 from flowq.habits import habit
 from flowq.handle import Handle
