@@ -8,20 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from flowq.message import NO_NODE
-from flowq.plan import ROOT, Bits, Kind, Phase
+from flowq.plan import ROOT, Bits, Kind
 from flowq.states import State
 from flowq.storage.base import NodeInfo
 from flowq.wiring import Progress
 
 __all__ = [
+    "FAILED",
     "MANY",
     "Line",
     "count",
     "forgiven",
     "outline",
-    "owner_of",
-    "phase_text",
     "short",
     "stem",
     "within",
@@ -208,18 +206,3 @@ def forgiven(info: NodeInfo) -> bool:
     if info.state is State.FAILED and info.bits & Bits.COUNTS_AS_SUCCESS:
         return True
     return bool(info.bits & Bits.FORGIVEN)
-
-
-def phase_text(info: NodeInfo, owner: str) -> str:
-    """Say in which phase of what it stands in a node has its turn; empty for the body."""
-    where = f" of {owner}" if owner else ""
-    return {
-        Phase.HANDLERS: f"a handler{where}",
-        Phase.FINALLY: f"in finally{where}",
-        Phase.FALLBACK: f"the fallback{where}",
-    }.get(Phase(info.phase), "")
-
-
-def owner_of(info: NodeInfo) -> int | None:
-    """Give the index of what a node stands in; None for the root."""
-    return None if info.owner == NO_NODE else info.owner

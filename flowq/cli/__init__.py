@@ -19,9 +19,7 @@ from flowq.cli.output import INTERRUPTED, UNREACHABLE, USAGE, CliError, note
 __all__ = ["Parser", "huey_main", "main", "parser"]
 
 
-NOT_YET = frozenset(
-    f"flowq run {verb}" for verb in "pause resume retry rerun fork send timeline".split()
-)
+NOT_YET = frozenset(f"flowq run {verb}" for verb in "pause resume fork send timeline".split())
 """Commands that are designed, and answered only where they are typed."""
 
 
@@ -194,6 +192,15 @@ def _controls(runs: Any) -> None:
     )
     stop.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
     stop.add_argument("--force", action="store_true", help="end what is finally_ too")
+    text = "Run again what failed, in a run that has ended."
+    retry = _reader(runs, "retry", text, "seeing:retry", "ID")
+    retry.add_argument("node", metavar="NODE", nargs="?", help="path of one node, forgiven or not")
+    retry.add_argument("--forgiven", action="store_true", help="what was forgiven too")
+    text = "Run a node again, and all that depends on it."
+    rerun = _reader(runs, "rerun", text, "seeing:rerun", "ID")
+    rerun.add_argument("node", metavar="NODE", help="path of the node; 0 is the whole run")
+    for verb in (retry, rerun):
+        verb.add_argument("--watch", action="store_true", help="follow it; exit 1 if failed")
 
 
 def _flows(nouns: Any) -> None:

@@ -37,6 +37,7 @@ from flowq.message import (
 from flowq.states import State
 
 if TYPE_CHECKING:
+    from flowq.app import FlowQ
     from flowq.storage import Store
     from flowq.storage.base import DeadLetter, NodeInfo, RunInfo
 
@@ -47,6 +48,7 @@ __all__ = [
     "dead_letters",
     "failure_in",
     "find_id",
+    "home_of",
     "nodes",
     "runs",
     "shown_state",
@@ -78,15 +80,20 @@ def store_of(args: Any) -> Store:
     CliError
         There is none.
     """
+    url, app = home_of(args)
+    if app is not None:
+        url, args.name = args.url or app.url, args.name or app.name
+    store, args.name = open_reading(url, args.name)
+    return store
+
+
+def home_of(args: Any) -> tuple[str, FlowQ | None]:
+    """Give the URL that is said, and the app if one is named; see `store_of`."""
     from flowq.settings import DEFAULT_URL, load_settings
 
     said = load_settings({"url": args.url, "app": args.app}, ["url", "app"])
-    url, place = said["url"], said["app"] if args.url is None else args.app
-    if place is not None:
-        app, _ = find_app(place)
-        url, args.name = args.url or app.url, args.name or app.name
-    store, args.name = open_reading(url or DEFAULT_URL, args.name)
-    return store
+    place = said["app"] if args.url is None else args.app
+    return said["url"] or DEFAULT_URL, None if place is None else find_app(place)[0]
 
 
 def wants_json(args: Any) -> bool:

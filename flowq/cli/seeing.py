@@ -1,27 +1,37 @@
 # SPDX-License-Identifier: MIT
-"""``flowq run why``, ``graph`` and ``cancel``: what is said of one run, and what stops it."""
+"""``flowq run why``, ``graph``, ``cancel``, ``retry`` and ``rerun``: one run, asked and moved."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flowq.cli.loading import find_app
-from flowq.cli.output import NOT_FOUND, OK, REFUSED, CliError, document
-from flowq.cli.reading import LOOKED_AT, find_id, nodes, runs, store_of, wants_json
-from flowq.cli.run import found_run
-from flowq.errors import ResultMissing
-from flowq.message import id_text
+from flowq.cli.output import NOT_FOUND, OK, REFUSED, CliError, document, line
+from flowq.cli.reading import (
+    LOOKED_AT,
+    find_id,
+    home_of,
+    nodes,
+    runs,
+    store_of,
+    wants_json,
+)
+from flowq.cli.run import follow, found_run
+from flowq.errors import ResultMissing, RunActive
+from flowq.message import id_bytes, id_text
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ
+    from flowq.run import Run
     from flowq.storage import Store
 
-__all__ = ["cancel", "graph", "why"]
+__all__ = ["cancel", "graph", "rerun", "retry", "why"]
 
 
 def why(args: Any) -> int:
     """Run ``flowq run why``."""
-    app, id = _asked(args)
+    _, app, id = _asked(args)
+    id = _node_of(app, id, args.node)
     node = id_text(id)
     handle = app.result(node)
     said = handle.why()
@@ -34,7 +44,8 @@ def why(args: Any) -> int:
 
 def cancel(args: Any) -> int:
     """Run ``flowq run cancel``."""
-    app, id = _asked(args)
+    _, app, id = _asked(args)
+    id = _node_of(app, id, args.node)
     stopping = app.result(id_text(id)).cancel(force=args.force)
     if wants_json(args):
         document(
@@ -51,14 +62,45 @@ def cancel(args: Any) -> int:
     return OK if stopping else REFUSED
 
 
+def retry(args: Any) -> int:
+    """Run ``flowq run retry``."""
+    return _again(args, lambda run: run.retry(args.node, forgiven=args.forgiven))
+
+
+def rerun(args: Any) -> int:
+    """Run ``flowq run rerun``."""
+    return _again(args, lambda run: run.rerun(args.node))
+
+
+def _again(args: Any, rewind: Callable[[Run[Any]], int]) -> int:
+    """Let nodes of a run that has ended run again, and follow it if that is wanted."""
+    store, app, id = _asked(args)
+    if args.node is not None and args.node.isdigit():
+        args.node = int(args.node)
+    try:
+        count = rewind(app.run(id_text(id)))
+    except RunActive as err:
+        raise CliError(str(err), REFUSED) from None
+    except ResultMissing as err:
+        raise CliError(str(err), NOT_FOUND) from None
+    json = wants_json(args)
+    if json:
+        line({"run": id_text(id[:16]), "again": count})
+    else:
+        print(f"{id_text(id[:16])}  {count:,} node{'s' * (count != 1)} run again")
+    if not count:
+        return REFUSED
+    return follow(store, id[:16], args.name, json) if args.watch else OK
+
+
 def graph(args: Any) -> int:
     """Run ``flowq run graph``."""
     from flowq.picture import mermaid
 
-    if args.app is not None:
+    _, app = home_of(args)
+    if app is not None:
         from flowq.cli.flow import drawn, find_flow
 
-        app, _ = find_app(args.app)
         app.load()
         if args.what in app.flows or not _is_id(args.what):
             text = drawn(find_flow(app, args.what), args.param)
@@ -89,34 +131,31 @@ def _find(store: Store, text: str) -> bytes:
     return find_id(text, (run.id for run in runs(store, LOOKED_AT)), "run", hint)
 
 
-def _asked(args: Any) -> tuple[FlowQ, bytes]:
-    """Give an app on the store that is asked, and the id of what is meant there."""
+def _asked(args: Any) -> tuple[Store, FlowQ, bytes]:
+    """Give the store that is asked, an app on it, and the id of what is meant there."""
     from flowq.app import FlowQ
 
     store = store_of(args)
     id = _find(store, args.id)
-    if args.app is not None:
-        app, _ = find_app(args.app)
-        if args.url is not None:
-            app.use_url(args.url)
-    else:
-        app = FlowQ(args.name, _url(args))
+    url, app = home_of(args)
+    if app is None:
+        app = FlowQ(args.name, url)
+    elif args.url is not None:
+        app.use_url(args.url)
     if store.look((id,), cells=False)[0] is None:
         raise CliError(
             f"the app {args.name!r} knows no {id_text(id)}: never started here, or expired",
             NOT_FOUND,
         )
-    if args.node is not None:
-        try:
-            node = int(args.node) if args.node.isdigit() else args.node
-            found = app.run(id_text(id[:16])).result(node)
-        except ResultMissing as err:
-            raise CliError(str(err), NOT_FOUND) from None
-        id = found._id
-    return app, id
+    return store, app, id
 
 
-def _url(args: Any) -> str:
-    from flowq.settings import DEFAULT_URL, load_settings
-
-    return load_settings({"url": args.url}, ["url"])["url"] or DEFAULT_URL
+def _node_of(app: FlowQ, id: bytes, node: str | None) -> bytes:
+    """Give the id of a node of a run by its path; of the run itself if none is said."""
+    if node is None:
+        return id
+    try:
+        found = app.run(id_text(id[:16])).result(int(node) if node.isdigit() else node)
+    except ResultMissing as err:
+        raise CliError(str(err), NOT_FOUND) from None
+    return id_bytes(found.id)

@@ -253,6 +253,25 @@ def test_an_item_is_cancelled_by_its_path(shop: Shell) -> None:
     assert "1 cancelled" in shop.run("run", "show", id, *APP)[1]
 
 
+def test_a_run_that_has_ended_runs_again_in_part(shop: Shell) -> None:
+    id = begin(shop, "nightly", "-p", "day=2026-11-09")
+    early, _, still = shop.run("run", "retry", id, *APP)
+    drain(shop)
+    shop.write("flows.py", FLOWS.replace("x == 7", "x == 70"))
+
+    status, out, _ = shop.run("run", "retry", id[:13], *APP)
+    drain(shop)
+    nothing, none, _ = shop.run("run", "retry", id, *APP)
+    again, document, _ = shop.run("run", "rerun", id, "clean[3]", "--json", *APP)
+
+    assert early == 6 and "only what has ended runs again" in still
+    assert (status, out) == (0, f"{id}  2 nodes run again\n")
+    assert (nothing, none) == (6, f"{id}  0 nodes run again\n")
+    assert again == 0 and json.loads(document)["again"] == 2
+    drain(shop)
+    assert shop.run("result", id, *APP)[:2] == (0, "36\n")
+
+
 def test_what_is_watched_for_too_long_is_told_how_far_it_is(shop: Shell) -> None:
     id = begin(shop, "nightly", "-p", "day=2026-11-03")
 
