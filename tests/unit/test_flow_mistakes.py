@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowq import DAG, FlowQ, chain
-from flowq.current import TRACE
+from flowq.building import TRACE
 from flowq.errors import BindingError, CycleError, GraphError, NodeUsedAsValue
 
 app = FlowQ("mistakes", "memory://")
