@@ -11,6 +11,7 @@ shown (``...`` stands for anything). What must not run in a test (installing, cl
 from __future__ import annotations
 
 import doctest
+import inspect
 import os
 import re
 import secrets
@@ -28,7 +29,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from flowq import FlowQ, RedisFlowQ, Result, Retry, SqliteFlowQ, branch
 from flowq.policy import OPTIONS
+from flowq.primitives.base import Composition
 from flowq.states import FOREVER, RULES, N, State
 from flowq.storage import Store
 from tests.servers import RedisServer
@@ -346,6 +349,20 @@ def test_the_guides_use_only_options_that_exist() -> None:
                 for inside in re.findall(r"@q\.task\(([^)]*)\)", block.text):
                     names = re.findall(r"(\w+)=", inside)
                     assert set(names) <= set(OPTIONS), f"{page}, line {block.line}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "/from-" in page])
+def test_those_who_come_from_elsewhere_are_told_options_that_exist(page: str) -> None:
+    takes = (FlowQ, SqliteFlowQ, RedisFlowQ, Composition.test, Result.get, Retry, branch)
+    known = set(OPTIONS).union(*(inspect.signature(each).parameters for each in takes))
+    of_tasks = {"b", "day"}  # arguments of the tasks that the pages show
+
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rows = [re.split(r"(?<!\\)\|", row) for row in re.findall(r"^\|(.*)\|$", text, re.MULTILINE)]
+    said = {name for *_, ours in rows for name in re.findall(r"\b(\w+)=", ours)}
+
+    assert said
+    assert said <= known | of_tasks
 
 
 def test_nothing_shows_where_it_was_written() -> None:
