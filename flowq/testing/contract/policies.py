@@ -30,7 +30,7 @@ from flowq.testing.contract.base import (
     task,
 )
 
-__all__ = ["TestCancelInwards", "TestPhases", "TestPolicies"]
+__all__ = ["TestCancelInwards", "TestPhases", "TestPolicies", "with_later"]
 
 S = State
 
