@@ -58,9 +58,8 @@ local function forget(id)
   forgotten[id] = true
 end
 
--- Forgets when one that goes on as an expansion was due, or would have expired.
+-- What goes on as an expansion is not due any more, nor does it expire.
 local timeless = {}
-local function untime(id) timeless[#timeless + 1] = id end
 
 local function flush_forgotten()
   if #timeless > 0 then
@@ -82,25 +81,6 @@ local leaving, stopping = {}, {}
 local function leave_list(id, queue, priority)
   local _, _, losses = record_of(id)
   leaving[#leaving + 1] = {id, queue, priority, losses}
-end
-
-local function mark(id, lease)
-  local session, value = lease[1], lease[2]
-  local flags = byte(value, 5)
-  if has(flags, 16) then return end
-  stopping[#stopping + 1] = {session, id, sub(value, 1, 4) .. string.char(flags + 16) .. sub(value, 6)}
-end
-
--- Behind what is queued: that may be among what leaves again.
-local function flush_left()
-  for _, one in ipairs(leaving) do ghost(unpack(one)) end
-  for _, one in ipairs(stopping) do
-    call('HSET', P .. 'w:' .. one[1], one[2], one[3])
-    call('SADD', P .. 'z:' .. one[1], one[2])
-    call('ZADD', P .. 'y:' .. one[1], 0, 1)
-  end
-  if #leaving > 0 then leaving = {} end
-  if #stopping > 0 then stopping = {} end
 end
 
 local function flush_ended()

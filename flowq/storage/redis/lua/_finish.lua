@@ -1,15 +1,111 @@
 -- How ends spread, as storage/base.py tells it: in the children, page by page, and in the owner.
+-- A cursor is {run, node, state, culprit, edges done, front}. EXPANDED starts the node's entries;
+-- others than ends are told in _phases.lua.
+local todo, head = {}, 1
+local ZERO5 = '\0\0\0\0\0'
+local front = true -- what this script starts goes before what was enqueued
 -- Edges that this script may still walk; one whose node ends costs two, as it takes the time of three.
 local page = PAGE
 local AT_ONCE = 100
 local ends = 0
+
+local finish
+-- What few scripts need, made when the first of it is: to make a function costs time in each call.
+local phases
+
+local function spread(r, i, state, culprit)
+  todo[#todo + 1] = {r, i, state, culprit, 0, front}
+end
+
+-- Whether a node's failure counts in the expansion around it.
+local function fails(bits, state)
+  return not has(bits, 1) and (state == BLOCKED or state == FAILED and not has(bits, 8))
+end
+
+-- What a failure around it may stop holds nodes whose edges wait too (done_node).
+local function guard(r, x, row)
+  local o = node(r, (unpack_('>I4', row, 12)))
+  if o and o.flags >= 128 and x.flags < 128 then x.flags = x.flags + 128 end
+end
+
+-- What settled a message last, for the cell of one that the store ends: so a repeated settlement still
+-- finds itself.
+local function settled_by(id)
+  local delivery, _, _, how = record_of(id)
+  if how == 1 then return pack('>I4B', delivery, 1) end
+  return ZERO5
+end
+
+local WAS = {[SKIPPED] = 'what its value names was skipped',
+             [CANCELLED] = 'what its value names was cancelled'}
+
+-- Ends an expansion; `given` is the group whose value it has, where that is not its own.
+local function end_as(r, x, outcome, given)
+  local kind, body = outcome, WAS[outcome]
+  if outcome == FAILED then
+    kind, body = FAILED + CULPRIT, pack('>I4', x.n)
+  elseif outcome == SUCCESS then
+    kind = SUCCESS + TEMPLATE
+    local row = row_of(r, x.i)
+    if given then
+      body = sub(row, given.value, given.value + given.size - 1)
+    else
+      local c, rd, e, p, v = unpack_('>I4I4I4I4I4', row, 20)
+      local at = 42 + 8 * (c + rd + e + p)
+      body = sub(row, at, at + v - 1)
+    end
+  elseif outcome == CANCELLED and has(x.mode, STOPPED) then
+    body = 'cancelled'
+  end
+  local settled = ZERO5
+  if x.lane == 255 then -- it was a task
+    local id = r.id .. pack('>I4', x.i)
+    settled = settled_by(id)
+    forget(id)
+  end
+  finish(r, x, outcome, cell_of(kind, body), settled, x.n)
+end
+
+local function outcome_of(x, tolerate, stopped)
+  if stopped then return CANCELLED end
+  if x.b > tolerate then return FAILED end
+  if x.d > 0 then return CANCELLED end
+  return x.c > 0 and SKIPPED or SUCCESS
+end
+
+-- Nothing is unfinished of those whose turn it is in an expansion.
+local function end_expansion(r, x)
+  if x.mode == 0 and not has(x.flags, 32) then end_as(r, x, outcome_of(x, 0, false))
+  else phases().end_turn(r, x) end
+end
+
+-- Counts an end in the expansion around it, if it is its turn.
+local function count_owner(r, owner, i, phase, bits, state, culprit)
+  local o = node(r, owner)
+  if not o or o.state >= SUCCESS then return end
+  if (phase > 0 or o.mode >= PASSED) and not phases().has_turn(r, o, i, phase) then return end
+  if o.state == WAITING then return phases().end_early(r, o, bits, state, culprit) end
+  dirty(r, o)
+  if o.a > 0 then o.a = o.a - 1 end
+  if state ~= SUCCESS then
+    if state == SKIPPED then
+      if has(bits, 2) then o.c = o.c + 1 end
+    elseif state == CANCELLED then
+      if not has(bits, 1) then o.d = o.d + 1 end
+    elseif fails(bits, state) then
+      o.b = o.b + 1
+      if o.b == 1 then o.n = culprit end
+    end
+  end
+  if o.a == 0 and o.state == EXPANDED then end_expansion(r, o) end
+end
 
 -- Ends a node that has not ended.
 function finish(r, x, state, cell, settled, culprit)
   dirty(r, x)
   local waited = x.state == WAITING
   ends = ends + 1
-  if state == FAILED and has(x.flags, 32) and not has(x.flags, 2) and falls_back(r, x, cell, settled) then
+  if state == FAILED and has(x.flags, 32) and not has(x.flags, 2) and phases().falls_back(r, x, cell, settled) then
     return
   end
   x.state = state
@@ -26,15 +122,15 @@ function finish(r, x, state, cell, settled, culprit)
   local owner, bits, phase = unpack_('>I4', row, 12), byte(row, 7), byte(row, 8)
   if has(bits, 64) and fails(bits, state) then
     local o = node(r, owner)
-    if o and o.state == EXPANDED and not has(o.mode, CLOSING) and has_turn(r, o, x.i, phase) then
-      close(r, o)
+    if o and o.state == EXPANDED and not has(o.mode, CLOSING) and phases().has_turn(r, o, x.i, phase) then
+      phases().close(r, o)
     end
   end
   if unpack_('>I4', row, 20) > 0 then
     spread(r, x.i, state == FAILED and has(bits, 8) and PARDONED or state, culprit)
   end
   if has(x.flags, 32) then
-    local more = more_of(row)
+    local more = phases().more_of(row)
     if more and more.edges > 0 then spread(r, x.i, LENIENT, NONE) end
     if not waited and not has(x.flags, 2) and more and #more.groups > 0 then
       spread(r, x.i, INSIDE + SKIPPED, NONE)
@@ -123,7 +219,6 @@ local function blocked_cell(culprit)
 end
 
 local LABEL = {[SKIPPED] = 'what it waits for was skipped', [CANCELLED] = 'what it waits for was cancelled'}
-local INSIDE_LABEL = {[SKIPPED] = 'what it stands in was skipped', [CANCELLED] = 'what it stands in was cancelled'}
 
 -- Starts or ends a node that waits, if its rule says so.
 local function judge(r, x)
@@ -165,97 +260,7 @@ end
 local function is_quiet(r, o, x)
   if not o or o.state ~= EXPANDED then return true end
   if o.mode == 0 and not has(x.flags, 64) then return false end
-  if has_turn(r, o, x.i, phase_of(r, x)) then return has(o.mode, CLOSING) end
-  return not may_alarm(r, o, x.i)
-end
-
--- Ends a node that waits with what is around it, or because that does not call for it. Nothing is
--- counted in that, and no rule is looked at, so nothing along the edges between such nodes.
-local function end_inside(r, x, state, culprit, why)
-  if x.state ~= WAITING then return end
-  dirty(r, x)
-  ends = ends + 1
-  x.state, x.ready = state, 0
-  r.cells[#r.cells + 1] = pack('>I4', x.i)
-  r.cells[#r.cells + 1] = ZERO5 .. (state == BLOCKED and blocked_cell(culprit)
-    or cell_of(state, why or INSIDE_LABEL[state]))
-  tell(r.id, x.i)
-  if has(x.flags, 2) or has(x.flags, 32) then spread(r, x.i, INSIDE + state, culprit) end
-end
-
--- Stops neighbours whose turn it was.
-local function stop_all(r, first, count, turn)
-  local ids, done = {}, {}
-  for _, i in ipairs(r.done) do done[i] = true end
-  for j = first, first + count - 1 do
-    local x = not done[j] and node(r, j)
-    if x and (turn > 0 or not has(x.flags, 64)) then
-      if x.state == QUEUED then
-        ids[#ids + 1] = r.id .. pack('>I4', j)
-      elseif x.state == EXPANDED then
-        cancel_inwards(r, x)
-      elseif x.state == WAITING then
-        x.ready = 0
-        finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), ZERO5, NONE)
-      end
-    end
-  end
-  local held = holders(ids)
-  for _, id in ipairs(ids) do
-    if held[id] then
-      mark(id, held[id])
-    else
-      local x = node(r, (unpack_('>I4', id, 17)))
-      local settled = settled_by(id)
-      if not call('ZSCORE', P .. 's', id) then leave_list(id, lane_of(r, x)) end
-      finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), settled, NONE)
-      forget(id)
-    end
-  end
-end
-
--- Where a cursor's ranges begin in its node's row, and how many there are.
-local function ranges_of(row, state, culprit)
-  local c, rd, e = unpack_('>I4I4I4', row, 20)
-  if state >= JUDGE and not (state == STOP and culprit > 0) then return body_of(row) end
-  if state == EXPANDED then return 42 + 8 * (c + rd), e end
-  if state < LENIENT or state == PARDONED then return 42, c end
-  local more = more_of(row)
-  if not more then return 42, 0 end
-  if state == LENIENT then return more.lenient, more.edges end
-  local group = more.groups[culprit]
-  if not group then return 42, 0 end
-  return group.body, group.nodes
-end
-
--- Does what a cursor says with neighbours. `o` is the expansion that they stand in.
-local function visit(r, o, state, culprit, phase, first, last)
-  if state == STOP then return stop_all(r, first, last - first + 1, culprit) end
-  for j = first, last do
-    local x = node(r, j)
-    if x then
-      if state <= CANCELLED and state ~= EXPANDED then
-        count(r, x, state, culprit, is_quiet(r, o, x))
-      elseif state > INSIDE then
-        end_inside(r, x, state - INSIDE, culprit)
-      elseif x.state == WAITING then
-        if state == UNCALLED then
-          end_inside(r, x, SKIPPED, NONE, 'not called for')
-        elseif state == LENIENT then
-          count(r, x, SUCCESS, NONE, is_quiet(r, o, x))
-        elseif state == PARDONED then
-          local alarm = phase_of(r, x) > phase
-          count(r, x, alarm and FAILED or SUCCESS, culprit, is_quiet(r, o, x))
-        elseif not is_quiet(r, o, x) then
-          if state == EXPANDED then
-            start(r, x)
-          else
-            judge(r, x)
-          end
-        end
-      end
-    end
-  end
+  return phases().is_quiet(r, o, x)
 end
 
 -- Walks what ended, as far as this script's page goes; the rest stays in the list.
@@ -268,10 +273,16 @@ local function walk()
     local row = row_of(r, i)
     if not row or not is_whole(20, row) then head = head + 1
     else
-      local at, ranges = ranges_of(row, state, culprit)
-      local inner = state == EXPANDED or state == GROUP or state == JUDGE
-      local o = node(r, inner and i or (unpack_('>I4', row, 12)))
-      local phase = byte(row, 8)
+      local at, ranges, o = 42, (unpack_('>I4', row, 20)), nil
+      local visit = state >= LENIENT and phases().visit
+      if visit then
+        at, ranges, o = phases().reach(r, i, row, state, culprit)
+      elseif state == EXPANDED then
+        local c, rd, e = unpack_('>I4I4I4', row, 20)
+        at, ranges, o = 42 + 8 * (c + rd), e, node(r, i)
+      else
+        o = node(r, (unpack_('>I4', row, 12)))
+      end
       local skip, whole = done, true
       for k = 0, ranges - 1 do
         local first, n = unpack_('>I4I4', row, at + 8 * k)
@@ -282,7 +293,17 @@ local function walk()
           local before = ends
           first = first + skip
           if take > 1 then read_nodes(r, first, take) end
-          visit(r, o, state, culprit, phase, first, first + take - 1)
+          if visit then
+            visit(r, i, o, state, culprit, first, first + take - 1)
+          else
+            for j = first, first + take - 1 do
+              local x = node(r, j)
+              if x and x.state == WAITING then
+                if state ~= EXPANDED then count(r, x, state, culprit, is_quiet(r, o, x))
+                elseif not is_quiet(r, o, x) then start(r, x) end
+              end
+            end
+          end
           edges = edges - take - (ends - before)
           cursor[5] = cursor[5] + take
           if skip + take < n or (edges <= 0 and k < ranges - 1) then whole = false break end
@@ -313,7 +334,7 @@ end
 local function flush()
   flush_runs()
   flush_lines()
-  flush_left()
+  if #leaving + #stopping > 0 then phases().flush_left() end
   flush_ended()
   flush_forgotten()
 end

@@ -6,67 +6,67 @@
 -- reservation of this delivery: field 'x' and index of n:<run> holds delivery 4, base 4, rows 4.
 -- Field 'X' hides what is reserved for a fragment of several pages until its last: base 4, rows 4 each.
 
-local function pack_more(lenient, tolerate, count, groups)
-  if #lenient + tolerate + count == 0 then return '' end
-  local more = pack('>I4I4H', #lenient / 8, tolerate, count) .. lenient .. groups
-  return more .. pack('>I4', #more)
-end
-
--- A row with edges and value of its own in the place of a queue and times, its message kept.
-local function expansion_row(row, inner, entries, body, value, tolerate, count, groups)
-  local off = offset_of(row)
-  local special, c, rd, e, p, v, n, q = byte(row, 5), unpack_('>I4I4I4I4I4BB', row, 20)
-  local at = 42
-  local children = sub(row, at, at + 8 * c - 1)
-  at = at + 8 * c
-  local reads = sub(row, at, at + 8 * rd - 1)
-  at = at + 8 * (rd + e)
-  local parents = sub(row, at, at + 8 * p - 1)
-  at = at + 8 * p + v
-  local name = sub(row, at, at + n - 1)
-  -- what stands in it already is to follow its own failure, last
-  local kept, rule = 0, ''
-  if has(special, 16) then
-    local last = off - ((has(special, 1) or has(special, 4)) and 24 or 0)
-    kept, rule = 16, sub(row, last - 19, last)
-  end
-  local from, ranges = body_of(row)
-  local follows, lenient = sub(row, from, from + 8 * ranges - 1), ''
-  local old = more_of(row)
-  if old then
-    local behind = old.lenient + 8 * old.edges
-    lenient = sub(row, old.lenient, behind - 1)
-    count, groups = count + #old.groups, groups .. sub(row, behind, tail_of(row) - 4)
-  end
-  local more = pack_more(lenient, tolerate, count, groups)
-  if more ~= '' then kept = kept + 32 end
-  local rest = children .. reads .. entries .. parents .. value .. name .. follows .. body .. more .. rule
-  return pack('>IBB', 41 + #rest, kept, 1) .. sub(row, 7, 15)
-    .. pack('>I4I4I4I4I4I4BB', inner, c, rd, #entries / 8, p, #value, n, 0) .. rest .. sub(row, off + 1)
-end
-
--- The same for a task alone: the root of its run, named by its task.
-local function root_row(row, inner, entries, body, value, tolerate, count, groups)
-  local name = sub(task_of(row), 1, 200)
-  local more = pack_more('', tolerate, count, groups)
-  local rest = entries .. value .. name .. body .. more
-  return pack('>IBBBBB', 41 + #rest, more ~= '' and 32 or 0, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
-    .. pack('>I4I4I4I4I4I4BB', inner, 0, 0, #entries / 8, 0, #value, #name, 0)
-    .. rest .. sub(row, offset_of(row) + 1), name
-end
-
--- Takes a reservation out of what is hidden.
-local function unhide(r, base)
-  local hidden = call('HGET', r.n, 'X')
-  if not hidden then return end
-  local left = {}
-  for at = 1, #hidden, 8 do
-    if unpack_('>I4', hidden, at) ~= base then left[#left + 1] = sub(hidden, at, at + 7) end
-  end
-  if #left > 0 then call('HSET', r.n, 'X', table.concat(left)) else call('HDEL', r.n, 'X') end
-end
-
 local function expand(id, row, delivery, data)
+  local function pack_more(lenient, tolerate, count, groups)
+    if #lenient + tolerate + count == 0 then return '' end
+    local more = pack('>I4I4H', #lenient / 8, tolerate, count) .. lenient .. groups
+    return more .. pack('>I4', #more)
+  end
+
+  -- A row with edges and value of its own in the place of a queue and times, its message kept.
+  local function expansion_row(row, inner, entries, body, value, tolerate, count, groups)
+    local off = offset_of(row)
+    local special, c, rd, e, p, v, n, q = byte(row, 5), unpack_('>I4I4I4I4I4BB', row, 20)
+    local at = 42
+    local children = sub(row, at, at + 8 * c - 1)
+    at = at + 8 * c
+    local reads = sub(row, at, at + 8 * rd - 1)
+    at = at + 8 * (rd + e)
+    local parents = sub(row, at, at + 8 * p - 1)
+    at = at + 8 * p + v
+    local name = sub(row, at, at + n - 1)
+    -- what stands in it already is to follow its own failure, last
+    local kept, rule = 0, ''
+    if has(special, 16) then
+      local last = off - ((has(special, 1) or has(special, 4)) and 24 or 0)
+      kept, rule = 16, sub(row, last - 19, last)
+    end
+    local from, ranges = phases().body_of(row)
+    local follows, lenient = sub(row, from, from + 8 * ranges - 1), ''
+    local old = phases().more_of(row)
+    if old then
+      local behind = old.lenient + 8 * old.edges
+      lenient = sub(row, old.lenient, behind - 1)
+      count, groups = count + #old.groups, groups .. sub(row, behind, phases().tail_of(row) - 4)
+    end
+    local more = pack_more(lenient, tolerate, count, groups)
+    if more ~= '' then kept = kept + 32 end
+    local rest = children .. reads .. entries .. parents .. value .. name .. follows .. body .. more .. rule
+    return pack('>IBB', 41 + #rest, kept, 1) .. sub(row, 7, 15)
+      .. pack('>I4I4I4I4I4I4BB', inner, c, rd, #entries / 8, p, #value, n, 0) .. rest .. sub(row, off + 1)
+  end
+
+  -- The same for a task alone: the root of its run, named by its task.
+  local function root_row(row, inner, entries, body, value, tolerate, count, groups)
+    local name = sub(task_of(row), 1, 200)
+    local more = pack_more('', tolerate, count, groups)
+    local rest = entries .. value .. name .. body .. more
+    return pack('>IBBBBB', 41 + #rest, more ~= '' and 32 or 0, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
+      .. pack('>I4I4I4I4I4I4BB', inner, 0, 0, #entries / 8, 0, #value, #name, 0)
+      .. rest .. sub(row, offset_of(row) + 1), name
+  end
+
+  -- Takes a reservation out of what is hidden.
+  local function unhide(r, base)
+    local hidden = call('HGET', r.n, 'X')
+    if not hidden then return end
+    local left = {}
+    for at = 1, #hidden, 8 do
+      if unpack_('>I4', hidden, at) ~= base then left[#left + 1] = sub(hidden, at, at + 7) end
+    end
+    if #left > 0 then call('HSET', r.n, 'X', table.concat(left)) else call('HDEL', r.n, 'X') end
+  end
+
   local base, flags, inner, ne = unpack_('>I4BI4I4', data)
   local at = 14
   local entries = sub(data, at, at + 8 * ne - 1)
@@ -132,7 +132,7 @@ local function expand(id, row, delivery, data)
   r.rows[i] = become
   for queue in string.gmatch(queues, '(.-)%z') do call('SADD', P .. 'q', queue) end
   remember(id, delivery, attempt, losses, 1, since)
-  untime(id)
+  timeless[#timeless + 1] = id
   local x = node(r, i)
   x.state = EXPANDED
   if not has(x.flags, 2) then x.flags = x.flags + 2 end

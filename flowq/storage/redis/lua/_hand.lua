@@ -212,14 +212,17 @@ local function choose(lists, ghosts, want, idle)
   return chosen
 end
 
--- Fails what expired among the chosen; then the rest goes back, since what those let run may be better.
-local function fail_late(chosen)
+-- Fails what expired among the chosen, and, where pages are left, stops what they would; then the rest
+-- goes back, since what those let run may be better.
+local function fail_late(chosen, left)
   local late, good = 0, {}
   for k, one in ipairs(chosen) do
     local till = has(byte(one[2], 5) or 0, 1) and call('ZSCORE', P .. 'e', one[1])
     if till and tonumber(till) <= now then
       late = late + 1
       try(one[1], expire, one[1], one[2])
+    elseif left and phases().end_stopped(one[1]) then
+      late = late + 1
     else
       good[#good + 1] = one
     end

@@ -59,20 +59,6 @@ local function flush_lines(as_given)
   if #lines > 0 then lines, line_of = {}, {} end
 end
 
--- Which session holds an id: a read of each session, so that nothing need be written when a message
--- is handed out but its lease. Gives id -> {session, lease}.
-local function holders(ids)
-  local found = {}
-  if #ids == 0 then return found end
-  for _, session in ipairs(call('ZRANGE', P .. 'L', 0, -1)) do
-    local leases = call('HMGET', P .. 'w:' .. session, unpack(ids))
-    for k = 1, #ids do
-      if leases[k] then found[ids[k]] = {session, leases[k]} end
-    end
-  end
-  return found
-end
-
 -- A queued message leaves its list by another way than being popped. The lists of those that lost a
 -- worker are short, and nothing may wait there that is not there.
 local function ghost(id, queue, priority, losses)

@@ -82,7 +82,7 @@ local function blame_of(r, p)
 end
 
 local function is_lenient(row, child)
-  local more = more_of(row)
+  local more = phases().more_of(row)
   for k = 0, (more and more.edges or 0) - 1 do
     local first, n = unpack_('>I4I4', row, more.lenient + 8 * k)
     if child >= first and child < first + n then return true end
@@ -124,7 +124,7 @@ end
 local function count_inside(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row then return end
-  local at, ranges = body_of(row)
+  local at, ranges = phases().body_of(row)
   for k = 0, ranges - 1 do
     local first, n = unpack_('>I4I4', row, at + 8 * k)
     for from = first, first + n - 1, PAGE do

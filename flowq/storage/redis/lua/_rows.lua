@@ -49,43 +49,6 @@ local function name_of(row)
   return sub(row, at, at + n - 1)
 end
 
--- Where what stands before the rule and the times of a node's row ends.
-local function tail_of(row)
-  local last, special = offset_of(row), byte(row, 5)
-  if has(special, 16) then last = last - 20 end
-  if has(special, 1) or has(special, 4) then last = last - 24 end
-  return last
-end
-
--- Where the ranges of all that stands inside a node begin, and how many there are.
-local function body_of(row)
-  local c, r, e, p, v, n, q = unpack_('>I4I4I4I4I4BB', row, 20)
-  local at, last = 42 + 8 * (c + r + e + p) + v + n + q, tail_of(row)
-  if has(byte(row, 5), 32) then last = last - 4 - unpack_('>I4', row, last - 3) end
-  return at, math.floor((last - at + 1) / 8)
-end
-
--- What few nodes have: where the lenient edges begin and how many they are, how many failures are
--- tolerated, and the groups that run later, each with places in the row.
-local function more_of(row)
-  if not has(byte(row, 5), 32) then return nil end
-  local last = tail_of(row)
-  local at = last - 3 - unpack_('>I4', row, last - 3)
-  local edges, tolerate, count = unpack_('>I4I4H', row, at)
-  local more = {lenient = at + 10, edges = edges, tolerate = tolerate, groups = {}}
-  at = at + 10 + 8 * edges
-  for k = 1, count do
-    local phase, when, inner, first, nodes, size = unpack_('>BBI4I4I4I4', row, at)
-    local entries = at + 18
-    local body = entries + 8 * first
-    local value = body + 8 * nodes
-    more.groups[k] = {row = row, phase = phase, when = when, inner = inner, entries = entries,
-                      first = first, body = body, nodes = nodes, value = value, size = size}
-    at = value + size
-  end
-  return more
-end
-
 -- The registered name in an envelope: version, array, id (bin), task (str). Text is all that is
 -- taken from it, so bytes that are no message give an empty name.
 local function task_of(row)

@@ -91,21 +91,6 @@ local function is_past(run, state)
   return past_runs[run]
 end
 
--- The node if anybody may see it: its run is there, uploaded whole, and it is none of a fragment that
--- is still on its way.
-local function node_seen(r, i)
-  local x = node(r, i)
-  if not x or is_past(r.id, node(r, 0).state) then return nil end
-  local got = call('HMGET', r.n, 'u', 'X', pack('>I4', i))
-  if got[1] or not got[3] then return nil end
-  local hidden = got[2] or ''
-  for at = 1, #hidden, 8 do
-    local first, n = unpack_('>I4I4', hidden, at)
-    if i >= first and i < first + n then return nil end
-  end
-  return x
-end
-
 local function write_node(x)
   x.dirty = nil
   return pack('>BBBBI4I4I6I4I4I4H', x.state, x.gen, x.flags, x.lane, x.n, x.a, x.ready, x.b, x.c, x.d,

@@ -10,24 +10,24 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 local force = ARGV[2] == '1'
 local ids = {}
 for k = 3, #ARGV do ids[#ids + 1] = ARGV[k] end
-local held = holders(ids)
+local held = phases().holders(ids)
 local out = {}
 
 -- A node, a run by its root, or a task that has become one.
 local function cancel_node(id)
   local r = run_of(sub(id, 1, 16))
   local i = #id == 16 and 0 or unpack_('>I4', id, 17)
-  local x = node_seen(r, i)
+  local x = phases().node_seen(r, i)
   if not x then return 0 end
   if call('HEXISTS', r.n, 'w') == 1 then return 2 end
   if x.state == EXPANDED then
-    cancel_inwards(r, x, force)
+    phases().cancel_inwards(r, x, force)
   elseif x.state < EXPANDED then
     local settled = settled_by(id)
     if x.state == QUEUED and not call('ZSCORE', P .. 's', id) then leave_list(id, lane_of(r, x)) end
@@ -41,7 +41,7 @@ end
 for k, id in ipairs(ids) do
   out[k] = 1
   if held[id] then
-    mark(id, held[id])
+    phases().mark(id, held[id])
   elseif #id == 16 and not forgotten[id] and not kept(id) then
     local row = body_row(id)
     if row then

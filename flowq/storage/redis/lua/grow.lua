@@ -11,8 +11,8 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 local session, id, delivery, total = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local first = tonumber(ARGV[7])

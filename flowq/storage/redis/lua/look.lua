@@ -11,8 +11,8 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 local cells = ARGV[2] == '1'
 local out, open, places = {}, {}, {}
@@ -68,7 +68,7 @@ for k = 3, #ARGV do
     end
   end
 end
-local held = holders(open)
+local held = phases().holders(open)
 for k, id in ipairs(open) do
   if held[id] then places[k][1] = RUNNING end
 end

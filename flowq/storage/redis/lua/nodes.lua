@@ -11,8 +11,8 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 local run, first, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local raw = call('GETRANGE', P .. 'c:' .. run, first * 32, (first + count) * 32 - 1)
@@ -50,7 +50,7 @@ for k = 1, count do
   end
   out[k + 1] = one
 end
-local held = holders(open)
+local held = phases().holders(open)
 for k, id in ipairs(open) do
   if held[id] then places[k][7] = (unpack_('>I6', held[id][2], 6)) end
 end

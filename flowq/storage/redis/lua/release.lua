@@ -10,8 +10,8 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 local session = ARGV[2]
 if not call('ZSCORE', P .. 'L', session) then return {0, 0} end

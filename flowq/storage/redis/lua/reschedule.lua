@@ -10,12 +10,12 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 local id = ARGV[2]
 local row = body_row(id)
-if not row or holders({id})[id] then return 0 end
+if not row or phases().holders({id})[id] then return 0 end
 if #id == 20 then
   local x = node(run_of(sub(id, 1, 16)), (unpack_('>I4', id, 17)))
   if not x or x.state ~= QUEUED then return 0 end

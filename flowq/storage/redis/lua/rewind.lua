@@ -11,12 +11,12 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 -- @include _rewind
 local r, generation = run_of(ARGV[2]), tonumber(ARGV[3])
-local root = node_seen(r, 0)
+local root = phases().node_seen(r, 0)
 if not root then return 'missing' end
 if generation >= 0 then
   if call('HEXISTS', r.n, 'w') == 1 then return 'more' end

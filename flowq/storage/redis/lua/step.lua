@@ -13,8 +13,8 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 -- @include _grow
 -- @include _settle
@@ -73,7 +73,8 @@ walk()
 leave()
 if #singles > 0 then call('HDEL', P .. 'm', unpack(singles)) end
 page = PAGE -- one more, so that what earlier steps left goes on where each step leaves more
-if resume() > 0 then walk() end
+local resumed = resume()
+if resumed > 0 then walk() end
 local deadlines = call('ZRANGE', P .. 'L', 0, 1, 'WITHSCORES')
 if tonumber(deadlines[2]) <= now then
   take_back()
@@ -85,7 +86,7 @@ if due and tonumber(due) <= now then
   queue_due(1000)
   due = call('ZRANGE', P .. 's', 0, 0, 'WITHSCORES')[2]
 end
-leave()
+local pages = leave() > 0 or resumed >= PAGE -- are left, or may be
 
 local ids, rows, more = {}, {}, {}
 local lists, ghosts = {}, {}
@@ -111,8 +112,8 @@ if want > 0 and not burden and #lists > 0 then
   end
   local chosen = choose(lists, ghosts, want, idle)
   local spent, again = 0, #chosen > 0 and call('EXISTS', P .. 'd', P .. 'e') > 0
-  while again do
-    local late = fail_late(chosen)
+  while again or pages and #chosen > 0 do
+    local late = fail_late(chosen, pages)
     if late == 0 then break end
     spent = spent + late
     survey()

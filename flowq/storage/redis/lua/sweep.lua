@@ -10,8 +10,8 @@
 -- @include _rows
 -- @include _runs
 -- @include _ended
--- @include _phases
 -- @include _finish
+-- @include _phases
 -- @include _back
 -- @include _rewind
 local limit = tonumber(ARGV[2])
@@ -30,7 +30,7 @@ local function fail_one(id, row)
 end
 
 local late = call('ZRANGE', P .. 'e', '-inf', now, 'BYSCORE', 'LIMIT', 0, math.min(limit, 1000))
-local held = holders(late)
+local held = phases().holders(late)
 local n = 0
 for _, id in ipairs(late) do
   local row = not held[id] and body_row(id) -- what runs is judged when it comes back
