@@ -266,7 +266,7 @@ class Result(ValueHandle[R]):
 
     def _as_run(self) -> Run[Any] | None:
         """The run, if the id is that of one: any id opens as any handle."""
-        if self._message is not None or len(self._id) > 16 or not self._look(cells=False).run:
+        if len(self._id) > 16 or not self._look(cells=False).run:
             return None
         return Run(self._app, self._id)
 

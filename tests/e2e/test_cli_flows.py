@@ -60,6 +60,8 @@ def fine():
 """
 APP = ("-A", "flows:q")
 
+pytestmark = pytest.mark.timeout(180)  # many processes, each a second on a busy machine
+
 
 @pytest.fixture
 def shop(each: Shell) -> Shell:

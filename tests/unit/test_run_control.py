@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flowq import FlowQ, Run, branch
+from flowq import FlowQ, Run, branch, group
 from flowq.fragment import expand_map
 from flowq.message import Delivery, decode_message, id_text
 from flowq.outcome import Expand
@@ -135,6 +135,28 @@ def test_a_node_that_has_grown_is_stopped_inwards_alone(q: FlowQ, nightly: Any, 
     states = {n.name: n.state for n in run.nodes()}
     assert {states[f"clean[{i}]"] for i in range(3)} == {"cancelled"}
     assert (states["clean"], states["extract"]) == ("cancelled", "success")
+
+
+def test_a_task_that_became_a_run_is_stopped_and_asked_by_its_own_handle(
+    q: FlowQ, nightly: Any
+) -> None:
+    later = q.tasks["clean"].options(delay=3600)
+
+    @q.task(name="more")
+    def more() -> Any:
+        return group(later.s(1), later.s(2))
+
+    result = more()
+    with q.consumer(workers=1):
+        while q.store.look((result._id,))[0].state is not State.EXPANDED:  # type: ignore[union-attr]
+            assert result.wait(timeout=0.02) is False
+
+        assert str(result.progress()) == "0 of 2 done"
+        assert result.why().count("scheduled, due at") == 2
+        stopping = result.cancel()
+
+    assert stopping and str(stopping) == "cancelled"
+    assert {n.state for n in q.run(result.id).nodes()} == {"cancelled"}
 
 
 # --- how far -------------------------------------------------------------------------------------
