@@ -9,6 +9,7 @@ table ``walk`` until somebody comes by.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -102,6 +103,9 @@ class Change(Ends):
                 self.count_owners()
             else:
                 edges -= self._wave(edges)
+        if self.todo:  # of many that have just ended no edge is left
+            self._load([item for item in self.todo if item[1] in _COUNT])
+            self.todo = deque(item for item in self.todo if item[4] is None or item[4])
         self.flush()
 
     def _wave(self, edges: int) -> int:

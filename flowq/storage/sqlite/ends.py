@@ -210,9 +210,10 @@ class Ends(Batch):
         self.flush()
         rows = self.rows_of(ids)
         if what == STOPPING_ALL:
+            cell = self.reason(State.CANCELLED, None, _STANDS_IN)
             for row in rows:
                 if more or not row[3] & LATER:  # in a body's turn those of later phases stand by
-                    self._stop(row)
+                    self._stop(row, cell)
             return
         waiting = [row for row in rows if row[2] == _WAITING]
         if what == UNCALLED:
@@ -234,7 +235,7 @@ class Ends(Batch):
         """Read nodes as the statement ``waiting`` gives them, by index."""
         return self.db.execute(SQL["waiting"], (json.dumps(ids),)).fetchall()
 
-    def _stop(self, row: tuple[Any, ...]) -> None:
+    def _stop(self, row: tuple[Any, ...], cell: bytes) -> None:
         """Stop a node with what it stands in."""
         id, run, state, flags, queue, owner, *_ = row
         if state == _RUNNING:
@@ -245,7 +246,6 @@ class Ends(Batch):
         elif state < _SUCCESS:
             if state == _QUEUED:
                 self.add_ready(queue, -1)
-            cell = self.reason(State.CANCELLED, None, _STANDS_IN)
             began = state != _WAITING
             self.end_node(id, run, flags, owner, State.CANCELLED, cell, None, began=began)
 
