@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from flowq.calls import Settings, pack
 from flowq.errors import GraphError, PayloadTooLarge
 from flowq.facts import (
@@ -371,6 +373,8 @@ class _Lowering:
         """Give the edges out of a node: those that count its end, and those that don't mind."""
         children: Sequence[Node] = node.children
         lenient: Ranges = ()
+        if not node.alarms and not self._graph.soft:  # most graphs
+            return _ranges(children), lenient
         if node in self._graph.soft:
             lenient = _ranges([c for c in children if node in c.optional])
             children = [c for c in children if node not in c.optional]
@@ -396,9 +400,10 @@ class _Lowering:
             elif node.inner is not None:
                 todo.append((self._expansion, node, owner, path, path, f"{path}/"))
             elif node.kind is Kind.TASK:
-                self._lay_later(node.later, node.index + 1)
+                if node.later:
+                    self._lay_later(node.later, node.index + 1)
+                    todo.extend(self._following(node.later, node.index, f"{path}/", place))
                 self._task(node, owner, path, place, self._bits(node))
-                todo.extend(self._following(node.later, node.index, f"{path}/", place))
             else:
                 children, lenient = self._edges(node)
                 self._rows[node.index - self._first] = NodeRow(
@@ -417,7 +422,9 @@ class _Lowering:
     def _bits(self, node: Node) -> int:
         bits = Bits.FORGIVEN if node in self._forgiven else 0
         bits |= Bits.NAMED if node in self._named else 0
-        return bits | _POLICY_BITS.get(self._policies.get(node, ""), 0)
+        if self._policies:
+            bits |= _POLICY_BITS.get(self._policies.get(node, ""), 0)
+        return bits
 
     def _bits_of_items(self, source: Node) -> int:
         return _ITEM_BITS.get(source.options.get("items", "all"), 0)
@@ -446,9 +453,8 @@ class _Lowering:
             place,
             settings.prefetch,
         )
-        later, following = self._groups(node.later)
         children, lenient = self._edges(node)
-        self._rows[node.index - self._first] = NodeRow(
+        row = NodeRow(
             path,
             Kind.TASK,
             owner,
@@ -459,10 +465,12 @@ class _Lowering:
             message,
             bits=bits,
             phase=node.body.phase,
-            body=ranges_of(following),
             lenient=lenient,
-            later=later,
         )
+        if node.later:
+            later, following = self._groups(node.later)
+            row = msgspec.structs.replace(row, later=later, body=ranges_of(following))
+        self._rows[node.index - self._first] = row
 
     def _settings_of(self, node: Node) -> Settings:
         assert node.spec is not None
