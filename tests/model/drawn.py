@@ -63,8 +63,9 @@ def plans(draw: st.DrawFn) -> list[NodeRow]:
     for _ in range(draw(st.integers(1, 10))):
         owner = draw(st.sampled_from([i for i, x in enumerate(nodes) if x.kind == Kind.EXPANSION]))
         nodes.append(_node(draw, nodes, owner, Phase.BODY))
-    wanted = draw(st.sampled_from([0, 0, 1, 2, 3]))
-    for at in draw(st.lists(st.integers(0, len(nodes) - 1), max_size=wanted, unique=True)):
+    wanted = draw(st.integers(0, 4))
+    places = st.integers(0, len(nodes) - 1)
+    for at in sorted(draw(st.sets(places, min_size=min(wanted, len(nodes)), max_size=4))):
         _follow(draw, nodes, at)
     for i, x in enumerate(nodes):
         if (i and x.kind == Kind.EXPANSION) or not i:

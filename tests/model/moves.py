@@ -211,11 +211,17 @@ class Moves(RuleBasedStateMachine):
             assert step.verdicts == ["settled"] * len(outcomes)
             self.pass_time(seconds)
 
-    @rule(session=st.sampled_from(SESSIONS))
-    def work_through(self, session: str) -> None:
-        """Let one session do all that it is given, well."""
+    @rule(
+        session=st.sampled_from(SESSIONS),
+        kinds=st.lists(st.sampled_from([0, 0, 0, 3, 3, 6]), min_size=1, max_size=5),
+    )
+    def work_through(self, session: str, kinds: list[int]) -> None:
+        """Let one session do all that it is given, well or not, so that runs come to their end."""
+        done = 0
         for _ in range(30):
-            outcomes = [self.outcome(d, 0) for d in self.model.held(session)]
+            held = self.model.held(session)
+            outcomes = [self.outcome(d, kinds[(done + i) % len(kinds)]) for i, d in enumerate(held)]
+            done += len(held)
             self.outcomes += [(session, o) for o in outcomes]
             if not self.step(session, outcomes, want=100, queues=QUEUES).deliveries:
                 return
