@@ -31,6 +31,7 @@ from typing import Any
 from flowq import ConfigError, Failure, FlowQ, StoreError, TaskError, branch
 
 KINDS = {".py": "code", ".pyi": "code", ".md": "text", ".rst": "text", ".txt": "text"}
+TOLERATE = 0.02
 SKIPPED = {"site-packages", "__pycache__", ".git", ".venv", "node_modules"}
 
 q = FlowQ("documents")
@@ -90,7 +91,7 @@ def document(file: dict[str, str]) -> dict[str, int]:
 
 
 @q.flow
-def documents(folder: str, limit: int | None, tolerate: float) -> dict[str, Any]:
+def documents(folder: str, limit: int | None = None, tolerate: float = TOLERATE) -> dict[str, Any]:
     found = find(folder, limit)
     read = document.map(found).options(tolerate=tolerate)
     return catalogue(found, read)
@@ -175,7 +176,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     library = Path(sysconfig.get_paths()["stdlib"])
     add("--folder", type=Path, default=library, help="default: Python's standard library")
     add("--files", type=int, default=400, metavar="N", help="at most so many; default: 400")
-    add("--tolerate", type=_share, default=0.02, metavar="SHARE", help="of 1; default: 0.02")
+    add("--tolerate", type=_share, default=TOLERATE, metavar="SHARE", help="of 1; default: 0.02")
     return parser.parse_args(argv)
 
 

@@ -25,6 +25,7 @@ from tests.servers import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "pipelines"
+FLOWQ = os.path.join(sysconfig.get_path("scripts"), "flowq")
 STORES = ("sqlite", "redis")
 
 # What a stranger can count again from the source: all rows, and those without a departure.
@@ -132,7 +133,7 @@ class Worker:
     """``flowq worker nightly_etl:q``, to be killed."""
 
     def __init__(self, url: str, log: Path) -> None:
-        command = [os.path.join(sysconfig.get_path("scripts"), "flowq"), "worker"]
+        command = [FLOWQ, "worker"]
         command += ["nightly_etl:q", "-w", "2", "-k", "process", "--url", url]
         with log.open("ab") as file:
             self.process = subprocess.Popen(
@@ -319,6 +320,19 @@ def test_a_month_that_is_not_in_the_file_is_not_cleaned(nightly: Any, tmp_path: 
 
     assert [n.name for n in night.nodes() if n.name.startswith("clean")] == ["clean", "clean[0]"]
     assert night.get()["totals"]["flights"] == 100
+
+
+@pytest.mark.parametrize("example", ["nightly_flow", "documents"])
+def test_its_flows_pass_the_check_that_users_run_in_ci(example: str) -> None:
+    out = subprocess.run(
+        [FLOWQ, "flow", "check", "-A", f"{example}:q"],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+    )
+
+    assert out.returncode == 0, out.stdout + out.stderr
+    assert f"{example}." in out.stdout
 
 
 # --- documents and a crawl
