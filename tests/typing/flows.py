@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from flowq import DAG, Flow, FlowQ, Result, ResultGroup, Run, chain, group
+from flowq import DAG, Failure, Flow, FlowQ, Result, ResultGroup, Run, chain, group, optional
 from flowq.primitives import Chain, Map
 
 q = FlowQ("typed")
@@ -38,6 +38,10 @@ def report(rows: list[int], day: str) -> str:
 def log() -> None: ...
 
 
+@q.task
+def tell(failure: Failure) -> None: ...
+
+
 @q.flow
 def tidy(path: str, times: int = 2) -> int:
     return clean(path, times)
@@ -63,6 +67,10 @@ def nightly(day: str, *, fast: bool = False) -> str:
     report(group(tidy(x) for x in ("a", "b")), day=day)
     report(clean.s("x"), day=extract.s(day))
     report(chain(extract.s(day), clean.each()), day)
+    assert_type(optional(one), "Result[int | None]")
+    assert_type(optional(clean("x"), default="none"), "Result[int | str]")
+    report(optional(rows, default=list[int]()), day=day)
+    clean.options(default=0, on_error=tell.s())("x").after(one)
     return report(rows, day=day)
 
 
@@ -85,6 +93,9 @@ assert_type(graph.mermaid(), str)
 dag: DAG = graph
 
 assert_type(nightly.s("mon").start(), Run[str])
+assert_type(nightly.s("mon").on_failure(tell.s()).finally_(log.s()).start(), Run[str])
+assert_type(clean.s("x").on_error(tell.s()).start(), Result[int])
+assert_type(nightly.options(on_failure=tell.s())("mon"), Run[str])
 assert_type(extract.s("mon") | tidy.s(times=3), Chain[int])
 assert_type(tidy.s().map(["a"]), Map[int])
 assert_type(tidy.map(["a"]), ResultGroup[int])
