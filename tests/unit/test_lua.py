@@ -160,6 +160,6 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["nodes"] == [run, b"5", b"3"]
     assert rest["wait"][1:] == [b"1", id] and len(rest["wait"][0]) == 16
     assert rest["page"] == rest["status"] == []
-    assert rest["grow"] == [b"s1", id, b"\0\0\0\4", b"1", b"0", b"-1", b""]
+    assert rest["grow"] == [b"s1", id, b"\0\0\0\4", b"1", b"-1", b""]
     assert rest["rewind"] == [run, b"3", b"\0\0\0\1\0\0\0\2", b"\0\0\0\0\0\0\0\1", b""]
     assert rest["left"] == [b"0", b"0", b"a", b"b"]

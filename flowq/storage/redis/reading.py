@@ -28,6 +28,7 @@ from flowq.storage.redis.rows import (
     message_of,
     read_dead,
     read_info,
+    read_ranges,
     read_run,
 )  # fmt: skip
 
@@ -218,7 +219,13 @@ class Reading:
         left = self._wire.ask(b"LRANGE", self._key + b"todo", b"0", b"-1")
         if any(raw[:16] == run for raw in left):
             return []  # ends whose edges are not all counted: nothing can be said yet
-        return list(_check(records, self._heads(run, len(records) // RECORD.size)))
+        heads = self._heads(run, len(records) // RECORD.size)
+        raw = self._wire.ask(b"HGET", self._key + b"n:" + run, b"X") or b""
+        known = bytearray(records)
+        for i in indexes(read_ranges(raw)):  # of fragments on their way, or of lost deliveries
+            heads[i] = None
+            known[i * RECORD.size : (i + 1) * RECORD.size] = bytes(RECORD.size)
+        return list(_check(bytes(known), heads))
 
     def _heads(self, run: bytes, count: int) -> list[NodeHead | None]:
         out: list[NodeHead | None] = []

@@ -14,7 +14,7 @@ import msgspec
 
 from flowq.message import NO_NODE, Delivery, Message, encode_message
 from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges
-from flowq.storage.base import DeadLetter, Loss, SessionInfo
+from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, SessionInfo
 
 __all__ = [
     "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded",
@@ -37,6 +37,7 @@ _RANGE: Final = struct.Struct(">II")
 RECORD: Final = struct.Struct(">BBBBII6sIIIH")
 """State, generation, flags, lane, parents, A, since, B, C, D, mode of one node."""
 _DAY: Final = 86_400_000
+_PAGE_BYTES: Final = 8 * 1024 * 1024
 
 
 def ms(value: int) -> bytes:
@@ -75,6 +76,11 @@ def single_row(m: Message) -> bytes:
 def pack_ranges(ranges: Ranges) -> bytes:
     """Pack ranges of indexes, 8 bytes each."""
     return b"".join(_RANGE.pack(*r) for r in ranges)
+
+
+def read_ranges(raw: bytes) -> Ranges:
+    """Read ranges that lie next to each other."""
+    return tuple(_RANGE.iter_unpack(raw))
 
 
 def node_row(row: NodeRow) -> bytes:
@@ -178,7 +184,20 @@ def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
     return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0, 0)
 
 
-def growth(rows: Sequence[NodeRow], at: int, base: int, done: int) -> bytes:
+def pages(encoded: Sequence[bytes]) -> list[range]:
+    """Cut rows into what one call carries: the server stands still while it takes it in."""
+    found, first, size = [], 0, 0
+    for i, raw in enumerate(encoded):
+        if i > first and (i - first == SUBMIT_PAGE or size + len(raw) > _PAGE_BYTES):
+            found.append(range(first, i))
+            first, size = i, 0
+        size += len(raw)
+    return [*found, range(first, len(encoded))]
+
+
+def growth(
+    rows: Sequence[NodeRow], encoded: Sequence[bytes], at: int, base: int, done: int
+) -> bytes:
     """Pack what a fragment in its place brings (``lua/_grow.lua``), `done` rows left out."""
     face, left, guards = rows[0], rows[1 + done :], guarded(rows[1:])
     flags = GUARDED if at in guards else 0
@@ -191,8 +210,7 @@ def growth(rows: Sequence[NodeRow], at: int, base: int, done: int) -> bytes:
     for raw in (_groups(face), b"".join(sorted(queues))):
         parts += [len(raw).to_bytes(4, "big"), raw]
     parts += [(len(rows) - 1).to_bytes(4, "big"), len(left).to_bytes(4, "big")]
-    for row in left:
-        raw = node_row(row)
+    for raw in encoded[done:]:
         parts += [len(raw).to_bytes(4, "big"), raw]
     return b"".join([*parts, grown_records(left, base + done, guards)])
 

@@ -31,7 +31,6 @@ from flowq.states import State
 from flowq.storage.base import (
     LAYOUT,
     REPLY_BYTES,
-    SUBMIT_PAGE,
     SessionId,
     SessionInfo,
     Step,
@@ -180,14 +179,14 @@ class RedisStore(Reading):
         guards = rows.guarded(plan.rows)
         records = [rows.record(row, lanes, i in guards) for i, row in enumerate(plan.rows)]
         head, table, names = rows.run_head(plan), lanes.pack(), lanes.queues()
-        for first in range(0, total, SUBMIT_PAGE):
-            page = plan.rows[first : first + SUBMIT_PAGE]
+        encoded = [rows.node_row(row) for row in plan.rows]
+        for page in rows.pages(encoded):
             args = [
-                plan.id, b"%d" % first, b"%d" % len(page), b"%d" % total, head, table,
-                b"".join(records[first : first + SUBMIT_PAGE]), names,
+                plan.id, b"%d" % page.start, b"%d" % len(page), b"%d" % total, head, table,
+                b"".join(records[page.start : page.stop]), names,
             ]  # fmt: skip
-            for index, row in enumerate(page, first):
-                args += (index.to_bytes(4, "big"), rows.node_row(row))
+            for index in page:
+                args += (index.to_bytes(4, "big"), encoded[index])
             answer = self._run("submit", *args)
             if answer == b"known":
                 return False
@@ -250,23 +249,25 @@ class RedisStore(Reading):
             if type(o) is not Expand:
                 continue
             total = len(o.rows) - 1
-            done = max(0, len(o.rows) - SUBMIT_PAGE)
-            delivery = o.delivery.to_bytes(4, "big")
-            head = (session.encode(), o.id, delivery, b"%d" % total, b"1" if done else b"0")
+            head = (session.encode(), o.id, o.delivery.to_bytes(4, "big"), b"%d" % total)
             base = self._run("grow", *head, b"-1", b"")
             if base < 0:
                 continue  # the step says what became of it
             at = int.from_bytes(o.id[16:], "big")
             moved = relocate(o.rows, at=at, base=base, run=o.id[:16])
+            encoded = [rows.node_row(row) for row in moved[1:]]
             guards = rows.guarded(moved[1:])
-            for first in range(0, done, SUBMIT_PAGE):
-                page = moved[1 + first : 1 + min(first + SUBMIT_PAGE, done)]
-                args = [*head, b"%d" % first, rows.grown_records(page, base + first, guards)]
-                for index, row in enumerate(page, base + first):
-                    args += (index.to_bytes(4, "big"), rows.node_row(row))
+            *others, last = rows.pages(encoded)
+            for page in others:
+                records = rows.grown_records(
+                    moved[1 + page.start : 1 + page.stop], base + page.start, guards
+                )
+                args = [*head, b"%d" % page.start, records]
+                for k in page:
+                    args += ((base + k).to_bytes(4, "big"), encoded[k])
                 if self._run("grow", *args) < 0:
                     break
-            grown[o.id] = rows.growth(moved, at, base, done)
+            grown[o.id] = rows.growth(moved, encoded, at, base, last.start)
         return grown
 
     def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:

@@ -97,6 +97,19 @@ local function expand(id, row, delivery, data)
   local r = run_of(sub(id, 1, 16))
   local i = single and 0 or unpack_('>I4', id, 17)
   local _, attempt, losses, _, since = record_of(id)
+  local delivered = pack('>I4', delivery)
+  local is_there
+  if single then
+    is_there = call('HGET', r.n, 'u') == delivered
+    -- what a lost delivery has left
+    if not is_there and count == total then is_there = call('UNLINK', r.n, r.c) >= 0 end
+  else
+    is_there = call('HGET', r.n, 'x' .. sub(id, 17)) == delivered .. pack('>I4I4', base, total)
+  end
+  if not is_there then -- it took so long that what was stored of it is gone: it runs again
+    remember(id, delivery, attempt, losses, 1, since)
+    return give_back(id, row, losses)
+  end
   local become
   if single then
     local name

@@ -301,8 +301,8 @@ function phases()
   local function node_seen(r, i)
     local x = node(r, i)
     if not x or is_past(r.id, node(r, 0).state) then return nil end
-    local got = call('HMGET', r.n, 'u', 'X', pack('>I4', i))
-    if got[1] or not got[3] then return nil end
+    local got = call('HMGET', r.n, 'u', 'X')
+    if got[1] or call('HEXISTS', r.n, pack('>I4', i)) == 0 then return nil end
     local hidden = got[2] or ''
     for at = 1, #hidden, 8 do
       local first, n = unpack_('>I4I4', hidden, at)

@@ -36,8 +36,8 @@ for k = 3, #ARGV do
       local at = unpack_('>I4', id, 17) * 32
       local raw = call('GETRANGE', P .. 'c:' .. sub(id, 1, 16), at, at)
       local run = sub(id, 1, 16)
-      -- an index that was dropped, or that a lost delivery had taken, has no row
-      if raw == '\0' and call('HEXISTS', P .. 'n:' .. run, sub(id, 17)) == 0 then raw = '' end
+      -- of an index that was dropped, or that a fragment on its way or a lost delivery has taken
+      if raw == '\0' and not phases().node_seen(run_of(run), (unpack_('>I4', id, 17))) then raw = '' end
       if raw ~= '' and call('HEXISTS', P .. 'n:' .. run, 'u') == 0 and not is_past(run, byte(raw)) then
         state = byte(raw)
         one[1] = state
