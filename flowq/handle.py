@@ -210,12 +210,15 @@ class Handle(FitsAnywhere, Started):
         end = None if timeout is None else start + timeout
         warn_at = start + WARN_AFTER
         while ids := left():
+            began = time.monotonic()
             if show is not None:
                 show()
             now = time.monotonic()
             if end is not None and now >= end:
                 return False
-            longest = LONGEST_WAIT if show is None else BETWEEN_LOOKS
+            # what takes long to read is read less often
+            looks = max(BETWEEN_LOOKS, 4 * (now - began))
+            longest = LONGEST_WAIT if show is None else looks
             until = min(t for t in (end, now + longest) if t is not None)
             if not self._told:
                 if now >= warn_at:

@@ -25,12 +25,14 @@ from flowq.cli.params import read_parameters, said_parameters
 from flowq.cli.reading import wants_json
 from flowq.cli.run import follow
 from flowq.errors import FlowqError
+from flowq.node import kind_text
 from flowq.policy import nearest
 from flowq.primitives.mermaid import draw
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ
     from flowq.flow import Flow
+    from flowq.graph import Graph
 
 __all__ = ["check", "drawn", "find_flow", "list_flows", "show", "start"]
 
@@ -82,15 +84,21 @@ def show(args: Any) -> int:
         ]
     )
     if found.status == "ok":
-        graph = graph_of(flow, given)
-        assert graph.root.inner is not None
-        rows = [
-            (n.name, n.spec.name if n.spec else "-", ", ".join(p.name for p in n.parents))
-            for n in graph.root.inner.nodes
-        ]
         print()
-        table(["node", "task or flow", "after"], rows)
+        table(["node", "is", "after"], _rows(graph_of(flow, given), found))
     return OK
+
+
+def _rows(graph: Graph, found: Checked) -> list[tuple[str, str, str]]:
+    """The nodes of a flow; one that was given placeholders stands beside those."""
+    body = graph.root.inner
+    if found.placeholders and body is not None:
+        body = next(n.inner for n in body.nodes if n.inner is not None)
+    nodes = body.nodes if body is not None else []
+    return [
+        (n.name, n.spec.name if n.spec else kind_text(n), ", ".join(p.name for p in n.parents))
+        for n in nodes
+    ]
 
 
 def check(args: Any) -> int:

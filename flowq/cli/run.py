@@ -149,6 +149,7 @@ def follow(store: Store, id: bytes, app: str, json: bool, timeout: float | None 
     end = None if timeout is None else time.monotonic() + timeout
     try:
         while True:
+            began = time.monotonic()
             seen = see(store, id)
             if seen is None:
                 raise CliError(
@@ -158,7 +159,10 @@ def follow(store: Store, id: bytes, app: str, json: bool, timeout: float | None 
             view.show(seen)
             if seen.state.final:
                 break
-            left = LOOKS if end is None else min(LOOKS, end - time.monotonic())
+            now = time.monotonic()
+            left = max(LOOKS, 4 * (now - began))  # what takes long to read is read less often
+            if end is not None:
+                left = min(left, end - now)
             if left <= 0:
                 word = shown_state(seen.state, True)
                 raise CliError(f"{id_text(id)} is still {word}: {seen.progress}", TIMED_OUT)

@@ -103,6 +103,9 @@ def test_flows_are_listed_shown_and_drawn(shell: Shell) -> None:
         "path": "Path = PosixPath('done')",
     }
     assert told["flows.nightly"]["schema"] == 1
+    rows = [line.split() for line in shown.splitlines()[-3:]]
+    assert [row[0] for row in rows] == ["extract", "clean", "total"]
+    assert rows[1] == ["clean", "map", "extract"]
     assert "day: date" in shown and "3 nodes (without a value for day)" in shown
     assert drawn == same
     assert 'n1[["clean × n"]]' in drawn and 'n0 -->|"each"| n1' in drawn
