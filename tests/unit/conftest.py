@@ -10,6 +10,7 @@ import pytest
 
 from flowq import FlowQ
 from tests.unit.hand import Hand
+from tests.unit.staged import Stage, store_of
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -26,3 +27,20 @@ def q(request: pytest.FixtureRequest, store_name: str, tmp_path: Path) -> Iterat
 def hand(q: FlowQ) -> Hand:
     """A worker of that app that does nothing by itself."""
     return Hand(q)
+
+
+@pytest.fixture(params=["model", "sqlite", "redis"])
+def stage(request: pytest.FixtureRequest, store_name: str, tmp_path: Path) -> Iterator[Stage]:
+    """The app of the test's module on each store in turn, with the model among them."""
+
+    def url() -> str:
+        found: str = request.getfixturevalue("redis_url")
+        return found
+
+    app, calls = request.module.app, request.module.CALLS
+    store = store_of(request.param, app, store_name, tmp_path, url)
+    try:
+        with app.aside(store, app.clock):
+            yield Stage(app, calls)
+    finally:
+        store.close()

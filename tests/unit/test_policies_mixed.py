@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from flowq.lower import lower
 from flowq.message import decode_message, encode_message
 from flowq.plan import INNER, Kind, NodeRow, Phase, indexes, relocate
 from flowq.states import Counts, State, verdict
-from tests.unit.staged import Stage, states, store_of
+from tests.unit.staged import Stage, states
 
 app = FlowQ("mixed", "memory://")
 CALLS: list[Any] = []
@@ -105,21 +104,6 @@ def arms(x: Any) -> Any:
             4: lambda: inner(x),
         },
     ).options(default="no arm")
-
-
-@pytest.fixture(params=["model", "sqlite", "redis"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path, store_name: str) -> Iterator[Stage]:
-    """The app on each store in turn."""
-
-    def url() -> Any:
-        return request.getfixturevalue("redis_url")
-
-    store = store_of(request.param, app, store_name, tmp_path, url)
-    try:
-        with app.aside(store, app.clock):
-            yield Stage(app, CALLS)
-    finally:
-        store.close()
 
 
 class TestInFlows:
@@ -342,7 +326,7 @@ def test_signatures_in_options_are_not_forgotten_ones() -> None:
     def build() -> Any:
         return odd(1).options(fallback=mirror.s(2), on_error=[alert.s(), alert.s()])
 
-    graph = Flow(app, build, {"name": "built"}).build()
+    graph: Any = Flow(app, build, {"name": "built"}).build()
 
     assert graph.graph.number_of_nodes() == 1
 
