@@ -78,6 +78,7 @@ from flowq.plan import (
     ranges_of,
 )
 from flowq.policy import OPTIONS
+from flowq.serializer import short_repr
 from flowq.states import Rule
 from flowq.wiring import Submitter
 
@@ -589,7 +590,8 @@ class _Lowering:
         """A value that stands in for one of a node, as a part of a template."""
         if plain(value):
             return Const(value)
-        return Data(pack(self._serializer, value, f"the default of {node.who}"))
+        payload = pack(self._serializer, value, f"the default of {node.who}")
+        return Data(payload, short_repr(value))
 
     def _slot(self, slot: Slot, path: tuple[int | str, ...], pool: list[Any]) -> Template:
         """The template of the element of a map: of a known list, that of the item being made."""

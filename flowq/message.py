@@ -164,9 +164,10 @@ class Mapping(msgspec.Struct, frozen=True, array_like=True, tag="m"):
 
 
 class Data(msgspec.Struct, frozen=True, array_like=True, tag="d"):
-    """A value that travels within the template: codec byte and serialised value."""
+    """A value that travels within the template: codec byte and serialised value, and its repr."""
 
     payload: bytes
+    repr: str = ""
 
 
 class Else(msgspec.Struct, frozen=True, array_like=True, tag="o"):

@@ -22,6 +22,8 @@ from flowq.message import (
     TEMPLATE,
     Cell,
     Const,
+    Data,
+    Else,
     Items,
     Mapping,
     Ref,
@@ -236,6 +238,11 @@ def _shown(store: Store, run: bytes, template: Template) -> str:
         if not template.tuple_:
             return f"[{inner}]"
         return f"({inner},)" if len(template.items) == 1 else f"({inner})"
+    if isinstance(template, Else):
+        gone = _is_gone(store, run, template)
+        return _shown(store, run, template.instead if gone else template.of)
+    if isinstance(template, Data):
+        return template.repr or f"<{len(template.payload)} bytes>"
     if isinstance(template, Mapping):
         parts = [
             f"{_shown(store, run, key)}: {_shown(store, run, item)}"
@@ -243,6 +250,20 @@ def _shown(store: Store, run: bytes, template: Template) -> str:
         ]
         return f"{{{_joined(parts, len(template.items))}}}"
     return repr(template.value) if isinstance(template, Const) else "..."
+
+
+def _is_gone(store: Store, run: bytes, template: Else) -> bool:
+    """Whether another value stands in for that of a node."""
+    of = template.of
+    if isinstance(of, Else):
+        if _is_gone(store, run, of):
+            return False
+        of = of.of
+    raw = store.cells(run, ((of.node, 1),)).get(of.node) if isinstance(of, Ref) else None
+    if raw is None:
+        return False
+    state = read_cell(raw).state
+    return state == State.FAILED if template.own else state != State.SUCCESS
 
 
 def _joined(parts: list[str], count: int) -> str:

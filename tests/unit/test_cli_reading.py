@@ -64,6 +64,7 @@ def compositions(q: FlowQ) -> list[tuple[Any, str]]:
     alone = DAG()
     alone.add(s(1), name="a")
     alone.returns(("a",))
+    f = q.tasks["fail"].s
     return [
         (s(1) | s(), "1"),
         (group(s(1), s("x"), s(None)), "[1, 'x', None]"),
@@ -73,6 +74,7 @@ def compositions(q: FlowQ) -> list[tuple[Any, str]]:
         (s().map(range(3)), "[0, 1, 2]"),
         (s().map(range(12)), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... 12 in all]"),
         (group([]), "[]"),
+        (group(f(1).options(default=7), s(2), f(3).options(default={1})), "[7, 2, {1}]"),
     ]
 
 
