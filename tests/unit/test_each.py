@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from flowq import FlowQ, chain, each
+from flowq import Flow, FlowQ, chain, each
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue
-from flowq.primitives import Flow
 
 app = FlowQ("each", "memory://")
 
