@@ -19,6 +19,7 @@ from tests.unit.staged import Stage, states
 
 app = FlowQ("mixed", "memory://")
 CALLS: list[Any] = []
+BROKEN = [False]
 
 
 @app.task(name="give")
@@ -71,7 +72,15 @@ def grow(x: Any) -> Any:
 
 @app.task(name="fall")
 def fall(x: Any) -> Any:
-    return chain(odd.s(x), give.s()).on_error(alert.s()).finally_(cleanup.s())
+    steps = chain(odd.s(x) if x else flaky.s(x), give.s())
+    return steps.on_error(alert.s()).finally_(cleanup.s())
+
+
+@app.task(name="flaky")
+def flaky(x: Any = None) -> Any:
+    if BROKEN[0]:
+        raise ValueError("broken")
+    return x
 
 
 @app.flow(name="inner")
@@ -219,6 +228,38 @@ class TestWhatTasksReturn:
         run = stage.run(numbers.s(2) | grow.each() | give.s())
 
         assert run.get() == ["excuse for grow[0]/odd", 1]
+
+
+RETRIED: dict[str, Any] = {
+    "graph": chain(flaky.s(1).on_error(alert.s()), give.s())
+    .on_failure(alert.s())
+    .finally_(cleanup.s()),
+    "fallback": flaky.s(1).options(fallback=flaky.s(2)) | give.s(),
+    "known map": flaky.options(on_error=alert.s(), fallback=flaky.s(5)).s().map([1, 2]) | give.s(),
+    "open map": numbers.s(2)
+    | flaky.options(on_error=alert.s(), fallback=flaky.s(5)).each()
+    | give.s(),
+    "returned": fall.s(0) | give.s(),
+}
+
+
+@pytest.mark.parametrize("name", RETRIED)
+def test_a_retry_runs_again_what_failed_and_makes_what_follows_anew(
+    stage: Stage, name: str
+) -> None:
+    BROKEN[0] = True
+    run = stage.run(RETRIED[name])
+    assert run.state == "failed"
+    BROKEN[0] = False
+
+    run.retry()
+    stage.calls.clear()
+    stage.run(run)
+
+    assert run.state == "success"
+    assert stage.told("alert") == []
+    assert {s for n, s in states(run).items() if "/on_" in n or "fallback" in n} <= {"skipped"}
+    assert len(stage.told("cleanup")) == (name in ("graph", "returned"))
 
 
 COMPOSITIONS: dict[str, Any] = {

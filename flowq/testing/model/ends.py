@@ -203,8 +203,9 @@ class Ends(Reads):
         t.stopping = t.settled = t.stopped = t.closing = False
         t.phase, t.passed, t.outcome = Phase.BODY, 0, None
         t.forbidden = set()
-        t.parents, t.inner = [0, 0, 0, 0], [0, 0, 0, 0]
+        t.inner = [0, 0, 0, 0]
         if state == S.WAITING:
+            t.parents = [0, 0, 0, 0]
             if t.kind == Kind.EXPANSION and t.message is not None:  # it had become one
                 t.row = msgspec.structs.replace(
                     t.plan,
