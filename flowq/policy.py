@@ -194,6 +194,8 @@ def _share(value: Any) -> int | float:
 def _step(value: Any) -> Any:
     """A composition, or a list of them: what places itself in a graph."""
     steps = value if isinstance(value, list | tuple) else (value,)
+    if not steps:
+        raise ValueError("must be a signature, such as alert.s()")
     for step in steps:
         if hasattr(type(step), "put"):
             continue

@@ -355,19 +355,19 @@ class Composition(Gives[R], Joinable, Generic[R]):
 
         They are nodes, run by any living worker; what they come to changes nothing.
         """
-        return self.options(on_error=alarms)
+        return self.options(on_error=alarms[0] if len(alarms) == 1 else alarms)
 
     def on_success(self, *handlers: Any) -> Self:
         """Give a copy with signatures that run after a success, given the value."""
-        return self.options(on_success=handlers)
+        return self.options(on_success=handlers[0] if len(handlers) == 1 else handlers)
 
     def on_failure(self, *handlers: Any) -> Self:
         """Give a copy with signatures that run after a failure, given the `Failure`."""
-        return self.options(on_failure=handlers)
+        return self.options(on_failure=handlers[0] if len(handlers) == 1 else handlers)
 
     def finally_(self, *handlers: Any) -> Self:
         """Give a copy with signatures that run after all the rest, whatever came of it."""
-        return self.options(finally_=handlers)
+        return self.options(finally_=handlers[0] if len(handlers) == 1 else handlers)
 
     def _without(self, names: Iterable[str]) -> Self:
         made = self._copy()

@@ -68,7 +68,7 @@ class DagNode(Reference):
 
     def on_error(self, *alarms: Any) -> DagNode:
         """Let signatures run at once when it has failed, given the `Failure`; gives itself."""
-        return self.options(on_error=alarms)
+        return self.options(on_error=alarms[0] if len(alarms) == 1 else alarms)
 
     def __rshift__(self, other: Any) -> Any:
         ours = self._dag._ours(other)

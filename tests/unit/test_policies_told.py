@@ -251,6 +251,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: give.options(failure_policy="stop"), "must be one of 'block', 'cancel', 'continue'"),
     (lambda: give.s().options(fallback=3), "must be a task, or a signature"),
     (lambda: give.s().on_error(alert), r"must be a signature; write alert\.s\(\.\.\.\)"),
+    (lambda: give.s().on_error(), r"must be a signature, such as alert\.s\(\)"),
     (lambda: give.s().on_error(print), r"must be a signature, such as alert\.s\(\)"),
     (lambda: give.s().on_failure(alert.s()), "option 'on_failure' does not go here"),
     (lambda: give.s().options(items="keep"), "option 'items' does not go here"),
@@ -277,7 +278,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("mistake", "says"), MISTAKES, ids=[says for _, says in MISTAKES])
+@pytest.mark.parametrize(("mistake", "says"), MISTAKES, ids=range(len(MISTAKES)))
 def test_a_mistake_is_told_where_it_is_made(mistake: Callable[[], Any], says: str) -> None:
     with pytest.raises((GraphError, NodeUsedAsValue), match=says):
         mistake()
