@@ -44,6 +44,7 @@ from flowq.wiring import Submitter
 
 __all__ = [
     "BRANCH",
+    "BUILT_IN",
     "MAP",
     "expand_map",
     "fill_plan",
@@ -59,6 +60,8 @@ MAP: Final = "flowq.map"
 """The task of a map whose list is not known when the graph is built; every worker knows it."""
 BRANCH: Final = "flowq.branch"
 """The task of a branch; every worker knows it."""
+BUILT_IN: Final = frozenset((MAP, BRANCH))
+"""Tasks that no app registers and every worker knows."""
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
 _WORD: Final = 1 << 63  # MessagePack's integers
 _SHORT: Final = 100  # characters of a text that the envelope carries; the payload has a limit
@@ -129,7 +132,7 @@ class _Filling:
             if rest is not None:
                 bindings.append(Binding(binding.to, rest))
         captures = tuple([self._template(c, pool, row.name) for c in m.captures])
-        if checked and m.task not in (MAP, BRANCH):
+        if checked and m.task not in BUILT_IN:
             spec = self._submitter.spec(m.task)
             check_call(spec, args, {**kwargs, **{b.to: 0 for b in bindings if type(b.to) is str}})
         payload = self._serializer.dumps(

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from flowq.errors import DecodeError, Failure, NotProduced
+from flowq.fragment import BUILT_IN
 from flowq.message import (
     CULPRIT,
     NO_NODE,
@@ -100,7 +101,7 @@ def _nobody_for(app: Home, message: Message, state: State) -> str | None:
     serving = [s for s in sessions if message.queue in s.queues]
     start = f"start one: {app.command(message.queue)}"
     known = {name for s in serving for name in s.tasks}
-    if serving and message.task not in known:
+    if serving and message.task not in known | BUILT_IN:
         return (
             f"no live worker of {store.url} that serves queue {message.queue!r} knows task "
             f"{message.task!r}{nearest(message.task, known)}; restart them with the present code, "

@@ -23,7 +23,10 @@ from flowq import (
     TaskError,
     group,
 )
-from flowq.message import id_text, new_id
+from flowq.looking import lacking
+from flowq.message import id_bytes, id_text, new_id
+from flowq.states import State
+from flowq.storage.base import SessionInfo
 from tests.unit.hand import Hand
 
 
@@ -406,3 +409,22 @@ def test_a_skipped_member_leaves_the_list_of_a_map(q: FlowQ, hand: Hand) -> None
     assert (rg.get(timeout=5), rg.state) == ([1, 3], "success")
     assert [type(f) for f in rg.failures()] == [Skipped] * 3
     assert len(rg) == 5
+
+
+def test_every_live_worker_knows_the_built_in_tasks(q: FlowQ, hand: Hand) -> None:
+    @q.task(name="numbers")
+    def numbers() -> list[int]:
+        return [1, 2]
+
+    @q.task(name="double")
+    def double(x: int) -> int:
+        return 2 * x
+
+    run = (numbers.s() | double.each()).start()
+    hand.settle(hand.call(hand.fetch()[0]))
+    q.store.open_session(SessionInfo("live", queues=("default",), tasks=tuple(q.tasks)))
+
+    (waits,) = (n for n in run.nodes() if n.task == "flowq.map")
+
+    assert waits.state == "queued"
+    assert lacking(q, id_bytes(waits.id), State.QUEUED) is None
