@@ -19,6 +19,7 @@ from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, SessionInfo
 __all__ = [
     "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded",
     "message_of", "node_row", "pack_ranges", "read_dead", "read_deliveries", "read_info",
+    "read_ranges",
     "read_run", "record", "run_head", "session_row", "single_row", "timed",
 ]  # fmt: skip
 
