@@ -193,6 +193,6 @@ def read_by_others(bodies: Sequence[Body]) -> set[Node]:
 
 def _told_values(node: Node) -> Iterator[Node]:
     """The nodes of whose values a handler is told."""
-    for value in node.edges.values():
+    for value in (*node.edges.values(), *(node.lists or ())):
         if type(value) is Told and value.value and value.node.inner is not None:
             yield from leaves(value.node.inner.value)

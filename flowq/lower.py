@@ -677,7 +677,9 @@ class _Lowering:
         args: list[Any] = []
         edges: dict[int | str, Any] = {}
         for k, given in enumerate(node.lists):
-            known = not any(True for _ in leaves(given)) and not has_slots(given)
+            known = not (
+                type(given) is Told or has_slots(given) or any(True for _ in leaves(given))
+            )
             args.append(given if known else None)
             if not known:
                 edges[k] = given

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from copy import copy
+from typing import Any
 
 from flowq.binding import misfit, params_of
 from flowq.errors import BindingError, GraphError
@@ -30,7 +31,7 @@ def bind(node: Node) -> None:
                 f"{node.who}: each() maps over a list that is piped in, but nothing is; write "
                 "a.s() | b.each(), or b.map(xs)"
             )
-        node.lists = [given.pop(0)]
+        node.lists = [_list_of(node, given.pop(0))]
     if node.items is not None and node.zipped[0]:
         given.insert(0, Element(node))  # bound arguments, the element, then what is piped
     if not given:
@@ -54,6 +55,23 @@ def bind(node: Node) -> None:
     for head in heads:
         for value in given:
             head.pipes.append(copy(value) if type(value) is Element else value)
+
+
+def _list_of(node: Node, value: Any) -> Any:
+    """Give what is piped into ``each()``; within a map, one element of that map is the list."""
+    if type(value) is Told and not value.value:
+        raise GraphError(
+            f"{node.who}: it is told of a Failure, which is no list to map over; let a task take "
+            "it that returns a list: task.s() | b.each()"
+        )
+    if type(value) is not Element:
+        return value
+    if value.source.zipped[0] > 1 or value.source.unpack:
+        raise GraphError(
+            f"{node.who}: each() maps over one list, so each element around it has to be that "
+            "list; map over one list of lists, without starmap"
+        )
+    return place_of(value, 0)
 
 
 def bind_task(node: Node) -> None:

@@ -132,3 +132,34 @@ def test_unequal_lists_that_come_with_the_run_fail_the_map() -> None:
     with app.inline():
         run = unequal.build().start()
         assert "lists of different lengths, 2, 1" in str(run.get(raise_errors=False).message)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["known", "given"])
+def test_a_map_in_the_head_of_what_is_mapped_is_over_the_element(later: bool) -> None:
+    def over(item: Any, lists: list[Any]) -> Any:
+        return valued(chain(give.s(lists), item.map()) if later else item.map(lists))
+
+    lists = [[1, 2], [], (3,)]
+
+    assert over(give.each(), lists) == [[1, 2], [], [3]]
+    assert over(chain(give.each(), give.s()), lists) == [[1, 2], [], [3]]
+    assert over(give.s().map().map(), [lists, []]) == [[[1, 2], [], [3]], []]
+    with pytest.raises(GraphError, match="maps over one list, so each element"):
+        give.each().map([[1]], [[2]])._graph()
+
+
+def test_a_map_over_the_value_that_a_handler_is_told() -> None:
+    # given
+    told: list[Any] = []
+
+    @app.task(name="tell")
+    def tell(x: Any) -> None:
+        told.append(x)
+
+    # when
+    assert valued(chain(give.s([1, 2]), give.s()).on_success(tell.each())) == [1, 2]
+
+    # then
+    assert told == [1, 2]
+    with pytest.raises(GraphError, match="told of a Failure, which is no list"):
+        give.s(1).on_error(tell.each())._graph()
