@@ -6,6 +6,7 @@ It reads a store and runs nobody's code, so handles and the command line show th
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -204,7 +205,7 @@ class Lines:
             shown = [info for info in moved.values() if info.index in alone]
             for line in lines:
                 shown.extend(self._worst(line, moved))
-            shown.sort(key=_when)
+            shown.sort(key=lambda info: _when(info) or sys.maxsize)  # what waits has no time yet
             for info, why, _ in explained(self._store, seen.id[:16], shown):
                 self._node(info, why)
             for line in lines:
