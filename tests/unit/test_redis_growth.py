@@ -11,9 +11,9 @@ import redis
 
 from flowq.message import Message
 from flowq.outcome import Expand, Outcome
-from flowq.plan import Bits, Plan
+from flowq.plan import Bits, Plan, Ranges
 from flowq.states import State
-from flowq.storage.base import SUBMIT_PAGE
+from flowq.storage.base import PAGE, SUBMIT_PAGE
 from flowq.storage.redis import rows
 from flowq.storage.redis.store import RedisStore
 from flowq.testing.clock import ManualClock
@@ -192,3 +192,73 @@ def test_large_payloads_grow_and_start_in_several_pages(store: RedisStore) -> No
     store.step("w", [end(d) for d in handed])
     assert look_at(store, p.id).state == State.SUCCESS
     assert store.check(p.id) == []
+
+
+def test_an_empty_fragment_shows_nothing_of_one_that_is_still_brought(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = make_plan({"x": [], "y": []})
+    store.submit(p)
+    x, y = store.step("w", want=2).deliveries
+    empty = store._reserve("w", [Expand(x.id, 1, fragment({}))])
+    store._reserve("w", [Expand(y.id, 1, fragment(WIDE))])
+
+    monkeypatch.setattr(store, "_reserve", lambda session, outcomes: empty)
+    assert store.step("w", [Expand(x.id, 1, fragment({}))]).verdicts == ["settled"]
+
+    assert [n.name for n in store.nodes(p.id)] == ["root", "x", "y"]
+    assert store.check(p.id) == []
+
+
+# --- a new generation whose maker was killed ------------------------------------------------------
+
+
+def begin_to_rewind(store: RedisStore, plan: Plan, chosen: Ranges, pages: int) -> None:
+    """As `rewind` does, and then its process is killed."""
+    sets = [rows.pack_ranges(x) for x in (chosen, ((0, 1),), ())]
+    assert store._run("rewind", plan.id, b"1", *sets) == b"more"
+    for _ in range(pages - 1):
+        assert store._run("rewind", plan.id, b"-1") == b"more"
+
+
+@pytest.mark.parametrize("pages", range(1, 6))
+def test_a_generation_that_was_left_is_made_by_one_sweep_after_the_other(
+    store: RedisStore, pages: int
+) -> None:
+    wide = {f"n{i}": () for i in range(2 * PAGE)}
+    p = make_plan(wide)
+    store.submit(p)
+    run_all(store, p)
+    begin_to_rewind(store, p, ((1, 2 * PAGE),), pages)
+
+    assert store.left(["default"])
+    assert store.sweep().more
+    while store.sweep().more:
+        pass
+
+    assert store.check(p.id) == []
+    assert len(run_all(store, p)) == 2 * PAGE
+    assert states_of(store, p)["root"] == "success"
+    assert not store.left(["default"])
+
+
+def test_one_that_has_ended_before_its_last_page_can_run_again(store: RedisStore) -> None:
+    wide = {f"n{i}": () for i in range(2 * PAGE)}
+    p = make_plan(wide, bits=dict.fromkeys(wide, Bits.STOPS))
+    store.submit(p)
+    run_all(store, p)
+    everything: Ranges = ((1, 2 * PAGE),)
+    begin_to_rewind(store, p, everything, 5)
+    (bad, *_) = store.step("w", want=1).deliveries
+    store.step("w", [end(bad, State.FAILED)])
+    while store.step("w").next_ms == 0:
+        pass
+    assert states_of(store, p)["root"] == "failed"
+
+    assert store.rewind(p.id, 2, chosen=everything) is True
+
+    assert store.nodes(p.id, limit=1)[0].generation == 2
+    assert states_of(store, p)["root"] == "expanded"
+    assert store.check(p.id) == []
+    assert len(run_all(store, p)) == 2 * PAGE
+    assert states_of(store, p)["root"] == "success"

@@ -13,7 +13,7 @@ import pytest
 from flowq.errors import Failure
 from flowq.message import read_cell
 from flowq.outcome import Expand, Outcome
-from flowq.plan import INNER, Bits, Plan
+from flowq.plan import INNER, Bits, Plan, Ranges
 from flowq.states import State
 from flowq.storage.base import PAGE
 from flowq.storage.sqlite import growth, intake
@@ -155,6 +155,36 @@ def test_pages_of_a_fragment_that_was_given_up_are_removed(
         store.step("v", done(store.step("v", want=1)))
     assert look_at(store, x.id[:16]).state == State.SUCCESS
     assert store.check(x.id[:16]) == []
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_pages_that_were_given_up_are_removed_though_their_node_runs_again(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    monkeypatch.setattr(growth, "SUBMIT_PAGE", 2)
+    p = make_plan({"x": []})
+    store.submit(p)
+    (x,) = store.step("w", want=1).deliveries
+    dropped: Ranges = ()
+    if inside:  # what is given up is what a node becomes that will be made anew
+        store.step("w", [Expand(x.id, 1, fragment({"y": []}))])
+        (x,) = store.step("w", want=1).deliveries
+        dropped = ((store.nodes(p.id)[-1].index, 1),)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_in_transaction(patch, 3)
+        store.step("w", [Expand(x.id, 1, fragment({f"n{i}": [] for i in range(9)}))])
+    store.release("w", lost=[x.id])
+    drive(store)  # and nobody has swept before it runs again
+    assert rows_in(store, "message") == 6 + len(dropped)
+
+    assert store.rewind(p.id, 1, chosen=((1, 1),), dropped=dropped) is True
+    while store.sweep().more:
+        pass
+
+    assert rows_in(store, "message") == rows_in(store, "plan") == 2
+    assert rows_in(store, "growth") == 0
+    run_all(store, p)
+    assert store.check(p.id) == []
 
 
 def test_pages_that_are_still_brought_are_not_removed(

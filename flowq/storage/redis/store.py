@@ -330,6 +330,7 @@ class RedisStore(Reading):
             answer = self._run("rewind", run, b"%d" % generation, *sets)
             if answer != b"busy":
                 break
+            self._go_on(run)
             self._drive(1)
         if answer == b"missing":
             return None

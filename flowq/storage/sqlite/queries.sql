@@ -59,7 +59,7 @@ WHERE r.uuid = ?2 AND s.name = ?3 AND m.delivery = ?4
 SELECT g.first, g.run, g.done FROM growth g JOIN run r ON r.id = g.run
 WHERE g.node = ? AND g.delivery = ? AND g.live = 0 AND r.uuid IS NOT NULL
 -- name: given_up
-SELECT g.first, g.done FROM growth g JOIN message m ON m.id = g.node JOIN run r ON r.id = g.run
+SELECT g.first, g.done FROM growth g JOIN run r ON r.id = g.run LEFT JOIN message m ON m.id = g.node
 WHERE g.live = 0 AND r.live = 1 AND (m.session IS NULL OR m.delivery <> g.delivery) LIMIT 1
 -- name: add_growth
 INSERT INTO growth(run, first, count, node, delivery) VALUES (?, ?, ?, ?, ?)
@@ -224,7 +224,7 @@ DELETE FROM expansion WHERE id IN (SELECT value FROM json_each(?))
 -- name: forget_losses
 DELETE FROM loss WHERE message IN (SELECT value FROM json_each(?))
 -- name: forget_growth
-DELETE FROM growth WHERE node IN (SELECT value FROM json_each(?))
+DELETE FROM growth WHERE live = 1 AND node IN (SELECT value FROM json_each(?))
 
 -- --- sessions and losses
 

@@ -131,7 +131,7 @@ local function expand(id, row, delivery, data)
     local head = call('HGET', r.n, 'r')
     local nodes = unpack_('>I4', head, 19) + total
     call('HSET', r.n, 'r', sub(head, 1, 18) .. pack('>I4', nodes) .. sub(head, 23))
-    unhide(r, base)
+    if total > 0 then unhide(r, base) end -- an empty one has the place of the next
     call('HDEL', r.n, 'x' .. sub(id, 17))
     local was = node(r, i) -- as it is made anew in another generation
     call('HSET', r.n, 'o' .. sub(id, 17), string.char(was.flags, was.lane) .. row)

@@ -36,9 +36,9 @@ else
   end
   if first < 0 then
     call('HSET', n, field, delivery .. pack('>I4I4', base, total))
-    if not had or unpack_('>I4', had, 5) ~= base then
+    if total > 0 and (not had or unpack_('>I4', had, 5) ~= base) then
       call('HSET', n, 'X', (call('HGET', n, 'X') or '') .. pack('>I4I4', base, total))
-      if total > 0 then call('SETRANGE', c, (base + total) * 32 - 1, '\0') end
+      call('SETRANGE', c, (base + total) * 32 - 1, '\0')
     end
     return base
   end

@@ -10,7 +10,7 @@
 -- @include _queue
 -- @include _rows
 local mine = {}
-if call('EXISTS', P .. 'todo') == 1 then return {1} end
+if call('EXISTS', P .. 'todo', P .. 'again') > 0 then return {1} end
 for k = 4, #ARGV do
   mine[ARGV[k]] = true
   if ready_in(ARGV[k]) > 0 then return {1} end

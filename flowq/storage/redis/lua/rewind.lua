@@ -3,7 +3,8 @@
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 run  3 generation, or -1 to go on  then ranges (8 bytes each): 4 chosen
 --         5 reopened, the root among them  6 dropped
--- Gives   "missing", "no", "same", "busy" (pages of the run are left), "more", or "done"
+-- Gives   "missing", "no", "same", "busy" (pages of the run, or of the
+--         generation before, are left), "more", or "done"
 -- Cost    one page
 -- Repeat  safe: a generation is made once
 -- @include _base
@@ -19,7 +20,9 @@ local r, generation = run_of(ARGV[2]), tonumber(ARGV[3])
 local root = phases().node_seen(r, 0)
 if not root then return 'missing' end
 if generation >= 0 then
-  if call('HEXISTS', r.n, 'w') == 1 then return 'more' end
+  if call('HEXISTS', r.n, 'w') == 1 then -- it may even have ended before its last pages are done
+    return root.gen == generation % 256 and 'more' or 'busy'
+  end
   if root.gen == generation % 256 then return 'same' end
   if root.state < SUCCESS or (root.gen + 1) % 256 ~= generation % 256 then return 'no' end
   for _, cursor in ipairs(call('LRANGE', P .. 'todo', 0, -1)) do

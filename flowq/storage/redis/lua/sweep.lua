@@ -18,9 +18,11 @@ local limit = tonumber(ARGV[2])
 local continued = resume()
 walk()
 local again = call('SRANDMEMBER', P .. 'again') -- one whose maker did not come to its end
+local rewound = false
 if again then
   continued = continued + 1
   rewind_page(run_of(again))
+  rewound = call('EXISTS', P .. 'again') == 1
   walk()
 end
 leave()
@@ -72,5 +74,5 @@ for _, what in ipairs(gone) do
 end
 if #gone > 0 then many('ZREM', P .. 'x', gone) end
 if #again > 0 then many('ZADD', P .. 'x', again) end
-local more = (left > 0 or #gone == limit or n >= math.min(limit, 1000)) and 1 or 0
+local more = (left > 0 or rewound or #gone == limit or n >= math.min(limit, 1000)) and 1 or 0
 return {n, continued, more}
