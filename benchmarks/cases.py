@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import time
@@ -185,6 +186,45 @@ def chain(place: Place, figures: dict[str, Figure], hops: int = 300) -> None:
                 disk.ours.append(took)
 
 
+def grow(place: Place, figures: dict[str, Figure], n: int = 5_000) -> None:
+    """A map over a list that comes with the run, and its sum."""
+    fig = figures.setdefault("grow", Figure("map that a run grows, Redis, 2 workers", "nodes/s"))
+    trips = figures.setdefault("trips_node", Figure("round trips a node of it", "EVALSHA"))
+    disk = figures.setdefault("grow_sqlite", Figure("the same, SQLite, 2 workers", "nodes/s"))
+    for url in (place.redis_url, f"sqlite:///{place.folder / 'grow.db'}"):
+        place.fresh()
+        with flowq_app(url) as app, worker(place, url, 2):
+            app.add(1, 1).get(timeout=TIMEOUT)
+            before = commands(place)
+            began = time.perf_counter()
+            run = (app.upto.s(n) | app.inc.each() | app.total.s()).start()
+            assert run.get(timeout=TIMEOUT) == n * (n + 1) // 2
+            rate = (n + 3) / (time.perf_counter() - began)
+            if url == place.redis_url:
+                fig.ours.append(rate)
+                trips.ours.append((commands(place) - before) / (n + 3))
+            else:
+                disk.ours.append(rate)
+
+
+def size(place: Place, figures: dict[str, Figure], n: int = 20_000) -> None:
+    """Bytes that a node takes which waits: a map of 20,000 behind a task that nobody runs."""
+    fig = figures.setdefault("size", Figure("a node that waits, Redis", "bytes"))
+    disk = figures.setdefault("size_sqlite", Figure("a node that waits, SQLite", "bytes"))
+    place.fresh()
+    path = place.folder / "size.db"
+    for url in (place.redis_url, f"sqlite:///{path}"):
+        with flowq_app(url) as app, place.client() as client:
+            app.add(1, 1)
+            before = client.info("memory")["used_memory"]
+            (app.add.s(1, 1) >> app.inc.s().map(list(range(n)))).start()
+            if url == place.redis_url:
+                fig.ours.append((client.info("memory")["used_memory"] - before) / n)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    disk.ours.append(path.stat().st_size / n)
+
+
 def latency(place: Place, figures: dict[str, Figure], calls: int = 200) -> None:
     """Call and wait, an idle worker, one after the other."""
     for what, url in (
@@ -251,6 +291,8 @@ CASES: dict[str, Callable[[Place, dict[str, Figure]], None]] = {
     "map": map_redis,
     "chord": chord_redis,
     "chain": chain,
+    "grow": grow,
+    "size": size,
     "latency": latency,
     "enqueue": enqueue,
     "import": start_up,

@@ -10,3 +10,4 @@ q = FlowQ("bench")  # FLOWQ_URL says where
 add = q.task(name="add")(work.add)
 inc = q.task(name="inc")(work.inc)
 total = q.task(name="total")(work.total)
+upto = q.task(name="upto")(work.upto)
