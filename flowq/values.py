@@ -131,6 +131,7 @@ class Values:
         self._serializer = serializer
         self._cells: dict[int, bytes | None] = dict(cells or {})
         self._complete = complete
+        self._telling: set[str] = set()
 
     def resolve(self, template: Template, pool: Sequence[Any] = ()) -> Any:
         """Put a value together.
@@ -237,20 +238,26 @@ class Values:
         """The failure of a node, with the arguments of the task to blame, as far as they are kept.
 
         What keeps them from being read is told by that task's own failure; who is told of it is
-        not to fail as well.
+        not to fail as well. A fallback that failed was called with the failure that its own is
+        now in the place of: that one is not kept.
         """
         failure = self.node(node)
         if not isinstance(failure, Failure):
             return failure
-        with suppress(Exception):  # the values' own code is in it
-            id = id_bytes(failure.id)
-            raw = self._store.message(id)
-            if raw is not None:
-                message = decode_message(raw)
-                self._fetch((n for b in message.bindings for n in nodes_of(b.value)), False)
-                args, kwargs = self.arguments(message)
-                return msgspec.structs.replace(failure, args=tuple(args), kwargs=kwargs)
-        return failure
+        if failure.id in self._telling:
+            raise LookupError("the failure that it was called with is not kept")
+        self._telling.add(failure.id)
+        try:
+            with suppress(Exception):  # the values' own code is in it
+                raw = self._store.message(id_bytes(failure.id))
+                if raw is not None:
+                    message = decode_message(raw)
+                    self._fetch((n for b in message.bindings for n in nodes_of(b.value)), False)
+                    args, kwargs = self.arguments(message)
+                    return msgspec.structs.replace(failure, args=tuple(args), kwargs=kwargs)
+            return failure
+        finally:
+            self._telling.discard(failure.id)
 
     def arguments(self, message: Message) -> tuple[list[Any], dict[str, Any]]:
         """Give what a task is called with: what its payload holds, and what comes over edges."""

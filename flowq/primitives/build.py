@@ -411,6 +411,7 @@ class Builder:
         around.nodes.remove(node)
         around.heads, around.since = [], len(self._bodies)
         around.face, around.policy = node, inner.policy
+        node.inner = around  # what is told of the flow is told of the item
         around.later, around.alarms = inner.later, node.alarms
         for group in (*inner.later, *node.alarms):
             group.owner = source

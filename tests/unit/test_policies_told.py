@@ -121,6 +121,25 @@ class TestHandlers:
         assert found["declared[1]/fallback"] == "skipped"
         assert found["declared[0]/on_error/alert"] == "skipped"
 
+    @pytest.mark.parametrize("known", [True, False])
+    def test_a_success_of_a_mapped_flow_is_told_its_own_value(
+        self, stage: Stage, known: bool
+    ) -> None:
+        praised = declared.options(on_success=praise.s()).s()
+
+        stage.run(praised.map(*([[1, 2, 3]] if known else [numbers.s(4)])))
+
+        assert sorted(value for _, value in told("praise")) == [1, 3]
+
+    def test_an_alarm_about_a_fallback_that_failed_ends_where_it_began(self, stage: Stage) -> None:
+        # what the fallback was called with is no longer kept: its own failure is in that place
+        steps = fail.s(1).options(fallback=fail.s(y=2), on_error=alert.s())
+
+        stage.run(chain(steps, give.s()).on_failure(alert.s(to="you")))
+
+        found = [(to, f.node, f.args, f.kwargs) for _, to, f in told("alert")]
+        assert found == [("me", "fail/fallback", (), {}), ("you", "fail/fallback", (), {})]
+
     def test_what_a_task_returns_has_policies_and_handlers(self, stage: Stage) -> None:
         assert stage.value(grow.s("default") | give.s()) == "instead"
         assert stage.value(grow.s("fallback") | give.s()) == "excuse for grow/fail"
