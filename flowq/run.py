@@ -27,6 +27,7 @@ from flowq.rewinding import choose, to_retry
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo
 from flowq.text import notebook
+from flowq.timeline import critical_path, timeline
 from flowq.why import Why
 from flowq.wiring import Progress, RunNode, Stopping
 
@@ -67,12 +68,12 @@ class Run(ValueHandle[T]):
 
     def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
         wanted = self._watched() if raise_errors else []
-        failed_elsewhere = False
+        failed_elsewhere = whole = False
         # What has ended is not looked at again: its value may be large.
         cells: dict[int, bytes] = {}
 
         def waiting() -> Sequence[bytes]:
-            nonlocal wanted, failed_elsewhere
+            nonlocal wanted, failed_elsewhere, whole
             looks = self._app.store.look((self._id, *wanted), cells=True)
             root = looks[0]
             if root is None:
@@ -82,6 +83,10 @@ class Run(ValueHandle[T]):
                 return ()
             if not wanted:
                 return (self._id,)
+            if not whole and any(look and look.state.final for look in looks[1:]):
+                whole = True
+                if self._make_whole(self._one(ROOT)):
+                    return waiting()
             left = []
             for id, look in zip(wanted, looks[1:], strict=True):
                 if look is None:
@@ -107,6 +112,15 @@ class Run(ValueHandle[T]):
             return ()
 
         return waiting
+
+    def _make_whole(self, root: NodeInfo) -> bool | None:
+        """Finish a generation that whoever began it may have left; False if it is the first.
+
+        Until then nodes may stand as they ended in the one before.
+        """
+        if not root.generation:
+            return False
+        return self._app.store.rewind(self._id, root.generation, chosen=())
 
     def _outcome(self, root: Look, raise_errors: bool) -> Any:
         """Give the value of a run that has ended, or what stands in its place."""
@@ -262,6 +276,22 @@ class Run(ValueHandle[T]):
         )
         return Stopping(stopped, shown_state(state), running, cleanup)
 
+    # --- where its time went ---------------------------------------------------------------------
+
+    def timeline(self) -> list[RunNode]:
+        """Give the nodes whose bodies began, in the order in which they did.
+
+        `RunNode.run_time` is how long a body took; between `ready_at` and `started_at` it waited.
+        """
+        return [self._node(info) for info in timeline(self._infos())]
+
+    def critical_path(self) -> list[RunNode]:
+        """Give the bodies that its end waited for, one after the other.
+
+        To make the run faster, make these faster; see `flowq.timeline.critical_path`.
+        """
+        return [self._node(info) for info in critical_path(self._infos())]
+
     # --- again -----------------------------------------------------------------------------------
 
     @helpful
@@ -325,6 +355,7 @@ class Run(ValueHandle[T]):
         infos = [root, *self._infos()]
         found = roots(infos)
         if not root.state.final:
+            self._make_whole(root)
             raise RunActive(
                 f"{self!r} is {shown_state(root.state)}; only what has ended runs again: wait for "
                 "its end (.wait()), or .cancel() it first"

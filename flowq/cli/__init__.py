@@ -19,7 +19,7 @@ from flowq.cli.output import INTERRUPTED, UNREACHABLE, USAGE, CliError, note
 __all__ = ["Parser", "huey_main", "main", "parser"]
 
 
-NOT_YET = frozenset(f"flowq run {verb}" for verb in "pause resume fork send timeline".split())
+NOT_YET = frozenset(f"flowq run {verb}" for verb in "pause resume fork send".split())
 """Commands that are designed, and answered only where they are typed."""
 
 
@@ -180,6 +180,8 @@ def _controls(runs: Any) -> None:
     watched.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
     why = _reader(runs, "why", "Say why a run or a node is where it is.", "seeing:why", "ID")
     why.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
+    times = _reader(runs, "timeline", "Say where a run's time went.", "seeing:times", "ID")
+    times.add_argument("--critical", action="store_true", help="only what its end waited for")
     drawn = _reader(runs, "graph", "Print a run as Mermaid text.", "seeing:graph")
     drawn.add_argument("what", metavar="ID", help="a run, or with -A the name of a flow")
     _parameters(drawn)

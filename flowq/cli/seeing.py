@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``flowq run why``, ``graph``, ``cancel``, ``retry`` and ``rerun``: one run, asked and moved."""
+"""``flowq run why``, ``timeline``, ``graph``, ``cancel``, ``retry``, ``rerun``: one run, asked."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from flowq.cli.reading import (
 from flowq.cli.run import follow, found_run
 from flowq.errors import ResultMissing, RunActive
 from flowq.message import id_bytes, id_text
+from flowq.text import duration
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ
     from flowq.run import Run
     from flowq.storage import Store
 
-__all__ = ["cancel", "graph", "rerun", "retry", "why"]
+__all__ = ["cancel", "graph", "rerun", "retry", "times", "why"]
 
 
 def why(args: Any) -> int:
@@ -39,6 +40,30 @@ def why(args: Any) -> int:
         document({"id": node, "state": handle.state, "why": said.splitlines()})
     else:
         print(said)
+    return OK
+
+
+def times(args: Any) -> int:
+    """Run ``flowq run timeline``."""
+    _, app, id = _asked(args)
+    run = app.run(id_text(id[:16]))
+    nodes = run.critical_path() if args.critical else run.timeline()
+    began = min((n.started_at for n in nodes if n.started_at), default=None)
+    rows = []
+    for n in nodes:
+        assert n.started_at is not None and began is not None
+        at = (n.started_at - began).total_seconds()
+        waited = (n.started_at - n.ready_at).total_seconds() if n.ready_at else None
+        rows.append((n.name, n.state, at, waited, n.run_time))
+    if wants_json(args):
+        keys = ("name", "state", "at", "waited", "took")
+        listed = [dict(zip(keys, row, strict=True)) for row in rows]
+        document({"id": run.id, "nodes": listed})
+        return OK
+    widest = max((len(row[0]) for row in rows), default=0)
+    for name, state, at, waited, took in rows:
+        parts = (f"{at:9.3f} s", name.ljust(widest), state.ljust(9), f"waited {duration(waited)}")
+        print("  ".join((*parts, f"took {duration(took)}" if took is not None else "")).rstrip())
     return OK
 
 

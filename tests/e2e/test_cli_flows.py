@@ -218,6 +218,8 @@ def test_a_run_is_asked_why_from_a_terminal(shop: Shell) -> None:
     _, node, _ = shop.run("run", "why", id, "total", "--name", shop.name)
     _, document, _ = shop.run("run", "why", id, "total", "--json", "--name", shop.name)
     lost, _, err = shop.run("run", "why", id, "totla", "--name", shop.name)
+    _, times, _ = shop.run("run", "timeline", id, "--name", shop.name)
+    _, critical, _ = shop.run("run", "timeline", id, "--critical", "--json", "--name", shop.name)
 
     assert queued == status == 0
     assert waiting.startswith("extract: queued; no worker serves")
@@ -225,6 +227,8 @@ def test_a_run_is_asked_why_from_a_terminal(shop: Shell) -> None:
     assert node == "total: blocked by clean[7], ValueError('no 7')\n"
     assert json.loads(document)["why"] == [node.rstrip()]
     assert lost == 3 and "did you mean 'total'" in err
+    assert times.splitlines()[0].split()[2:4] == ["extract", "success"]
+    assert json.loads(critical)["nodes"][0]["name"] == "extract"
 
 
 def test_a_run_is_cancelled_from_a_terminal_and_says_what_came_of_it(
@@ -286,7 +290,7 @@ def test_what_is_watched_for_too_long_is_told_how_far_it_is(shop: Shell) -> None
     assert "extract  queued" in out and "0 of 3+ done" in err
 
 
-@pytest.mark.parametrize("verb", ["pause", "resume", "fork", "send", "timeline"])
+@pytest.mark.parametrize("verb", ["pause", "resume", "fork", "send"])
 def test_what_is_not_there_yet_says_so_only_where_it_is_typed(shell: Shell, verb: str) -> None:
     status, _, err = shell.run("run", verb, "0")
     _, listed, _ = shell.run("run", "--help")

@@ -126,3 +126,15 @@ def test_a_map_over_a_list_that_comes_with_the_run_keeps_its_items_in_a_retry(q:
         assert CALLS.count("numbers") == 1
         assert len(CALLS) == 6
         assert [n.name for n in run.nodes()].count("double[0]") == 1
+
+
+def test_a_run_says_where_its_time_went(q: FlowQ) -> None:
+    a, b, c = q.task(numbers), q.task(double), q.task(total)
+    with q.consumer(workers=1):
+        run = (a.s(2) | b.each() | c.s()).start()
+        assert run.get(timeout=30) == 2
+        run.wait(timeout=30)
+
+    assert [n.name for n in run.timeline()] == ["numbers", "double[0]", "double[1]", "total"]
+    first, item, last = run.critical_path()
+    assert (first.name, item.name[:6], last.name) == ("numbers", "double", "total")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Where the time of a run went: what ran when, and which way through it took longest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from flowq.plan import ROOT, Kind, indexes
+from flowq.storage.base import NodeInfo
+
+__all__ = ["critical_path", "timeline"]
+
+
+def timeline(infos: Iterable[NodeInfo]) -> list[NodeInfo]:
+    """Give the nodes whose bodies began, in the order in which they did."""
+    ran = [n for n in infos if n.started_ms and n.kind == Kind.TASK]
+    return sorted(ran, key=lambda n: (n.started_ms, n.index))
+
+
+def critical_path(infos: Iterable[NodeInfo]) -> list[NodeInfo]:
+    """Give the bodies that the end of a run waited for, one after the other.
+
+    From what ended last backwards: before a node came the parent that ended last, before the first
+    node in an expansion what the expansion itself had waited for. Making these faster makes the
+    run faster; making others faster does not, until another way is the longest.
+
+    Parameters
+    ----------
+    infos : iterable of NodeInfo
+        All nodes of the run.
+
+    Returns
+    -------
+    list of NodeInfo
+        Tasks, in the order of time. Of a run that goes on: of what has ended by now.
+
+    Notes
+    -----
+    The critical path method (J. E. Kelley, M. R. Walker, 1959), on times that were measured, so
+    that waiting for a worker counts for the node that waited.
+    """
+    nodes = {n.index: n for n in infos}
+    inside: dict[int, list[NodeInfo]] = {}
+    for n in nodes.values():
+        if n.index != ROOT and n.ended_ms:
+            inside.setdefault(n.owner, []).append(n)
+    way: list[NodeInfo] = []
+    at = _last(inside.get(ROOT, ()))
+    seen: set[int] = set()
+    while at is not None and at.index not in seen:
+        seen.add(at.index)
+        within = _last(inside.get(at.index, ()))
+        if within is not None and within.index not in seen:
+            at = within
+            continue
+        if at.kind == Kind.TASK and at.started_ms:
+            way.append(at)
+        at = _before(at, nodes)
+    return way[::-1]
+
+
+def _before(node: NodeInfo, nodes: Mapping[int, NodeInfo]) -> NodeInfo | None:
+    """What a node, or what it stands in, had waited for last."""
+    at = node
+    while True:
+        above = [nodes[i] for i in indexes(at.parents) if i in nodes and nodes[i].ended_ms]
+        if above:
+            return _last(above)
+        if at.owner == ROOT or at.owner not in nodes:
+            return None
+        at = nodes[at.owner]
+
+
+def _last(nodes: Iterable[NodeInfo]) -> NodeInfo | None:
+    return max(nodes, key=lambda n: (n.ended_ms, n.index), default=None)
