@@ -127,7 +127,11 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
         some = False
         for index in tree.inside.get(at, ()):
             node = tree.nodes[index]
-            if node.state not in _STOPPED or node.phase != Phase.BODY:
+            if node.phase != Phase.BODY:
+                continue
+            if node.state not in _STOPPED:
+                if lenient and node.state == State.SUCCESS and not _made_good(tree, index):
+                    todo.append((index, lenient))  # what it forgave stands inside
                 continue
             if node.bits & Bits.FORGIVEN and not lenient:
                 continue
@@ -136,9 +140,15 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
                 todo.append((index, lenient))
             else:
                 found.append(index)
-        if not some and at != inside:
+        if not some and at != inside and tree.nodes[at].state in _STOPPED:
             found.append(at)
     return found
+
+
+def _made_good(tree: _Tree, index: int) -> bool:
+    """Whether a fallback took the place of what stands inside a node."""
+    inner = (tree.nodes[i] for i in tree.inside.get(index, ()))
+    return any(n.phase == Phase.FALLBACK and n.state == State.SUCCESS for n in inner)
 
 
 def _stopped_inside(tree: _Tree, index: int, lenient: bool) -> bool:

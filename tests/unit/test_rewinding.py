@@ -132,6 +132,22 @@ def test_a_retry_takes_what_failed_and_what_could_not_run() -> None:
     assert g.retry(forgiven=True) == "b c d f"
 
 
+def test_a_retry_of_what_was_forgiven_looks_into_what_succeeded() -> None:
+    g = Graph()
+    g.add("flow", kind=Kind.EXPANSION)
+    g.add("m", inside="flow", grown=True)
+    g.add("m[0]", inside="m")
+    g.add("m[1]", S.FAILED, inside="m", bits=Bits.FORGIVEN)
+    g.add("good", kind=Kind.EXPANSION)
+    g.add("good/x", S.FAILED, inside="good")
+    g.add("good/fallback", inside="good", phase=Phase.FALLBACK)
+    g.add("grown", grown=True)
+    g.add("grown/x", inside="grown")
+
+    assert g.retry() == ""
+    assert g.retry(forgiven=True) == "m[1]"
+
+
 def test_a_retry_looks_into_expansions_and_keeps_items() -> None:
     g = Graph()
     g.add("m", S.FAILED, grown=True)
