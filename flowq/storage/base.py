@@ -546,7 +546,8 @@ class Store(Protocol):
         ----------
         run : bytes
         generation : int
-            One more than the root's. A repeated call under the root's generation changes nothing.
+            One more than the root's. A call under the root's own chooses nothing; it does what
+            is left of the pages of that generation.
         chosen : Ranges
             Nodes that run again, with all that depends on them and all that is inside them.
         reopened : Ranges

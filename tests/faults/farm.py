@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flowq import FlowQ, current_task
+from tests.faults.growing import add_growing
 
 
 def note(journal: str, word: str) -> None:
@@ -111,6 +112,7 @@ def make(url: str, name: str) -> FlowQ:
     def unfit() -> None:
         raise Unfit("as it was")
 
+    add_growing(q, note)
     return q
 
 
