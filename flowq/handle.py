@@ -273,7 +273,8 @@ class Handle(FitsAnywhere, Started):
     def __reduce__(self) -> NoReturn:
         raise BindingError(
             f"{self!r} cannot travel; to pass its value on, compose: a.s(1) | b.s(), or "
-            "b.s(a.s(1)) with the signature as argument; else pass its .id"
+            "b.s(a.s(1)) with the signature as argument; a task's body returns the signature "
+            "(return a.s(1)), not what it started; else pass its .id"
         )
 
     if not TYPE_CHECKING:

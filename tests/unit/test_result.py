@@ -604,3 +604,19 @@ def test_a_node_that_cannot_read_a_value_fails_for_good_and_its_worker_lives(q: 
         run.get(timeout=20)
     assert (failed.value.task, failed.value.failure.reason) == ("read", "undecodable")
     assert [(n.name, n.state) for n in run.nodes()] == [("make", "success"), ("read", "failed")]
+
+
+def test_a_body_that_returns_what_it_started_is_told_to_return_the_signature(
+    q: FlowQ, divide: Any, hand: Hand
+) -> None:
+    @q.task
+    def starts() -> Any:
+        return divide(4, 2)
+
+    result = starts()
+    hand.work()
+
+    with pytest.raises(
+        TaskError, match=r"a task's body returns the signature \(return a\.s\(1\)\)"
+    ):
+        result.get()
