@@ -51,7 +51,7 @@ PLACES: Final[dict[str, str]] = {
     "task": "@q.task(...)",
     "call": "task.options(...)(...)",
     "node": ".options(...) of a signature or node",
-    "map": "task.options(...).map(...)",
+    "map": "task.options(...).map(...), .options(...) of a map",
     "branch": "branch(...).options(...)",
     "flow": "@q.flow(...), .options(...) of a flow, chain, group or DAG",
     "app": "FlowQ(...)",

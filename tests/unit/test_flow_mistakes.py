@@ -233,3 +233,10 @@ def test_after_a_flow_is_built_calls_start_again() -> None:
 
     with app.inline():
         assert extract("mon").state == "success"
+
+
+def test_options_of_a_map_said_on_a_flow_are_told_where_they_go() -> None:
+    with pytest.raises(GraphError, match=r"'items' does not go here.*\.options\(\.\.\.\) of a map"):
+        sub.options(items="keep")
+
+    assert sub.s().map([1]).options(items="keep")._graph()
