@@ -38,6 +38,11 @@ _RANGE: Final = struct.Struct(">II")
 RECORD: Final = struct.Struct(">BBBBII6sIIIH")
 """State, generation, flags, lane, parents, A, since, B, C, D, mode of one node."""
 _DAY: Final = 86_400_000
+_NO_RULE: Final = (0, 0, 0, 0, 0)
+_PLAIN_RECORD: Final = RECORD.pack(0, 0, 0, 0, 0, 0, bytes(6), 0, 0, 0, 0).replace(
+    b"\0\0\0\0", b"\0\0\0%c", 1
+)
+"""That of a node that has no edges and waits for nothing, but for its lane."""
 _PAGE_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -90,6 +95,13 @@ def node_row(row: NodeRow) -> bytes:
     special = _special(m) if m else 0
     queue = m.queue.encode() if m else b""
     name = row.name.encode()
+    if m and _alone(row):  # an item of a map: the same, in a fifth of the time
+        rest = b"%b%b%b" % (name, queue, timed(m))
+        head = _NODE.pack(
+            _NODE.size + len(rest), special, row.kind, row.bits & 0xFF, row.phase,
+            m.max_losses, m.priority, row.owner, row.inner, 0, 0, 0, 0, 0, len(name), len(queue),
+        )  # fmt: skip
+        return b"%b%b%b" % (head, rest, encode_message(m))
     tail = b""
     if _odd(row):
         special |= RULED
@@ -107,6 +119,14 @@ def node_row(row: NodeRow) -> bytes:
         *(len(p) // 8 for p in parts), len(row.value), len(name), len(queue),
     )  # fmt: skip
     return head + body + (encode_message(m) if m else b"")
+
+
+def _alone(row: NodeRow) -> bool:
+    """Whether a node has no edges, no rule of its own, and nothing that few have."""
+    return not (
+        row.parents or row.children or row.reads or row.entries or row.body or row.value
+        or row.later or row.lenient or row.tolerate
+    ) and row.rule == _NO_RULE  # fmt: skip
 
 
 def _rich(row: NodeRow) -> bool:
@@ -168,6 +188,9 @@ class Lanes:
 
 def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
     """Pack what changes of a node, as it is before the run starts."""
+    m = row.message
+    if m and not (guard or row.phase) and _alone(row) and not timed(m):
+        return _PLAIN_RECORD % lanes.number(m)
     flags = ODD if _odd(row) else 0
     if row.kind == Kind.EXPANSION:
         flags |= EXPANSION
