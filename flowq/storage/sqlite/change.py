@@ -26,6 +26,7 @@ from flowq.storage.sqlite.rows import (
     INDULGENT,
     KIND,
     LATER,
+    PLACES,
     REWOUND,
     SOFT,
     STOPPING_ALL,
@@ -38,24 +39,13 @@ from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["Change"]
 
-_COUNT: Final = {
-    State.SUCCESS: 0,
-    State.FAILED: 1,
-    State.BLOCKED: 1,
-    State.SKIPPED: 2,
-    State.CANCELLED: 3,
-    SOFT: 5,
-    INDULGENT: 6,
-}
+_COUNT: Final = {**PLACES, SOFT: 5, INDULGENT: 6}
 """Where a walk counts in a child."""
-_QUEUED, _SCHEDULED, _WAITING, _EXPANDED, _RUNNING, _SUCCESS, _FAILED = (
+_QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
     State.QUEUED.value,
     State.SCHEDULED.value,
     State.WAITING.value,
     State.EXPANDED.value,
-    State.RUNNING.value,
-    State.SUCCESS.value,
-    State.FAILED.value,
 )
 
 

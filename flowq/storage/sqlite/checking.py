@@ -6,31 +6,22 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 from flowq.plan import Later, indexes
 from flowq.states import State
 from flowq.storage.sqlite.growth import spans
 from flowq.storage.sqlite.rows import (
-    COUNTS_AS_SUCCESS,
     FORGIVEN,
     LATER,
     NAMED,
     fails,
+    place_of,
     unpack_later,
     unpack_ranges,
 )
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["check"]
-
-_PLACE: Final = {
-    State.SUCCESS: 0,
-    State.FAILED: 1,
-    State.BLOCKED: 1,
-    State.SKIPPED: 2,
-    State.CANCELLED: 3,
-}
 
 
 @dataclass(slots=True)
@@ -141,10 +132,7 @@ def _counts_as(parent: _Node, child: _Node) -> int | None:
         return None
     if child.id in parent.lenient:
         return 0
-    alarm = child.flags & LATER and not parent.flags & LATER
-    if parent.state == State.FAILED and parent.flags & COUNTS_AS_SUCCESS and not alarm:
-        return 0
-    return _PLACE[State(parent.state)]
+    return place_of(child.flags, parent.state, parent.flags)
 
 
 def _wrong_expansions(

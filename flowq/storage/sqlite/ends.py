@@ -40,9 +40,8 @@ from flowq.storage.sqlite.statements import SQL
 __all__ = ["Ends"]
 
 _INDEX: Final = struct.Struct(">I")
-_QUEUED, _SCHEDULED, _WAITING, _EXPANDED, _RUNNING, _SUCCESS, _FAILED = (
+_QUEUED, _WAITING, _EXPANDED, _RUNNING, _SUCCESS, _FAILED = (
     State.QUEUED.value,
-    State.SCHEDULED.value,
     State.WAITING.value,
     State.EXPANDED.value,
     State.RUNNING.value,

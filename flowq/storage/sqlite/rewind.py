@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from flowq.plan import ROOT, Kind, Ranges, ranges_of
 from flowq.states import State
 from flowq.storage.sqlite.rows import (
-    COUNTS_AS_SUCCESS,
     FORGIVEN,
     KIND,
     LATER,
@@ -26,6 +25,7 @@ from flowq.storage.sqlite.rows import (
     STOPPING,
     fails,
     pack_ranges,
+    place_of,
     unpack_later,
     unpack_ranges,
 )
@@ -36,13 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Stages", "begin", "load", "page"]
 
-_PLACE: Final = {
-    State.SUCCESS: 0,
-    State.FAILED: 1,
-    State.BLOCKED: 1,
-    State.SKIPPED: 2,
-    State.CANCELLED: 3,
-}
 _SUCCESS: Final = State.SUCCESS.value
 
 Spans = list[tuple[int, int]]
@@ -163,7 +156,7 @@ def _count_parents(change: Change, ids: list[int], root: int) -> None:
         for first, n in unpack_ranges(parents):
             span = (first, first + n - 1)
             for state, bits, number, one in db.execute(SQL["ended_parents"], span).fetchall():
-                place = _place_of(flags, state, bits)
+                place = place_of(flags, state, bits)
                 if bits & LENIENT:  # which of these edges are, their own rows say
                     lenient = _lenient(change, id, span, state, bits)
                     counts[0] += lenient
@@ -173,13 +166,6 @@ def _count_parents(change: Change, ids: list[int], root: int) -> None:
                     blame = _blame(change, one, root)
         if any(counts):
             db.execute(SQL["count_child"], (*counts, blame, id))
-
-
-def _place_of(child: int, state: int, flags: int) -> int:
-    alarm = child & LATER and not flags & LATER
-    if state == State.FAILED and flags & COUNTS_AS_SUCCESS and not alarm:
-        return 0
-    return _PLACE[State(state)]
 
 
 def _lenient(change: Change, child: int, span: tuple[int, int], state: int, flags: int) -> int:

@@ -29,6 +29,7 @@ __all__ = [
     "NAMED",
     "NOT_WANTED",
     "PHASE",
+    "PLACES",
     "PREFETCH",
     "REWOUND",
     "SETTLED",
@@ -48,6 +49,7 @@ __all__ = [
     "pack_later",
     "pack_ranges",
     "pack_rule",
+    "place_of",
     "unpack_later",
     "unpack_ranges",
     "unpack_rule",
@@ -85,6 +87,15 @@ REWOUND: Final = 33  # a run's nodes wait again: the table rewind
 INDULGENT: Final = 32  # it ended somehow: its lenient edges
 INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 
+# Which of the four counts of a child an end adds to, by the state.
+PLACES: Final[dict[int, int]] = {
+    State.SUCCESS: 0,
+    State.FAILED: 1,
+    State.BLOCKED: 1,
+    State.SKIPPED: 2,
+    State.CANCELLED: 3,
+}
+
 KEEP_MS: Final = 86_400_000
 FAILED_KEEP_MS: Final = 30 * KEEP_MS
 
@@ -106,6 +117,18 @@ def fails(flags: int, state: int) -> bool:
     if state == State.FAILED:
         return not flags & (FORGIVEN | COUNTS_AS_SUCCESS)
     return state == State.BLOCKED and not flags & FORGIVEN
+
+
+def place_of(child: int, state: int, flags: int) -> int:
+    """Give the count of a child that a parent's end adds to; edges that forgive are not looked at.
+
+    `child` and `flags` are the flags of the two. What comes after a body is told of every failure
+    within.
+    """
+    alarm = child & LATER and not flags & LATER
+    if state == State.FAILED and flags & COUNTS_AS_SUCCESS and not alarm:
+        return 0
+    return PLACES[state]
 
 
 def forbidden(phase: int) -> int:
