@@ -29,7 +29,7 @@ from flowq.message import id_text
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look
-from flowq.wiring import FitsAnywhere, Gives, Started
+from flowq.wiring import Event, FitsAnywhere, Gives, Started
 
 __all__ = [
     "PAGE_OF_IDS",
@@ -138,6 +138,63 @@ class Handle(FitsAnywhere, Started):
         self._may_block(allow_in_task)
         with self._showing(sys.stdout, nodes=True) as show:
             return self._until(lambda: self._ended((self._id,)), timeout, show)
+
+    @helpful
+    def events(
+        self,
+        after: Event | None = None,
+        *,
+        timeout: float | None = None,
+        allow_in_task: bool = False,
+    ) -> Iterator[Event]:
+        """Go through what happens to it and to what is inside it, as it happens, till its end.
+
+        What has happened by now comes first, so one who comes late, even after the end, gets it
+        all. Each beginning and each end comes once; what is found together comes in the order of
+        time. Nothing polls: who waits is woken by ends.
+
+        Parameters
+        ----------
+        after : Event, optional
+            Go on behind this one, from this process or another.
+        timeout : float, optional
+            Seconds until it has to have ended; without end unless given.
+        allow_in_task : bool
+            Let the body of a task wait, though that can stop all workers of a pool for ever.
+
+        Raises
+        ------
+        ResultTimeout
+            `timeout` is over.
+        ResultMissing
+            The store does not know it.
+
+        Notes
+        -----
+        A beginning wakes nobody: it is told with the next end, or by looks whose distance doubles
+        from a quarter of a second to a minute. Of a body that ran several times those beginnings
+        are told that were seen; of what has ended, the last one. Workers settle in batches, so an
+        end may come some milliseconds after another one that was later: who goes on with `after`
+        elsewhere, and must miss none, gives an event from a second before, and drops what it has.
+        """
+        self._may_block(allow_in_task)
+        self._look(cells=False)
+        end = None if timeout is None else time.monotonic() + timeout
+        return self._events(None if after is None else after.order, end, timeout)
+
+    def _events(
+        self, after: tuple[int, int, int, int] | None, end: float | None, timeout: float | None
+    ) -> Iterator[Event]:
+        from flowq.events import events
+
+        def late() -> float | None:
+            return None if end is None else end - time.monotonic()
+
+        for event in events(self._app.store, self._id, after=after, late=late):
+            if event is None:
+                assert timeout is not None
+                raise self._timed_out(timeout)
+            yield event
 
     # --- for those below -------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConsumerHandle",
+    "Event",
     "FitsAnywhere",
     "Gives",
     "Progress",
@@ -172,6 +173,45 @@ class RunNode(msgspec.Struct, frozen=True):
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A node, or the whole, began or ended.
+
+    Attributes
+    ----------
+    at : datetime
+        When, in UTC, to the millisecond.
+    node : str
+        Its path; empty for the run itself, and for a task that was called alone.
+    task : str
+        Registered name; empty for what no worker runs.
+    state : str
+        ``"running"``: its body began; ``"expanded"``: what it became began; else how it ended.
+    why : str
+        Of what ended without a value: why.
+    attempt : int
+        Of ``"running"``: which attempt, from 1. 0 where that is not known any more, or no body ran.
+    generation : int
+        How often it was run anew (`Run.retry`, `Run.rerun`).
+    index : int
+        Of the node; 0 is the run itself.
+    id : str
+        Opens it: ``q.result(event.id)``.
+    order : tuple of int
+        Its place among the events of its run.
+    """
+
+    at: datetime
+    node: str
+    task: str
+    state: str
+    why: str
+    attempt: int
+    generation: int
+    index: int
+    id: str
+    order: tuple[int, int, int, int]
 
 
 class Started:
