@@ -4,24 +4,107 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from flowq.calls import own_priority
 from flowq.errors import GraphError, UnknownTask
+from flowq.graph import Graph
 from flowq.node import Body, Node, Told, alarms_of_items, is_plain_map, leaves, listed
-from flowq.plan import Kind, Phase
+from flowq.plan import Bits, Kind, Phase, Ranges, ranges_of
 from flowq.policy import MAX_PRIORITY
 from flowq.wiring import Submitter, TaskSpec
 
-__all__ = [
-    "check_tasks",
-    "named_and_forgiven",
-    "policies",
-    "priorities",
-    "read_by_others",
-    "size_of",
-    "size_of_item",
-    "sizes",
-]
+__all__ = ["Facts", "bits_of_items", "ranges"]
+
+_POLICY_BITS: Final[dict[str, int]] = {
+    "cancel": Bits.STOPS,
+    "continue": Bits.COUNTS_AS_SUCCESS,
+}
+_ITEM_BITS: Final[dict[str, int]] = {"cancel": Bits.STOPS, "keep": Bits.FORGIVEN}
+_FORGIVEN: Final = int(Bits.FORGIVEN)  # operators of flags are slow
+_NAMED: Final = int(Bits.NAMED)
+
+
+class Facts:
+    """What is so of one graph, for its own plan and for the plans that its messages carry.
+
+    Attributes
+    ----------
+    graph : Graph
+    serializer : Serializer
+    options : dict
+        Of the run.
+    priorities : dict of Node to int
+        Final ones.
+    policies : dict of Node to str
+        Where a failure does not simply block.
+    read : set of Node
+        Nodes whose values others are given.
+
+    Raises
+    ------
+    UnknownTask
+        A task of the graph is not registered with the app.
+    """
+
+    def __init__(self, graph: Graph, submitter: Submitter) -> None:
+        self.graph = graph
+        self.serializer = submitter.serializer
+        self.options = {**submitter.run_defaults, **graph.options}
+        bodies = list(graph.bodies())
+        check_tasks(bodies, submitter)
+        self._sizes = sizes(bodies)
+        self._named, self._forgiven = named_and_forgiven(bodies)
+        self.policies = policies(bodies)
+        self.priorities = priorities(bodies, graph.options.get("priority") or 0)
+        self.read = read_by_others(bodies)
+
+    def size(self, node: Node) -> int:
+        """How many rows a node takes, what is inside it and what follows it included."""
+        return size_of(node, self._sizes)
+
+    def size_of_item(self, source: Node) -> int:
+        """How many rows an item of a map takes, and what starts if it fails."""
+        return size_of_item(source, self._sizes)
+
+    def size_of_body(self, body: Body) -> int:
+        """How many rows the nodes of a body take."""
+        return self._sizes[body]
+
+    def bits(self, node: Node) -> int:
+        """Give what a store must know of how a node's end counts."""
+        bits = _FORGIVEN if node in self._forgiven else 0
+        if node in self._named:
+            bits |= _NAMED
+        if self.policies:
+            bits |= _POLICY_BITS.get(self.policies.get(node, ""), 0)
+        return bits
+
+    def edges(self, node: Node) -> tuple[Ranges, Ranges]:
+        """Give the edges out of a node: those that count its end, and those that don't mind."""
+        children: Sequence[Node] = node.children
+        lenient: Ranges = ()
+        if not node.alarms and not self.graph.soft:  # most graphs
+            return ranges(children), lenient
+        if node in self.graph.soft:
+            lenient = ranges([c for c in children if node in c.optional])
+            children = [c for c in children if node not in c.optional]
+        if node.alarms:
+            heads = [n for a in node.alarms for n in a.nodes if node in n.parents]
+            children = [*children, *heads]
+        return ranges(children), lenient
+
+
+def ranges(nodes: Sequence[Node]) -> Ranges:
+    """Pack the indexes of nodes."""
+    if len(nodes) < 2:  # most nodes of most graphs
+        return ((nodes[0].index, 1),) if nodes else ()
+    return ranges_of([n.index for n in nodes])
+
+
+def bits_of_items(source: Node) -> int:
+    """Give what a store must know of how the ends of a map's items count."""
+    return _ITEM_BITS.get(source.options.get("items", "all"), 0)
 
 
 def check_tasks(bodies: Iterable[Body], submitter: Submitter) -> None:
@@ -140,6 +223,9 @@ def priorities(bodies: Sequence[Body], base: int) -> dict[Node, int]:
         The run's priority.
     """
     final: dict[Node, int] = {}
+    if all(_set(node) is None for body in bodies for node in body.nodes):  # most graphs
+        alike = max(-MAX_PRIORITY, min(MAX_PRIORITY, base))
+        return {node: alike for body in bodies for node in body.nodes}
     inside: dict[Node, int | None] = {}
     for body in reversed(bodies):
         if body.owner is not None and body.phase is Phase.BODY:
