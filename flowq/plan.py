@@ -190,6 +190,9 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         one, and counts parents as what they were.
     sleep_ms : int
         For a join: how long after its rule said so it succeeds.
+    most : int
+        For an expansion, if not 0: so many nodes of its body may be under way at a time. They are
+        all entries: nodes without parents.
     """
 
     name: str
@@ -212,6 +215,7 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     need: int = 0
     owns: Ranges = ()
     sleep_ms: int = 0
+    most: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -369,6 +373,7 @@ def relocate(
                 row.need,
                 moved(row.owns),
                 row.sleep_ms,
+                row.most,
             )
         )
     return made

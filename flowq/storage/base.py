@@ -58,8 +58,12 @@ The settling step, in words that all stores share::
     Nothing that stands in what is closing, however deep, is handed out: where pages are left and
     its turn comes before theirs, stop(x) instead. Not so in an expansion that was cancelled by
     then: it runs what may run after a cancel.
+    under way: of a body's nodes, those that have begun and not ended: queued, scheduled, running or
+        expanded. Where a node of the body of an expansion with `most` ends that was under way, and
+        that is not closing, the next entry by index that waits is weighed
     weigh(node):
-        verdict(rule, parents, counts) -> start it, or finish it, or it waits on
+        verdict(rule, parents, counts) -> start it, or finish it, or it waits on; in the body of an
+            expansion with `most` it waits on while so many are under way
     start(node):
         a task       -> queued, or scheduled if it has a delay or an eta ahead
         an expansion -> expanded, its entries start (none at all: it ends at once); where a cancel

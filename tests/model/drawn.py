@@ -52,6 +52,7 @@ class _Drawn:
     need: int = 0
     owns: tuple[int, ...] = ()
     sleep_ms: int = 0
+    most: int = 0
 
 
 @st.composite
@@ -73,7 +74,7 @@ def plans(draw: st.DrawFn) -> list[NodeRow]:
     for i, x in enumerate(nodes):
         if (i and x.kind == Kind.EXPANSION) or not i:
             x.tolerate = draw(st.sampled_from([0, 0, 0, 1, 2]))
-            x.need = _need(draw, nodes, i)
+            x.need, x.most = _need(draw, nodes, i), _most(draw, nodes, i)
         elif x.kind == Kind.JOIN:
             x.owns = _owned(draw, nodes, i)
             x.sleep_ms = 0 if x.owns else draw(st.sampled_from([0, 0, 2_000]))
@@ -107,6 +108,13 @@ def _need(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> int:
     if not all(_starts(x) for x in body):
         return 0
     return draw(st.sampled_from([0, 1, 2]))
+
+
+def _most(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> int:
+    """How many of an expansion may be under way: only of entries."""
+    if any(x.parents for x in nodes if x.owner == at and x.phase == Phase.BODY):
+        return 0
+    return draw(st.sampled_from([0, 0, 1, 2]))
 
 
 def _owned(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> tuple[int, ...]:
@@ -191,6 +199,7 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
         need=x.need,
         owns=ranges_of(x.owns),
         sleep_ms=x.sleep_ms,
+        most=x.most,
         later=tuple(
             Later(
                 phase,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # ruff: noqa: D102 - the name of a test is its promise
-"""Races, needs and sleeps: what is not wanted any more once enough succeeded, and what waits."""
+"""Races, needs, sleeps and limits: what is not wanted any more, and what has to wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flowq.message import (
     node_id,
     read_cell,
 )
-from flowq.outcome import Expand, RetryAt
+from flowq.outcome import Expand, Outcome, RetryAt
 from flowq.plan import Bits, Kind, Phase, Plan, When, ranges_of
 from flowq.states import State
 from flowq.storage.base import PAGE, Store
@@ -27,6 +27,7 @@ from flowq.testing.clock import ManualClock
 from flowq.testing.contract.base import (
     StoreContract,
     done,
+    end,
     fragment,
     look_at,
     make_plan,
@@ -37,7 +38,7 @@ from flowq.testing.contract.base import (
 )
 from flowq.testing.contract.policies import edited, with_later
 
-__all__ = ["TestNeeds", "TestRaces", "TestSleeps", "as_race"]
+__all__ = ["TestLimits", "TestNeeds", "TestRaces", "TestSleeps", "as_race"]
 
 S = State
 
@@ -614,3 +615,193 @@ class TestSleeps(StoreContract):
         assert [d.id for d in given.deliveries] == [node_id(p.id, 4)]
         store.step("w", done(given))
         assert run_all(store, p) == ["b"]
+
+
+def limited(n: int, most: int, **more: object) -> Plan:
+    """Give a plan of an expansion with tasks of which so many may be under way."""
+    items = [f"i{k}" for k in range(n)]
+    shape: dict[str, list[str]] = {"m": [], "after": ["m"], **{name: [] for name in items}}
+    plan = make_plan(shape, inside=dict.fromkeys(items, "m"), empty=["m"])
+    return edited(plan, "m", most=most, **more)
+
+
+class TestLimits(StoreContract):
+    """An expansion of whose body so many nodes may be under way at a time."""
+
+    def test_so_many_are_under_way_and_the_next_begins_when_one_ends(self, store: Store) -> None:
+        p = limited(5, most=2)
+        store.submit(p)
+
+        given = store.step("w", want=10)
+
+        assert [d.id for d in given.deliveries] == [node(p, "i0"), node(p, "i1")]
+        assert states_of(store, p)["i2"] == "waiting"
+        assert store.status().queues[0].ready == 0
+        first, second = done(given)
+        third = store.step("w", [second], want=10)
+        assert [d.id for d in third.deliveries] == [node(p, "i2")]
+        rest = store.step("w", [first, *done(third)], want=10)
+        assert [d.id for d in rest.deliveries] == [node(p, "i3"), node(p, "i4")]
+        assert store.check(p.id) == []
+        store.step("w", done(rest))
+        assert run_all(store, p) == ["after"]
+        assert set(states_of(store, p).values()) == {"success"}
+
+    @pytest.mark.parametrize("how", [S.FAILED, S.SKIPPED, S.CANCELLED])
+    def test_a_place_is_free_however_one_ended(self, store: Store, how: State) -> None:
+        p = limited(4, most=1)
+        store.submit(p)
+
+        order = run_all(store, p, {"i0": how, "i2": how})
+
+        assert order[:4] == ["i0", "i1", "i2", "i3"]
+
+    def test_who_tries_again_keeps_its_place(self, store: Store, clock: ManualClock) -> None:
+        p = limited(3, most=1)
+        store.submit(p)
+        (d,) = store.step("w", want=5).deliveries
+
+        step = store.step("w", [RetryAt(d.id, d.delivery, 5_000)], want=5)
+
+        assert step.deliveries == []
+        clock.advance(5)
+        again = store.step("w", want=5)
+        assert [d.id for d in again.deliveries] == [node(p, "i0")]
+        store.release("w", lost=[node(p, "i0")])
+        again = store.step("v", want=5)
+        assert [d.id for d in again.deliveries] == [node(p, "i0")]
+        after = store.step("v", done(again), want=5)
+        assert [d.id for d in after.deliveries] == [node(p, "i1")]
+        assert store.check(p.id) == []
+
+    def test_who_is_cancelled_alone_lets_the_next_begin(self, store: Store) -> None:
+        p = limited(3, most=1)
+        store.submit(p)
+
+        store.cancel([node(p, "i0")])
+
+        given = store.step("w", want=5)
+        assert [d.id for d in given.deliveries] == [node(p, "i1")]
+        store.cancel([node(p, "i2")])  # it had no place
+        assert store.step("v", want=5).deliveries == []
+        store.step("w", done(given))
+        assert states_of(store, p)["m"] == "cancelled"
+        assert store.check(p.id) == []
+
+    def test_an_expansion_holds_its_place_to_its_end(self, store: Store) -> None:
+        shape: dict[str, list[str]] = {"m": [], "i0": [], "i1": [], "x": [], "y": ["x"], "z": []}
+        inside = {"i0": "m", "i1": "m", "x": "i0", "y": "i0", "z": "i1"}
+        p = edited(make_plan(shape, inside=inside), "m", most=1)
+        store.submit(p)
+
+        assert run_all(store, p) == ["x", "y", "z"]
+
+        assert set(states_of(store, p).values()) == {"success"}
+
+    def test_empty_expansions_free_their_places_at_once(self, store: Store) -> None:
+        shape: dict[str, list[str]] = {"m": [], "i0": [], "i1": [], "i2": [], "z": []}
+        inside = {"i0": "m", "i1": "m", "i2": "m", "z": "i2"}
+        p = edited(make_plan(shape, inside=inside, empty=["i0", "i1"]), "m", most=1)
+        store.submit(p)
+
+        assert run_all(store, p) == ["z"]
+
+    def test_a_cancel_ends_those_that_wait(self, store: Store) -> None:
+        p = limited(4, most=1)
+        store.submit(p)
+        given = store.step("w", want=5)
+
+        store.cancel([node(p, "m")])
+
+        assert states_of(store, p)["i3"] == "cancelled"
+        assert store.step("w", done(given), want=5).deliveries == []
+        assert states_of(store, p)["root"] == "cancelled"
+        assert store.check(p.id) == []
+
+    def test_a_failure_that_stops_the_rest_lets_nothing_begin(self, store: Store) -> None:
+        p = limited(4, most=2)
+        rows = [
+            msgspec.structs.replace(r, bits=int(Bits.STOPS)) if r.name[0] == "i" else r
+            for r in p.rows
+        ]
+        p = msgspec.structs.replace(p, rows=rows)
+        store.submit(p)
+        given = store.step("w", want=5)
+        first, second = given.deliveries
+
+        step = store.step("w", [end(first, S.FAILED)], want=5)
+
+        assert step.deliveries == []
+        store.step("w", [end(second)])
+        states = states_of(store, p)
+        assert [states[f"i{k}"] for k in range(4)] == ["failed", *["cancelled"] * 3]
+        assert states["m"] == "failed"
+
+    def test_with_a_need_no_more_begin_than_are_needed(self, store: Store) -> None:
+        p = limited(6, most=2, need=3)
+        store.submit(p)
+        began: list[bytes] = []
+        outcomes: list[Outcome] = []
+
+        while given := store.step("w", outcomes, want=5).deliveries:
+            began += [d.id for d in given]
+            outcomes = [end(d) for d in given]
+            if node(p, "after") in began:
+                break
+
+        assert [node(p, f"i{k}") for k in range(4)] == began[:4]
+        assert node(p, "i4") not in began
+        assert states_of(store, p)["m"] == "success"
+        assert store.check(p.id) == []
+
+    def test_many_that_wait_cost_pages_only(self, store: Store) -> None:
+        n = 2 * PAGE + 20
+        p = limited(n, most=3)
+        store.submit(p)
+        most = 0
+        outcomes: list[Outcome] = []
+        ran = 0
+        while True:
+            given = store.step("w", outcomes, want=100).deliveries
+            if not given:
+                break
+            most = max(most, len(given))
+            ran += len(given)
+            outcomes = [end(d) for d in given]
+
+        assert (most, ran) == (3, n + 1)
+        assert set(states_of(store, p).values()) == {"success"}
+        assert store.check(p.id) == []
+
+    def test_a_fragment_may_be_limited(self, store: Store) -> None:
+        p = make_plan({"a": [], "b": ["a"]})
+        store.submit(p)
+        (d,) = store.step("w", want=1).deliveries
+        rows = fragment({"i": [], "j": [], "k": []})
+        rows[0] = msgspec.structs.replace(rows[0], most=2)
+
+        store.step("w", [Expand(d.id, d.delivery, rows)])
+
+        given = store.step("w", want=5)
+        assert len(given.deliveries) == 2
+        last = store.step("w", done(given), want=5)
+        assert len(last.deliveries) == 1
+        store.step("w", done(last))
+        assert run_all(store, p) == ["b"]
+
+    def test_what_runs_again_takes_places_again(self, store: Store) -> None:
+        p = limited(5, most=2)
+        store.submit(p)
+        run_all(store, p, {f"i{k}": S.FAILED for k in range(4)})
+
+        # i0 to i3 and what is below their map
+        store.rewind(p.id, 1, chosen=((2, 5),), reopened=((1, 1),))
+
+        given = store.step("w", want=10)
+        assert [d.id for d in given.deliveries] == [node(p, "i0"), node(p, "i1")]
+        assert store.check(p.id) == []
+        rest = store.step("w", done(given), want=10)
+        assert [d.id for d in rest.deliveries] == [node(p, "i2"), node(p, "i3")]
+        store.step("w", done(rest))
+        assert run_all(store, p) == ["after"]
+        assert store.check(p.id) == []

@@ -59,6 +59,7 @@ class Ends(Reads):
             ran = read_cell(cell)
             times = {"delivery": ran.delivery, "started_ms": ran.started_ms}
             state, culprit, cell = S.SKIPPED, None, self._cell(S.SKIPPED, LOST, **times)
+        began = t.state != S.WAITING
         t.state, t.cell, t.holder = state, cell, ""
         if t.run is None:
             ttl = t.call.failed_ttl_ms if state == S.FAILED else t.call.result_ttl_ms
@@ -84,6 +85,8 @@ class Ends(Reads):
             self._edges.append((t.run, child, counts, culprit if counts in FAILED else None))
         self._close_off(t)
         self._count_around(t, owner, culprit)
+        if began and owner.plan.most and t.plan.phase == Phase.BODY:
+            self._edges.append((t.run, owner.index, S.SCHEDULED, None))
 
     def _count_around(self, t: Thing, owner: Thing, culprit: int | None) -> None:
         """Count an end in the expansion around it, if it is its turn."""
@@ -227,6 +230,7 @@ class Ends(Reads):
                     value=b"",
                     tolerate=0,
                     need=0,
+                    most=0,
                     body=fallback_of(t.plan),
                     later=tuple(g for g in t.plan.later if g.phase == Phase.FALLBACK),
                 )
@@ -334,6 +338,7 @@ class Ends(Reads):
             later=(*face.later, *t.plan.later),
             tolerate=face.tolerate,
             need=face.need,
+            most=face.most,
         )
         for index, row in enumerate(inner, len(run.nodes)):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
@@ -385,11 +390,22 @@ class Ends(Reads):
         if owner.closing if owner.has_turn(t) else not owner.may_alarm(t):
             return  # it is stopped with the rest; or its turn comes, or does not
         becomes = verdict(t.plan.rule, sum(n for _, n in t.plan.parents), Counts(*t.parents))
+        if becomes == S.QUEUED and owner.has_turn(t) and owner.is_full:
+            return  # who of its body ends lets it begin
         if becomes == S.QUEUED:
             t.blame = None
             self._start(t)
         elif becomes is not None:
             self._drop(t, becomes)
+
+    def _fill(self, owner: Thing) -> None:
+        """Let those begin in an expansion for which there is room now."""
+        assert owner.run is not None
+        entries = [owner.run.nodes[i] for i in indexes(owner.plan.entries)]
+        for entry in [t for t in entries if t.state == S.WAITING]:
+            if owner.is_full or owner.state != S.EXPANDED or owner.passed:
+                return
+            self._weigh(entry)
 
     def _drive(self, edges: int = PAGE) -> None:
         """Walk a page of edges."""
@@ -405,6 +421,8 @@ class Ends(Reads):
                 self._stop(node)
             elif state == S.HELD:
                 self._stop_loser(node)
+            elif state == S.SCHEDULED:
+                self._fill(node)
             elif culprit == -1:
                 self._not_called(node)
             elif state != S.EXPANDED:

@@ -139,6 +139,16 @@ class Thing:
         return bool(owner.plan.need) and body and self.state == S.SUCCESS
 
     @property
+    def is_full(self) -> bool:
+        """Whether it is an expansion of whose body as many are under way as may be."""
+        most = self.plan.most
+        if not most or self.run is None:
+            return False
+        body = (self.run.nodes[i] for i in indexes(self.plan.body))
+        under = (S.WAITING < x.state <= S.EXPANDED for x in body if x.plan.phase == Phase.BODY)
+        return sum(under) >= most
+
+    @property
     def met(self) -> bool:
         """Whether it is an expansion that has what it needs."""
         return 0 < self.plan.need <= self.won
