@@ -88,7 +88,7 @@ class Kind(IntEnum):
 
     TASK = 0  # a worker runs it
     EXPANSION = 1  # its inner nodes run; the root is one
-    JOIN = 2  # nothing runs: it succeeds when its rule says so
+    JOIN = 2  # nothing runs: it succeeds when its rule says so, or some time later
 
 
 class Bits(IntFlag):
@@ -98,7 +98,7 @@ class Bits(IntFlag):
     NAMED = 2  # the value of the expansion around it names it
     STOPPING = 4  # cancelled while running; set by the store, never by a plan
     COUNTS_AS_SUCCESS = 8  # if it is ``failed``, children count a success, and around it nothing
-    OWNED = 16  # reserved: owned by a race
+    OWNED = 16  # some race stops it, as one that is not wanted, when it is decided
     SHIELDED = 32  # reserved
     STOPS = 64  # if it is ``failed`` and that counts, all else in the body around it is stopped
 
@@ -182,6 +182,17 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         can be.
     tolerate : int
         For an expansion: how many failures inside it do not count.
+    need : int
+        For an expansion, if not 0: so many successes in its body are enough, and fewer a failure.
+    owns : Ranges
+        For a join that is a race (it has some): nodes of the same body that are not wanted any
+        more when it is decided. Its value is that of a parent that succeeded; its rule asks for
+        one, and counts parents as what they were.
+    sleep_ms : int
+        For a join: how long after its rule said so it succeeds.
+    most : int
+        For an expansion, if not 0: so many nodes of its body may be under way at a time. They are
+        all entries: nodes without parents.
     """
 
     name: str
@@ -201,6 +212,10 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     lenient: Ranges = ()
     later: tuple[Later, ...] = ()
     tolerate: int = 0
+    need: int = 0
+    owns: Ranges = ()
+    sleep_ms: int = 0
+    most: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -355,6 +370,10 @@ def relocate(
                     ]
                 ),
                 row.tolerate,
+                row.need,
+                moved(row.owns),
+                row.sleep_ms,
+                row.most,
             )
         )
     return made

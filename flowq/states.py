@@ -59,7 +59,7 @@ FINAL: Final = frozenset(s for s in State if s.final)
 
 MEANING: Final[dict[State, tuple[str, str]]] = {
     State.WAITING: ("upstream unfinished", "its rule says run, or not"),
-    State.SCHEDULED: ("due later: delay, eta, backoff", "due; expiry; cancel"),
+    State.SCHEDULED: ("due later: delay, eta, backoff, sleep", "due; expiry; cancel"),
     State.HELD: ("may run, but a limit says not yet", "the limit frees; cancel"),
     State.QUEUED: ("in its queue", "fetched; expiry; cancel"),
     State.RUNNING: ("leased by a worker's session", "settled, given back, worker lost"),
@@ -91,6 +91,8 @@ class Event(IntEnum):
     BLOCK = 12  # its rule fell to failed parents
     CANCEL = 13  # stopped from outside, or its rule fell to cancelled parents
     END = 14  # its last inner node ended; the state is `outcome_of` its counts
+    WAKE = 15  # it is a join that has slept long enough
+    LOSE_OUT = 16  # not wanted any more: a race that owns it is decided, or enough others succeeded
 
 
 S, E = State, Event
@@ -102,14 +104,18 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.WAITING, E.PASS): S.SUCCESS,
     (S.WAITING, E.SKIP): S.SKIPPED,
     (S.WAITING, E.BLOCK): S.BLOCKED,
+    (S.WAITING, E.LOSE_OUT): S.SKIPPED,
     (S.WAITING, E.CANCEL): S.CANCELLED,
     (S.SCHEDULED, E.DUE): S.QUEUED,
+    (S.SCHEDULED, E.WAKE): S.SUCCESS,
+    (S.SCHEDULED, E.LOSE_OUT): S.SKIPPED,
     (S.SCHEDULED, E.FAIL): S.FAILED,
     (S.SCHEDULED, E.CANCEL): S.CANCELLED,
     (S.SCHEDULED, E.LATER): S.SCHEDULED,
     (S.QUEUED, E.LATER): S.SCHEDULED,
     (S.QUEUED, E.FETCH): S.RUNNING,
     (S.QUEUED, E.FAIL): S.FAILED,
+    (S.QUEUED, E.LOSE_OUT): S.SKIPPED,
     (S.QUEUED, E.CANCEL): S.CANCELLED,
     (S.RUNNING, E.RETURN): S.QUEUED,
     (S.RUNNING, E.LATER): S.SCHEDULED,
@@ -119,7 +125,9 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.RUNNING, E.RETRY): S.SCHEDULED,
     (S.RUNNING, E.FAIL): S.FAILED,
     (S.RUNNING, E.SKIP): S.SKIPPED,
+    (S.RUNNING, E.LOSE_OUT): S.SKIPPED,
     (S.RUNNING, E.CANCEL): S.CANCELLED,
+    (S.EXPANDED, E.LOSE_OUT): S.SKIPPED,
     (S.EXPANDED, E.CANCEL): S.CANCELLED,
 }
 """(state, event) -> state. A pair that is missing changes nothing. END leaves EXPANDED only.
@@ -254,7 +262,13 @@ def verdict(rule: Rule, parents: int, counts: Counts) -> State | None:
 
 
 def outcome_of(
-    failures: int, cancels: int, skips: int, *, tolerate: int = 0, stopped: bool = False
+    failures: int,
+    cancels: int,
+    skips: int,
+    *,
+    tolerate: int = 0,
+    stopped: bool = False,
+    met: bool | None = None,
 ) -> State:
     """Say how an expansion ends once all nodes of its body have ended.
 
@@ -268,9 +282,13 @@ def outcome_of(
         How many failures do not count.
     stopped : bool
         Whether it was cancelled while its body ran.
+    met : bool, optional
+        Whether as many as it needs succeeded; then nothing else counts. None: it has no need.
     """
     if stopped:
         return State.CANCELLED
+    if met is not None:
+        return State.SUCCESS if met else State.FAILED
     if failures > tolerate:
         return State.FAILED
     if cancels:

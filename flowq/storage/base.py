@@ -11,25 +11,29 @@ Two rules hold for every method that changes something:
 The settling step, in words that all stores share::
 
     finish(node, state):                       only from an unfinished state
+        if it has lost, or it is its turn in an owner that has what it needs: state := skipped
         state of the node := state; its cell is stored
         for each child (in pages of PAGE edges, under a stored cursor):
             the child's count for that state goes up by one; that of successes along a `lenient`
                 edge, and where the node is failed and has Bits.COUNTS_AS_SUCCESS; but a child of a
-                later phase, an alarm, counts what it was
+                later phase, an alarm, and a race count what it was
             if the child is waiting and what it stands in has begun: weigh it, if it is its turn
                 and that is not closing; or if it is an alarm and HANDLERS are not forbidden
         if the node is an expansion that was waiting: each node in its body that is waiting ends
             as it did, and likewise what is inside that (pages as above); no rule in it is looked at
         in its owner, if it is its turn: unfinished -1, and failures, cancels, skips as Bits and
             state say
+        if it is a success in the body of an owner with a need, so many are there by that, and the
+            owner is not closing: it has what it needs, it is closing, and stop(x) for each node of
+            the body (each ends skipped)
         if that failure counts and it has Bits.STOPS, and the owner is not closing: it is, and
             stop(x) for each node whose turn it is, before any rule is looked at
         if the owner has no unfinished node left whose turn it is: passed(owner)
     turn: that of the nodes of the body, then of those of one group of `later` after the other
     alarm: a node of a group that is called HANDLERS, ALWAYS; it may start before its turn
     passed(expansion):
-        after the body its outcome is fixed: outcome_of(its counts, tolerate, stopped); if it is
-            failed and has groups in `later`, its cell is stored, so that they can read the failure
+        after the body its outcome is fixed: outcome_of(its counts, tolerate, stopped, met); if it
+            is failed and has groups in `later`, its cell is stored, so that they can read that
         after a fallback: outcome_of(the counts of that phase), and the value is that group's
         then the groups of `later`, in their order:
             whose `when` fits the outcome: it is its turn, the counts are those of its nodes (some
@@ -44,6 +48,8 @@ The settling step, in words that all stores share::
         waiting, scheduled, held, queued -> finish(node, cancelled)
         running  -> marked, its session is told; whatever it settles to is cancelled
         expanded -> cancel(node)
+    lose(node):                                of what a race owns, if it is unfinished
+        it has lost (a mark of this generation); stop(node), and what stands in it is cancelled
     cancel(expansion):                         no fallback from now on
         in its body: it is stopped and closing, stop(x) for each node of the body; no handlers then
         in a group of handlers, a fallback: closing till that ends, stop(x) for each of it; the
@@ -52,13 +58,21 @@ The settling step, in words that all stores share::
     Nothing that stands in what is closing, however deep, is handed out: where pages are left and
     its turn comes before theirs, stop(x) instead. Not so in an expansion that was cancelled by
     then: it runs what may run after a cancel.
+    under way: of a body's nodes, those that have begun and not ended: queued, scheduled, running or
+        expanded. Where a node of the body of an expansion with `most` ends that was under way, and
+        that is not closing, the next entry by index that waits is weighed
     weigh(node):
-        verdict(rule, parents, counts) -> start it, or finish it, or it waits on
+        verdict(rule, parents, counts) -> start it, or finish it, or it waits on; in the body of an
+            expansion with `most` it waits on while so many are under way
     start(node):
         a task       -> queued, or scheduled if it has a delay or an eta ahead
         an expansion -> expanded, its entries start (none at all: it ends at once); where a cancel
                         has ended some of its body before, all in it that is waiting is weighed
-        a join       -> finish(node, success)
+        a join       -> finish(node, success); if it is a race, with the value of the first of its
+                        parents, by index, that is a success, and then, in pages, lose(x) for each
+                        that it owns
+        a join that sleeps -> scheduled; when it is due, finish(node, success). Whoever steps next
+                        lets it end, and who waits for work is woken in time for that
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
         the fragment's rows get free indexes of the run, all behind those that there are, next to
         each other and in their order (`flowq.plan.relocate`); the node takes over `entries`,
@@ -87,8 +101,9 @@ A node that is BLOCKED names its culprit: the culprit of the parent if that is b
 parent itself if it is a task; for a parent that is an expansion, the expansion's own culprit. A
 failed expansion's culprit is that of its first inner node which failed or was blocked and is not
 forgiven. Culprits are stored as cells with the flag `CULPRIT`. The cell of an expansion that
-succeeds has the flag `TEMPLATE` and its row's `value`; of a join, a success whose body is empty
-and whose flag is `EMPTY`; those that end skipped or cancelled, by a rule or with an expansion
+succeeds has the flag `TEMPLATE` and its row's `value`; of a race, `TEMPLATE` and a `Ref` to the
+parent; of another join, a success whose body is empty and whose flag is `EMPTY`; what lost ends
+with the text ``"lost"``; those that end skipped or cancelled, by a rule or with an expansion
 around them that never began, have a reason as text; what is blocked with an expansion has the same
 culprit.
 
@@ -438,7 +453,8 @@ class Store(Protocol):
         In this order: settle each outcome whose (id, delivery) this session holds; move on one
         page of work that earlier steps left; take back what sessions past their deadline held
         (a bounded number; each message counts a loss; over its `max_losses` it ends ``failed`` as
-        a dead letter); queue what is due; fail what is expired and would be handed out; hand out.
+        a dead letter); queue what is due, and end what has slept, with a page of what that lets
+        go on; fail what is expired and would be handed out; hand out.
         Moves the session's own deadline `lease_ms` ahead. First of all it closes a gap as `renew`
         does, with a third of `lease_ms` as the period: who comes first after the store was out of
         reach must not take back what the living hold.
@@ -569,7 +585,8 @@ class Store(Protocol):
         Returns
         -------
         State or None
-            The state after the call: ``queued`` or ``scheduled`` if it was moved; any other state
+            The state after the call: ``queued`` or ``scheduled`` if it was moved (a node that
+            sleeps stays ``scheduled`` till the next step that finds it due); any other state
             (unchanged) if it was not ``queued`` or ``scheduled``; None if the id is not known.
         """
         ...
@@ -657,7 +674,7 @@ class Store(Protocol):
         """Say whether anything is ready, scheduled or running in these queues.
 
         What still waits for others (a node whose upstream runs in another queue) is not looked at;
-        pages of work that a step left are, whatever they lead to.
+        pages of work that a step left are, whatever they lead to, and so are nodes that sleep.
         """
         ...
 

@@ -49,6 +49,10 @@ class _Drawn:
     lenient: set[int] = field(default_factory=set)
     groups: list[tuple[Phase, When, list[int]]] = field(default_factory=list)
     tolerate: int = 0
+    need: int = 0
+    owns: tuple[int, ...] = ()
+    sleep_ms: int = 0
+    most: int = 0
 
 
 @st.composite
@@ -70,7 +74,13 @@ def plans(draw: st.DrawFn) -> list[NodeRow]:
     for i, x in enumerate(nodes):
         if (i and x.kind == Kind.EXPANSION) or not i:
             x.tolerate = draw(st.sampled_from([0, 0, 0, 1, 2]))
-        x.lenient = {k for k in _below(nodes, i) if draw(st.integers(0, 7)) == 7}
+            x.need, x.most = _need(draw, nodes, i), _most(draw, nodes, i)
+        elif x.kind == Kind.JOIN:
+            x.owns = _owned(draw, nodes, i)
+            x.sleep_ms = 0 if x.owns else draw(st.sampled_from([0, 0, 2_000]))
+    for i, x in enumerate(nodes):
+        below = [k for k in _below(nodes, i) if not nodes[k].owns]
+        x.lenient = {k for k in below if draw(st.integers(0, 7)) == 7}
     return [_row(draw, nodes, i) for i in range(len(nodes))]
 
 
@@ -85,6 +95,37 @@ def _node(
     usual = [0, 0, 0, Bits.NAMED, Bits.FORGIVEN, Bits.COUNTS_AS_SUCCESS]
     bits = draw(st.sampled_from(usual + [Bits.STOPS] * (kind == Kind.TASK and not parents)))
     return _Drawn(kind, owner, tuple(sorted(parents)), int(bits), phase)
+
+
+def _starts(x: _Drawn) -> bool:
+    """Whether a node is a task that starts with what it stands in, and stops nothing."""
+    return x.kind == Kind.TASK and not x.parents and not x.bits & Bits.STOPS
+
+
+def _need(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> int:
+    """How many successes an expansion needs: only of tasks, whose ends have an order."""
+    body = [x for x in nodes if x.owner == at and x.phase == Phase.BODY]
+    if not all(_starts(x) for x in body):
+        return 0
+    return draw(st.sampled_from([0, 1, 2]))
+
+
+def _most(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> int:
+    """How many of an expansion may be under way: only of entries."""
+    if any(x.parents for x in nodes if x.owner == at and x.phase == Phase.BODY):
+        return 0
+    return draw(st.sampled_from([0, 0, 1, 2]))
+
+
+def _owned(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> tuple[int, ...]:
+    """What a race owns, if a join is one."""
+    parents = nodes[at].parents
+    if not parents or not all(_starts(nodes[p]) for p in parents):
+        return ()
+    owned = draw(st.sets(st.sampled_from(parents)))
+    for one in owned:
+        nodes[one].bits |= Bits.OWNED
+    return tuple(sorted(owned))
 
 
 _GROUPS = [
@@ -134,6 +175,8 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
     allowed = [*RULES, *(f"at_least({k})" for k in range(1, len(x.parents) + 1))]
     if not x.parents:
         allowed = ["all_success"]
+    if x.owns:
+        allowed = ["one_success"]
     name = f"n{i}"
     message = Message(b"", "t", b"P", name=name, **draw(messages())) if not x.kind else None
     return NodeRow(
@@ -153,6 +196,10 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
         bits=x.bits,
         phase=x.phase,
         tolerate=x.tolerate,
+        need=x.need,
+        owns=ranges_of(x.owns),
+        sleep_ms=x.sleep_ms,
+        most=x.most,
         later=tuple(
             Later(
                 phase,

@@ -15,6 +15,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 
 from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
+from flowq.testing.contract.races import TestLimits, TestNeeds, TestRaces, TestSleeps
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
 from flowq.testing.contract.rewind import TestRewind
 from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
@@ -27,13 +28,17 @@ __all__ = [
     "TestCancelInwards",
     "TestEnqueue",
     "TestExpand",
+    "TestLimits",
+    "TestNeeds",
     "TestPhases",
     "TestPolicies",
+    "TestRaces",
     "TestReads",
     "TestRelease",
     "TestRenew",
     "TestReschedule",
     "TestRewind",
+    "TestSleeps",
     "TestStep",
     "TestSubmit",
     "TestSweep",

@@ -27,6 +27,7 @@ from flowq.testing.clock import ManualClock
 from flowq.testing.contract.base import (
     StoreContract,
     cell,
+    done,
     end,
     fragment,
     look_at,
@@ -34,6 +35,8 @@ from flowq.testing.contract.base import (
     node,
     states_of,
 )
+from flowq.testing.contract.policies import edited
+from flowq.testing.contract.races import as_race
 
 __all__ = ["TestTransitions", "TestVerdicts"]
 
@@ -72,18 +75,26 @@ class Subject:
             more["expires_in_ms"] = 1_000
         expands = state == S.EXPANDED or (state, event) == (S.WAITING, E.EXPAND)
         # x waits for all where a late parent decides, and for the first where none may
+        sleeps = (state, event) == (S.SCHEDULED, E.WAKE)
         rule = "all_success" if state in (S.WAITING, S.BLOCKED) else "one_success"
         shape: dict[str, list[str]] = {"a": [], "b": [], "x": ["a", "b"]}
+        if event == E.LOSE_OUT:
+            shape |= {"winner": [], "first": ["winner"]}
         self.plan: Plan = make_plan(
             {**shape, "i": []} if expands else shape,
             rules={"x": rule},
             inside={"i": "x"} if expands else {},
-            joins=("x",) if (state, event) == (S.WAITING, E.PASS) else (),
+            joins=("first", "x") if sleeps or (state, event) == (S.WAITING, E.PASS) else ("first",),
             messages={"x": more},
         )
+        if event == E.LOSE_OUT:
+            self.plan = as_race(self.plan, "first", ["x"])
+        if sleeps:
+            self.plan = edited(self.plan, "x", sleep_ms=5_000)
         self.id = node(self.plan, "x")
         store.submit(self.plan)
         a, self.b = store.step("up", want=2).deliveries
+        self.winner = store.step("win", want=1)
         if state == S.WAITING:
             store.step("up", [end(a)])
         elif state == S.BLOCKED:
@@ -112,7 +123,10 @@ class Subject:
             store.step("w", [Expand(id, 1, fragment({"j": []}))])
         elif event == E.LATER and self.state != S.RUNNING:
             store.reschedule(id, delay_ms=9_000)
-        elif event == E.DUE:
+        elif event == E.LOSE_OUT:
+            store.step("win", done(self.winner))
+            store.step("w", [RetryAt(id, 1, 1_000)])  # of what runs
+        elif event in (E.DUE, E.WAKE):
             self.clock.advance(5)
             store.step("other")
         elif event == E.FETCH:

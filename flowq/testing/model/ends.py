@@ -14,10 +14,13 @@ from flowq.message import (
     HEAD,
     NO_NODE,
     TEMPLATE,
+    Ref,
     encode_message,
+    encode_template,
     id_text,
     node_id,
     pack_cell,
+    read_cell,
 )
 from flowq.plan import (
     ROOT,
@@ -43,6 +46,7 @@ __all__ = ["Ends"]
 
 S = State
 STOPPED: Final = b"what it stands in was cancelled"
+LOST: Final = b"lost"
 
 
 class Ends(Reads):
@@ -51,6 +55,11 @@ class Ends(Reads):
     # --- ends, and what they start ---------------------------------------------------------------
 
     def _finish(self, t: Thing, state: State, cell: bytes, culprit: int | None = None) -> None:
+        if t.is_not_wanted:
+            ran = read_cell(cell)
+            times = {"delivery": ran.delivery, "started_ms": ran.started_ms}
+            state, culprit, cell = S.SKIPPED, None, self._cell(S.SKIPPED, LOST, **times)
+        began = t.state != S.WAITING
         t.state, t.cell, t.holder = state, cell, ""
         if t.run is None:
             ttl = t.call.failed_ttl_ms if state == S.FAILED else t.call.result_ttl_ms
@@ -76,6 +85,8 @@ class Ends(Reads):
             self._edges.append((t.run, child, counts, culprit if counts in FAILED else None))
         self._close_off(t)
         self._count_around(t, owner, culprit)
+        if began and owner.plan.most and t.plan.phase == Phase.BODY:
+            self._edges.append((t.run, owner.index, S.SCHEDULED, None))
 
     def _count_around(self, t: Thing, owner: Thing, culprit: int | None) -> None:
         """Count an end in the expansion around it, if it is its turn."""
@@ -85,6 +96,9 @@ class Ends(Reads):
             owner.blame = culprit
         owner.inner = [n + more for n, more in zip(owner.inner, t.adds, strict=True)]
         owner.inner[0] -= 1
+        owner.won += t.wins
+        if t.wins and owner.met and not owner.closing:
+            self._close(owner)
         self._end_expansion(owner)
 
     def _close_off(self, t: Thing) -> None:
@@ -118,7 +132,8 @@ class Ends(Reads):
         if t.state != S.EXPANDED or unfinished:
             return
         if t.phase == Phase.BODY:
-            t.outcome = outcome_of(*counts, tolerate=t.plan.tolerate, stopped=t.stopped)
+            met = t.met if t.plan.need else None
+            t.outcome = outcome_of(*counts, tolerate=t.plan.tolerate, stopped=t.stopped, met=met)
             t.given = t.plan.value
             if t.outcome == S.FAILED and t.plan.later:
                 t.cell = self._blamed(S.FAILED, t.blame)
@@ -193,6 +208,7 @@ class Ends(Reads):
                 owner.inner[0] += 1
             else:
                 owner.inner = [n + more for n, more in zip(owner.inner, t.adds, strict=True)]
+                owner.won += t.wins
         self._edges.extend((run, index, S.EXPANDED, None) for index in sorted(chosen))
 
     def _renew(self, t: Thing, state: State) -> None:
@@ -200,10 +216,10 @@ class Ends(Reads):
         t.generation += 1
         t.state, t.cell, t.blame = state, None, None
         t.attempt, t.losses, t.unknown_ms = 0, [], 0
-        t.stopping = t.settled = t.stopped = t.closing = False
+        t.stopping = t.settled = t.stopped = t.closing = t.lost = False
         t.phase, t.passed, t.outcome = Phase.BODY, 0, None
         t.forbidden = set()
-        t.inner = [0, 0, 0, 0]
+        t.inner, t.won = [0, 0, 0, 0], 0
         if state == S.WAITING:
             t.parents = [0, 0, 0, 0]
             if t.kind == Kind.EXPANSION and t.message is not None:  # it had become one
@@ -212,6 +228,9 @@ class Ends(Reads):
                     entries=(),
                     inner=0,
                     value=b"",
+                    tolerate=0,
+                    need=0,
+                    most=0,
                     body=fallback_of(t.plan),
                     later=tuple(g for g in t.plan.later if g.phase == Phase.FALLBACK),
                 )
@@ -247,6 +266,12 @@ class Ends(Reads):
         elif not t.state.final:
             self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, STOPPED))
 
+    def _stop_loser(self, t: Thing) -> None:
+        """Stop what a race owns that is decided."""
+        if not t.state.final:
+            t.lost = True
+            self._stop(t)
+
     def _cancel_inwards(self, t: Thing, *, force: bool = False) -> None:
         """Cancel an expansion that has begun."""
         t.forbidden.add(Phase.FALLBACK)
@@ -276,14 +301,29 @@ class Ends(Reads):
         t.ready_ms = self._now
         if t.kind == Kind.TASK:
             self._let_run(t, t.index)
+        elif t.kind == Kind.JOIN and t.plan.sleep_ms:
+            t.state, t.due_ms = S.SCHEDULED, self._now + t.plan.sleep_ms
         elif t.kind == Kind.JOIN:
-            self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, b"", EMPTY))
+            self._pass(t)
         else:
             t.state = S.EXPANDED
             run = t.run
             body = t.plan.body if t.inner[0] < t.plan.inner else t.plan.entries
             self._edges.extend((run, inner, S.EXPANDED, None) for inner in indexes(body))
             self._end_expansion(t)
+
+    def _pass(self, t: Thing) -> None:
+        """End a join whose rule said so, and which has slept long enough."""
+        assert t.run is not None
+        run = t.run
+        if not t.plan.owns:
+            self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, b"", EMPTY))
+            return
+        parents = indexes(t.plan.parents)
+        winner = next(p for p in parents if run.nodes[p].state == S.SUCCESS)
+        value = encode_template(Ref(winner))
+        self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, value, TEMPLATE))
+        self._edges.extend((run, owned, S.HELD, None) for owned in indexes(t.plan.owns))
 
     def _expand(self, t: Thing, rows: list[NodeRow]) -> None:
         """Let a node that ran become a fragment; see `flowq.storage.base`."""
@@ -297,13 +337,15 @@ class Ends(Reads):
             body=(*fallback_of(t.plan), *face.body),
             later=(*face.later, *t.plan.later),
             tolerate=face.tolerate,
+            need=face.need,
+            most=face.most,
         )
         for index, row in enumerate(inner, len(run.nodes)):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
             made.inner[0] = row.inner
             run.nodes.append(made)
         t.kind, t.state, t.holder = Kind.EXPANSION, S.EXPANDED, ""
-        t.inner = [face.inner, 0, 0, 0]
+        t.inner, t.won = [face.inner, 0, 0, 0], 0
         self._edges.extend((run, entry, S.EXPANDED, None) for entry in indexes(face.entries))
         self._end_expansion(t)
 
@@ -348,11 +390,22 @@ class Ends(Reads):
         if owner.closing if owner.has_turn(t) else not owner.may_alarm(t):
             return  # it is stopped with the rest; or its turn comes, or does not
         becomes = verdict(t.plan.rule, sum(n for _, n in t.plan.parents), Counts(*t.parents))
+        if becomes == S.QUEUED and owner.has_turn(t) and owner.is_full:
+            return  # who of its body ends lets it begin
         if becomes == S.QUEUED:
             t.blame = None
             self._start(t)
         elif becomes is not None:
             self._drop(t, becomes)
+
+    def _fill(self, owner: Thing) -> None:
+        """Let those begin in an expansion for which there is room now."""
+        assert owner.run is not None
+        entries = [owner.run.nodes[i] for i in indexes(owner.plan.entries)]
+        for entry in [t for t in entries if t.state == S.WAITING]:
+            if owner.is_full or owner.state != S.EXPANDED or owner.passed:
+                return
+            self._weigh(entry)
 
     def _drive(self, edges: int = PAGE) -> None:
         """Walk a page of edges."""
@@ -366,6 +419,10 @@ class Ends(Reads):
                     self._end_inside(node, run.nodes[node.plan.owner])
             elif state == S.RUNNING:
                 self._stop(node)
+            elif state == S.HELD:
+                self._stop_loser(node)
+            elif state == S.SCHEDULED:
+                self._fill(node)
             elif culprit == -1:
                 self._not_called(node)
             elif state != S.EXPANDED:

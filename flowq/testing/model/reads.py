@@ -79,6 +79,10 @@ class Thing:
     inner: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     """Of an expansion: of those whose turn it is, how many are unfinished; failures, cancels and
     skips that count."""
+    won: int = 0
+    """Of an expansion with a need: how many of its body succeeded."""
+    lost: bool = False
+    """Whether a race that owns it was decided while it was unfinished."""
     generation: int = 0
     gone: bool = False
     """Whether it was dropped by a rewind."""
@@ -126,6 +130,37 @@ class Thing:
             self.state == S.SKIPPED and bool(bits & Bits.NAMED),
         )
 
+    @property
+    def wins(self) -> bool:
+        """Whether it ended as one that the expansion around it needs."""
+        assert self.run is not None
+        owner = self.run.nodes[self.plan.owner]
+        body = self.plan.phase == Phase.BODY
+        return bool(owner.plan.need) and body and self.state == S.SUCCESS
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is an expansion of whose body as many are under way as may be."""
+        most = self.plan.most
+        if not most or self.run is None:
+            return False
+        body = (self.run.nodes[i] for i in indexes(self.plan.body))
+        under = (S.WAITING < x.state <= S.EXPANDED for x in body if x.plan.phase == Phase.BODY)
+        return sum(under) >= most
+
+    @property
+    def met(self) -> bool:
+        """Whether it is an expansion that has what it needs."""
+        return 0 < self.plan.need <= self.won
+
+    @property
+    def is_not_wanted(self) -> bool:
+        """Whether it ends skipped, however it ends."""
+        if self.run is None or self.index == ROOT:
+            return False
+        owner = self.run.nodes[self.plan.owner]
+        return self.lost or (owner.met and owner.has_turn(self))
+
     def has_turn(self, inner: Thing) -> bool:
         """Whether it is the turn of a node in it: of its body, or of one of the later groups."""
         if inner.plan.phase == Phase.BODY or not self.passed:
@@ -148,8 +183,8 @@ class Thing:
         if self.state != S.FAILED or not self.plan.bits & Bits.COUNTS_AS_SUCCESS:
             return self.state
         assert self.run is not None
-        alarm = self.run.nodes[child].plan.phase > self.plan.phase
-        return S.FAILED if alarm else S.SUCCESS
+        plan = self.run.nodes[child].plan
+        return S.FAILED if plan.owns or plan.phase > self.plan.phase else S.SUCCESS
 
     @property
     def call(self) -> Message:
@@ -298,6 +333,7 @@ class Reads:
                 return []
             wrong = []
             inner = [[0, 0, 0, 0] for _ in found.nodes]
+            won = [0] * len(found.nodes)
             # nothing is counted along the edges in an expansion that ended before it began
             closed = {t.index for t in found.nodes if t.state.final and not t.ready_ms}
             for t in [t for t in found.nodes if not t.gone]:
@@ -317,9 +353,12 @@ class Reads:
                 if owner.has_turn(t):
                     counts = inner[owner.index]
                     inner[owner.index] = [n + m for n, m in zip(counts, t.adds, strict=True)]
+                won[owner.index] += t.wins
             for t, true in zip(found.nodes, inner, strict=True):
                 if t.inner != true and not t.gone:
                     wrong.append(f"expansion {t.index} counts {t.inner}, its nodes say {true}")
+                if t.won != won[t.index] and not t.gone:
+                    wrong.append(f"expansion {t.index} counts {t.won} wins, not {won[t.index]}")
             return wrong
 
     # --- what waits ------------------------------------------------------------------------------
@@ -432,7 +471,10 @@ class Reads:
         """Say whether anything is to run; see `Store.left`."""
         with self._changed:
             open_ = (S.SCHEDULED, S.QUEUED, S.RUNNING)
-            found = (t.state in open_ and t.call.queue in queues for t in self._things())
+            found = (
+                t.state in open_ and (t.kind == Kind.JOIN or t.call.queue in queues)
+                for t in self._things()
+            )
             return bool(self._edges) or any(found)
 
     def dead(self, *, after: bytes = b"", limit: int = 100) -> list[DeadLetter]:

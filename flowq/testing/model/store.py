@@ -190,7 +190,12 @@ class ModelStore(Ends):
         self._tick += 1
         due = [t for t in self._things() if t.state == S.SCHEDULED and t.due_ms <= self._now]
         for t in due:
-            self._at(t, 0, front=not t.order[0], place=t.due_ms)
+            if t.kind != Kind.JOIN:
+                self._at(t, 0, front=not t.order[0], place=t.due_ms)
+        if slept := [t for t in due if t.kind == Kind.JOIN]:
+            for t in sorted(slept, key=lambda t: (t.due_ms, t.id)):
+                self._pass(t)
+            self._drive()
 
     # --- handing out -----------------------------------------------------------------------------
 
@@ -332,7 +337,9 @@ class ModelStore(Ends):
             if t is None or t.state not in (S.QUEUED, S.SCHEDULED):
                 return None if t is None else t.state
             due = max(self._now + delay_ms, due_ms)
-            if t.state == S.SCHEDULED or due > self._now:  # else it is in its turn already
+            if t.kind == Kind.JOIN:
+                t.due_ms = due
+            elif t.state == S.SCHEDULED or due > self._now:  # else it is in its turn already
                 self._at(t, due, front=not t.order[0])
             return t.state
 
