@@ -99,7 +99,7 @@ class Bits(IntFlag):
     STOPPING = 4  # cancelled while running; set by the store, never by a plan
     COUNTS_AS_SUCCESS = 8  # if it is ``failed``, children count a success, and around it nothing
     OWNED = 16  # some race stops it, as one that is not wanted, when it is decided
-    SHIELDED = 32  # reserved
+    RACE = 32  # of a join: its value is that of a parent that succeeded, whatever it owns
     STOPS = 64  # if it is ``failed`` and that counts, all else in the body around it is stopped
 
 
@@ -185,9 +185,9 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     need : int
         For an expansion, if not 0: so many successes in its body are enough, and fewer a failure.
     owns : Ranges
-        For a join that is a race (it has some): nodes of the same body that are not wanted any
-        more when it is decided. Its value is that of a parent that succeeded; its rule asks for
-        one, and counts parents as what they were.
+        For a race (`Bits.RACE`): nodes of the same body that are not wanted any more when it is
+        decided; there may be none. Its rule asks for one parent, and counts parents as what they
+        were.
     sleep_ms : int
         For a join: how long after its rule said so it succeeds.
     most : int

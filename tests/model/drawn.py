@@ -193,7 +193,7 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
         inner=len(own),
         body=ranges_of(inner),
         value=b"template" if x.kind == Kind.EXPANSION else b"",
-        bits=x.bits,
+        bits=int(x.bits | (Bits.RACE if x.owns else 0)),
         phase=x.phase,
         tolerate=x.tolerate,
         need=x.need,

@@ -42,7 +42,7 @@ def test_the_self_check_says_what_is_wrong(store: SqliteStore) -> None:
 
 
 def test_a_row_keeps_the_phase_and_the_bits_that_its_plan_gives_it(store: SqliteStore) -> None:
-    plan = make_plan({"a": [], "b": ["a"]}, bits={"b": Bits.FORGIVEN | Bits.SHIELDED})
+    plan = make_plan({"a": [], "b": ["a"]}, bits={"b": Bits.FORGIVEN | Bits.RACE})
     plan.rows[2] = msgspec.structs.replace(plan.rows[2], phase=2)
     store.submit(plan)
 
@@ -57,5 +57,5 @@ def test_a_row_keeps_the_phase_and_the_bits_that_its_plan_gives_it(store: Sqlite
         (0, False),
         (2, True),
     ]
-    assert flags[2] >> BITS & 63 == Bits.FORGIVEN | Bits.SHIELDED
+    assert flags[2] >> BITS & 63 == Bits.FORGIVEN | Bits.RACE
     assert turns == [0]

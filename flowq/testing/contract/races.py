@@ -46,7 +46,8 @@ S = State
 def as_race(plan: Plan, name: str, owns: Sequence[str]) -> Plan:
     """Make a join a race that owns nodes."""
     names = [row.name for row in plan.rows]
-    made = edited(plan, name, owns=ranges_of(names.index(x) for x in owns))
+    bits = plan.rows[names.index(name)].bits | Bits.RACE
+    made = edited(plan, name, owns=ranges_of(names.index(x) for x in owns), bits=int(bits))
     for one in owns:
         made = edited(made, one, bits=made.rows[names.index(one)].bits | Bits.OWNED)
     return made
@@ -142,10 +143,11 @@ class TestRaces(StoreContract):
         assert store.step("w", want=5).deliveries == []
         assert store.check(p.id) == []
 
-    def test_what_is_needed_elsewhere_runs_on(self, store: Store) -> None:
+    @pytest.mark.parametrize("owns", [["a"], []])
+    def test_what_is_needed_elsewhere_runs_on(self, store: Store, owns: list[str]) -> None:
         shape: dict[str, list[str]] = {"a": [], "b": [], "first": ["a", "b"], "other": ["b"]}
         p = make_plan(shape, joins=["first"], rules={"first": "one_success"})
-        store.submit(as_race(p, "first", ["a"]))
+        store.submit(as_race(p, "first", owns))
         given = store.step("w", want=1)
         other = store.step("v", want=1)
 
@@ -155,6 +157,9 @@ class TestRaces(StoreContract):
         store.step("v", done(other))
         run_all(store, p)
         assert set(states_of(store, p).values()) == {"success"}
+        won = look_at(store, node(p, "first")).cell
+        assert won is not None
+        assert read_cell(won).body == encode_template(Ref(1))
 
     def test_an_expansion_that_lost_is_cancelled_inwards_and_ends_skipped(
         self, store: Store

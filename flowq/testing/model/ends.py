@@ -316,7 +316,7 @@ class Ends(Reads):
         """End a join whose rule said so, and which has slept long enough."""
         assert t.run is not None
         run = t.run
-        if not t.plan.owns:
+        if not t.plan.bits & Bits.RACE:
             self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, b"", EMPTY))
             return
         parents = indexes(t.plan.parents)

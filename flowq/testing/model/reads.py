@@ -184,7 +184,8 @@ class Thing:
             return self.state
         assert self.run is not None
         plan = self.run.nodes[child].plan
-        return S.FAILED if plan.owns or plan.phase > self.plan.phase else S.SUCCESS
+        alarm = plan.phase > self.plan.phase
+        return S.FAILED if alarm or plan.bits & Bits.RACE else S.SUCCESS
 
     @property
     def call(self) -> Message:
