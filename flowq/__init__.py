@@ -55,8 +55,10 @@ if TYPE_CHECKING:
     from flowq.primitives import chain as chain
     from flowq.primitives import chord as chord
     from flowq.primitives import each as each
+    from flowq.primitives import first as first
     from flowq.primitives import group as group
     from flowq.primitives import optional as optional
+    from flowq.primitives import sleep as sleep
     from flowq.result import Result as Result
     from flowq.result import ResultGroup as ResultGroup
     from flowq.run import Run as Run
@@ -76,7 +78,7 @@ _HOMES = {
         "TaskError UnknownTask WorkerLost"
     ),
     "flow": "Flow",
-    "primitives": "DAG Signature branch chain chord each group optional",
+    "primitives": "DAG Signature branch chain chord each first group optional sleep",
     "result": "Result ResultGroup",
     "run": "Run",
     "task": "Task",

@@ -386,6 +386,8 @@ def expand_map(
     submitter: Submitter,
     max_width: int,
     tolerate: int | float = 0,
+    need: int = 0,
+    max_parallel: int = 0,
 ) -> list[NodeRow]:
     """Make the items of a map whose list is known by now.
 
@@ -402,6 +404,10 @@ def expand_map(
         How many items it may have.
     tolerate : int or float
         How many of them, or how large a part, may fail.
+    need : int
+        If not 0, so many successes are enough, and fewer a failure.
+    max_parallel : int
+        If not 0, so many of them may be under way at a time.
 
     Returns
     -------
@@ -452,13 +458,18 @@ def expand_map(
                 behind.append(_indexed(row, i) if own else row)
         except BindingError as err:
             raise BindingError(f"{path}: {err}") from None
-    return [_face(count, rung, share_of(tolerate, count)), *out, *behind]
+    face = _face(count, rung, bool(need))
+    bounds = {"tolerate": share_of(tolerate, count), "need": need, "most": max_parallel}
+    return [msgspec.structs.replace(face, **bounds), *out, *behind]
 
 
-def _face(count: int, rung: Sequence[int], tolerate: int) -> NodeRow:
-    """Make the row of a map whose items are known by now."""
+def _face(count: int, rung: Sequence[int], only: bool) -> NodeRow:
+    """Make the row of a map whose items are known by now.
+
+    `only`: its value is that of those that succeeded.
+    """
     items = ((INNER + 1, count),) if count else ()
-    value: Template = Items(INNER + 1, count, True) if count else Seq(())
+    value: Template = Items(INNER + 1, count, True, only) if count else Seq(())
     alarms = ranges_of(rung)
     return NodeRow(
         "",
@@ -470,7 +481,6 @@ def _face(count: int, rung: Sequence[int], tolerate: int) -> NodeRow:
         value=encode_template(value),
         body=(*items, *alarms),
         later=(Later(Phase.HANDLERS, When.ALWAYS, (), alarms, len(rung)),) if rung else (),
-        tolerate=tolerate,
     )
 
 

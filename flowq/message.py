@@ -131,11 +131,15 @@ class Ref(msgspec.Struct, frozen=True, array_like=True, tag="r"):
 
 
 class Items(msgspec.Struct, frozen=True, array_like=True, tag="i"):
-    """A list of the values of `count` nodes from `first` on; skipped ones leave it if `drop`."""
+    """A list of the values of `count` nodes from `first` on; skipped ones leave it if `drop`.
+
+    If `only`, all that are no success leave it.
+    """
 
     first: int
     count: int
     drop: bool = False
+    only: bool = False
 
 
 class Lit(msgspec.Struct, frozen=True, array_like=True, tag="l"):

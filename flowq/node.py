@@ -85,6 +85,11 @@ class Node:
         known. Its `spec` is the flow, its arguments and edges what that is called with.
     where : str
         File and line of the user's code that made it, where that is known.
+    race : bool
+        For a join: whether it is one between what is among its edges, whose first success is its
+        value.
+    sleep_ms : int
+        For a join: how long after what it awaits it ends.
     later : list of Body
         For a task or a map: what is to follow its failure.
     alarms : list of Body
@@ -130,8 +135,10 @@ class Node:
         "order",
         "parents",
         "pipes",
+        "race",
         "reads",
         "rule",
+        "sleep_ms",
         "spec",
         "unpack",
         "where",
@@ -179,6 +186,8 @@ class Node:
         self.index = -1
         self.late: Any = None
         self.where = ""
+        self.race = False
+        self.sleep_ms = 0
         self.later: Sequence[Body] = ()
         self.alarms: Sequence[Body] = ()
         self.optional: Set[Node] = _NO_NODES
@@ -487,6 +496,10 @@ def kind_text(node: Node) -> str:
         return "branch"
     if node.body.owner is not None and node.body.owner.arms is not None:
         return "arm"
+    if node.race:
+        return "first"
+    if node.sleep_ms:
+        return "sleep"
     return {Kind.TASK: "task", Kind.JOIN: "join", Kind.EXPANSION: "graph"}[node.kind]
 
 

@@ -42,10 +42,10 @@ LAST_MS: Final = round(datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp() * 1
 NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]:/-]{1,200}")
 """What ids and names may look like wherever they become keys, paths or URLs."""
 
-Place: TypeAlias = Literal["task", "call", "node", "map", "branch", "flow", "app"]
+Place: TypeAlias = Literal["task", "call", "node", "map", "branch", "first", "sleep", "flow", "app"]
 """Where an option may be said: on ``@q.task``; on a task that is called; on a signature or node; on
-a task of which a map is made; on a branch; on a chain, group, DAG or run; as a default of the
-whole app."""
+a task of which a map is made; on a branch, a race, a sleep; on a chain, group, DAG or run; as a
+default of the whole app."""
 
 PLACES: Final[dict[str, str]] = {
     "task": "@q.task(...)",
@@ -53,6 +53,8 @@ PLACES: Final[dict[str, str]] = {
     "node": ".options(...) of a signature or node",
     "map": "task.options(...).map(...), .options(...) of a map",
     "branch": "branch(...).options(...)",
+    "first": "first(...).options(...)",
+    "sleep": "sleep(...).options(...)",
     "flow": "@q.flow(...), .options(...) of a flow, chain, group or DAG",
     "app": "FlowQ(...)",
 }
@@ -314,7 +316,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "trigger_rule": Option(
         _rule,
         "all_success",
-        ("node", "map", "branch"),
+        ("node", "map", "branch", "sleep"),
         "",
         "Which ends of its parents let a node run.",
     ),
@@ -379,6 +381,20 @@ OPTIONS: Final[dict[str, Option]] = {
         "",
         "So many items, or so large a part of them, may fail; they are kept as a Failure.",
     ),
+    "need": Option(
+        _whole(1, 10_000_000),
+        None,
+        ("map",),
+        "",
+        "So many successes are enough: the rest is not wanted any more, and fewer are a failure.",
+    ),
+    "max_parallel": Option(
+        _whole(1, 10_000_000),
+        None,
+        ("map",),
+        "",
+        "How many items may be under way at a time, from their first start to their end.",
+    ),
     "max_width": Option(
         _whole(1, 10_000_000),
         100_000,
@@ -393,7 +409,11 @@ OPTIONS: Final[dict[str, Option]] = {
         _flag, False, ("task",), "", "Pass the running task as keyword argument `task`."
     ),
     "name": Option(
-        _name, None, ("task", "node", "map", "branch", "flow"), "", "Name of the task, node or run."
+        _name,
+        None,
+        ("task", "node", "map", "branch", "first", "sleep", "flow"),
+        "",
+        "Name of the task, node or run.",
     ),
 }
 

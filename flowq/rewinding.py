@@ -75,6 +75,7 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
             continue
         chosen.add(at)
         todo.extend(tree.children.get(at, ()))
+        todo.extend(_losers_above(tree, at))
         for inner in tree.inside.get(at, ()):
             if tree.nodes[at].grown and tree.nodes[inner].phase == Phase.BODY:
                 dropped.update((inner, *tree.within(inner)))  # it will be made anew
@@ -84,6 +85,7 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
         while around not in opened and around not in chosen:
             opened.add(around)
             todo.extend(tree.children.get(around, ()))
+            todo.extend(_losers_inside(tree, around))
             todo.extend(_afterwards(tree, around))
             if around == ROOT:
                 break
@@ -92,6 +94,27 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
     return Rewind(
         ranges_of(chosen), ranges_of(opened - chosen - dropped - {ROOT}), ranges_of(dropped)
     )
+
+
+def _losers_above(tree: _Tree, index: int) -> Iterable[int]:
+    """What a race that runs again had stopped, and what leads there."""
+    for parent in indexes(tree.nodes[index].parents):
+        node = tree.nodes[parent]
+        if node.bits & Bits.OWNED and node.state == State.SKIPPED:
+            yield parent
+
+
+def _losers_inside(tree: _Tree, around: int) -> Iterable[int]:
+    """What a map that is opened again had stopped, since enough had succeeded.
+
+    Its items lead nowhere, so they are owned by no race.
+    """
+    for index in tree.inside.get(around, ()):
+        node = tree.nodes[index]
+        below = (tree.nodes[i].phase for i in tree.children.get(index, ()))
+        owned = node.bits & Bits.OWNED and node.state == State.SKIPPED
+        if owned and all(phase != Phase.BODY for phase in below):
+            yield index
 
 
 def _afterwards(tree: _Tree, around: int) -> Iterable[int]:
@@ -121,6 +144,7 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
     """
     tree = _Tree(nodes)
     found: list[int] = []
+    seen: set[int] = set()
     todo = [(inside, forgiven)]
     while todo:
         at, lenient = todo.pop()
@@ -138,11 +162,28 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
             some = True
             if node.kind == Kind.EXPANSION and _stopped_inside(tree, index, lenient):
                 todo.append((index, lenient))
-            else:
-                found.append(index)
+                continue
+            found.append(index)
+            for above in _stopped_above(tree, node, seen):  # else it would find the same again
+                if tree.nodes[above].kind == Kind.EXPANSION and _stopped_inside(tree, above, True):
+                    todo.append((above, True))
+                else:
+                    found.append(above)
         if not some and at != inside and tree.nodes[at].state in _STOPPED:
             found.append(at)
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _stopped_above(tree: _Tree, node: NodeInfo, seen: set[int]) -> Iterable[int]:
+    """What stopped above a node that was blocked or cancelled, forgiven or not; each once."""
+    todo = [node] if node.state != State.FAILED else []
+    while todo:
+        for parent in indexes(todo.pop().parents):
+            above = tree.nodes[parent]
+            if parent not in seen and above.state in _STOPPED:
+                seen.add(parent)
+                todo.append(above)
+                yield parent
 
 
 def _made_good(tree: _Tree, index: int) -> bool:

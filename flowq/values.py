@@ -173,6 +173,10 @@ class Values:
         kind = Skipped if cell.state == State.SKIPPED else Cancelled
         return self._named(kind, node, cell.body.decode("utf-8", "replace"))
 
+    def _succeeded(self, node: int) -> bool:
+        raw = self._cells.get(node)
+        return raw is not None and read_cell(raw).state == State.SUCCESS
+
     def _value(self, cell: Cell, node: int) -> Any:
         try:
             return value_of(cell, self._serializer)
@@ -284,7 +288,10 @@ class Values:
                 value = value[key]
             return value
         if isinstance(template, Items):
-            values = [self.node(template.first + i) for i in range(template.count)]
+            nodes = list(range(template.first, template.first + template.count))
+            if template.only:
+                nodes = [i for i in nodes if self._succeeded(i)]
+            values = [self.node(i) for i in nodes]
             return [v for v in values if type(v) is not Skipped] if template.drop else values
         if isinstance(template, Lit):
             return pool[template.index]

@@ -60,8 +60,9 @@ def map_message(
         if not known:
             edges[k] = given
     options: dict[str, Any] = {"max_width": node.width}
-    if node.options.get("tolerate"):
-        options["tolerate"] = node.options["tolerate"]
+    for word in ("tolerate", "need", "max_parallel"):
+        if node.options.get(word):
+            options[word] = node.options[word]
     task = next(_tasks(node.inner), None) or next(_tasks(root))  # what gives the list at least
     bindings = messages.templates.bindings(edges, pool)
     captures = _captures(messages, captured, pool)

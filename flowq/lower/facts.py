@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Final
 
 from flowq.calls import own_priority
@@ -23,6 +23,8 @@ _POLICY_BITS: Final[dict[str, int]] = {
 _ITEM_BITS: Final[dict[str, int]] = {"cancel": Bits.STOPS, "keep": Bits.FORGIVEN}
 _FORGIVEN: Final = int(Bits.FORGIVEN)  # operators of flags are slow
 _NAMED: Final = int(Bits.NAMED)
+_OWNED: Final = int(Bits.OWNED)
+_RACE: Final = int(Bits.RACE)
 
 
 class Facts:
@@ -38,6 +40,8 @@ class Facts:
         Final ones.
     policies : dict of Node to str
         Where a failure does not simply block.
+    owned : dict of Node to list of Node
+        For races: what is not wanted any more when one is decided.
     read : set of Node
         Nodes whose values others are given.
 
@@ -55,6 +59,8 @@ class Facts:
         check_tasks(bodies, submitter)
         self._sizes = sizes(bodies)
         self._named, self._forgiven = named_and_forgiven(bodies)
+        self.owned = owned_by_races(bodies, self._named)
+        self._losers = {node for nodes in self.owned.values() for node in nodes}
         self.policies = policies(bodies)
         self.priorities = priorities(bodies, graph.options.get("priority") or 0)
         self.read = read_by_others(bodies)
@@ -76,6 +82,10 @@ class Facts:
         bits = _FORGIVEN if node in self._forgiven else 0
         if node in self._named:
             bits |= _NAMED
+        if node.race:
+            bits |= _RACE
+        if node in self._losers:
+            bits |= _OWNED
         if self.policies:
             bits |= _POLICY_BITS.get(self.policies.get(node, ""), 0)
         return bits
@@ -104,7 +114,8 @@ def ranges(nodes: Sequence[Node]) -> Ranges:
 
 def bits_of_items(source: Node) -> int:
     """Give what a store must know of how the ends of a map's items count."""
-    return _ITEM_BITS.get(source.options.get("items", "all"), 0)
+    bits = _ITEM_BITS.get(source.options.get("items", "all"), 0)
+    return bits | _OWNED if "need" in source.options else bits
 
 
 def check_tasks(bodies: Iterable[Body], submitter: Submitter) -> None:
@@ -168,6 +179,21 @@ def named_and_forgiven(bodies: Iterable[Body]) -> tuple[set[Node], set[Node]]:
             if all(node in c.optional or c in forgiven or _needs_some(c) for c in node.children):
                 forgiven.add(node)
     return named, forgiven
+
+
+def owned_by_races(bodies: Iterable[Body], named: Set[Node]) -> dict[Node, list[Node]]:
+    """Find what leads only to a race, directly or through others (semantics, section 6)."""
+    found: dict[Node, list[Node]] = {}
+    for body in bodies:
+        for race in body.nodes:
+            if not race.race:
+                continue
+            owned = {race}
+            for node in reversed(body.nodes):
+                if node.children and node not in named and owned.issuperset(node.children):
+                    owned.add(node)
+            found[race] = [node for node in body.nodes if node in owned and node is not race]
+    return found
 
 
 def policies(bodies: Sequence[Body]) -> dict[Node, str]:

@@ -160,7 +160,7 @@ class Rows:
         body, at, items = node.inner, node.index, node.items
         assert body is not None and items is not None
         count, first = len(items), at + 1
-        value = Items(first, count, True) if count else Seq(())
+        value = Items(first, count, True, "need" in node.options) if count else Seq(())
         all_items = ((first, count),) if count else ()
         alarms, inside = alarms_of_items(node), self._facts.size_of_item(node) - 1
         behind = first + count
@@ -272,6 +272,8 @@ class Rows:
             lenient=lenient,
             later=later,
             tolerate=share_of(node.options.get("tolerate", 0), inner),
+            need=node.options.get("need", 0),
+            most=node.options.get("max_parallel", 0),
         )
 
     def _face(self, body: Body, path: str, owner: int, at: int, bits: int = 0) -> NodeRow:
@@ -315,9 +317,11 @@ class Rows:
                     todo.extend(self._steps(following(node.later, f"{path}/"), node.index, place))
                 self._task(node, owner, path, place, self._facts.bits(node))
             else:
-                self._rows[node.index - self._first] = self._row(
-                    node, owner, path, node.kind, None, (), self._facts.bits(node)
-                )
+                row = self._row(node, owner, path, node.kind, None, (), self._facts.bits(node))
+                if node.race or node.sleep_ms:
+                    owns = ranges(self._facts.owned.get(node, ()))
+                    row = msgspec.structs.replace(row, owns=owns, sleep_ms=node.sleep_ms)
+                self._rows[node.index - self._first] = row
         return todo
 
     def _task(self, node: Node, owner: int, path: str, place: int | None, bits: int) -> None:

@@ -5,10 +5,12 @@ from flowq.primitives.base import Composition
 from flowq.primitives.branch import Branch, branch
 from flowq.primitives.chain import Chain, chain
 from flowq.primitives.dag import DAG, DagNode
+from flowq.primitives.first import First, first
 from flowq.primitives.group import Group, chord, group
 from flowq.primitives.map import Map, each, map_of
 from flowq.primitives.optional import optional
 from flowq.primitives.signature import Signature
+from flowq.primitives.sleep import Sleep, sleep
 
 __all__ = [
     "DAG",
@@ -16,14 +18,18 @@ __all__ = [
     "Chain",
     "Composition",
     "DagNode",
+    "First",
     "Group",
     "Map",
     "Signature",
+    "Sleep",
     "branch",
     "chain",
     "chord",
     "each",
+    "first",
     "group",
     "map_of",
     "optional",
+    "sleep",
 ]

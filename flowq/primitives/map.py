@@ -25,7 +25,15 @@ __all__ = ["Each", "Map", "each", "map_of"]
 
 R = TypeVar("R", covariant=True)
 
-_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate")
+_OF_THE_MAP: Final = (
+    "name",
+    "trigger_rule",
+    "max_width",
+    "max_parallel",
+    "items",
+    "tolerate",
+    "need",
+)
 """Options that speak of the map; all others speak of each item."""
 
 
@@ -157,6 +165,12 @@ def _assign(made: Map[Any], options: Mapping[str, Any], of_the_map: Collection[s
         raise GraphError(
             f"{made!r}: tolerate= keeps so many failures, so items= cannot be said too"
         )
+    for word in ("items", "tolerate"):
+        if "need" in made._options and word in made._options:
+            raise GraphError(
+                f"{made!r}: need= says how many have to succeed, and the others may fail; leave "
+                f"{word}= out"
+            )
     if hasattr(made._item, "_called"):  # the item is what is called, not a graph with it inside
         for word in ("failure_policy", "default"):
             if word in made._item._options:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowq.binding import misfit, params_of
 from flowq.errors import BindingError, GraphError
-from flowq.node import Body, Element, Node, Slot, Take, Told, leaves
+from flowq.node import Body, Element, Maybe, Node, Slot, Take, Told, leaves
 from flowq.serializer import short_repr
 
 __all__ = ["bind", "bind_task", "check", "place_of", "places"]
@@ -21,6 +21,10 @@ def bind(node: Node) -> None:
     """
     inner = node.inner
     if inner is None:
+        if node.pipes and node.spec is None:
+            raise GraphError(
+                f"{node.who}: a value is piped into it, and it takes none; for order alone write >>"
+            )
         if node.pipes:
             bind_task(node)
         return
@@ -165,6 +169,8 @@ def place_of(element: Element, k: int) -> Slot | Take:
 
 def check(node: Node) -> None:
     """Check that arguments fit the task."""
+    if node.race:
+        _check_race(node)
     if node.spec is None:
         return
     params = params_of(node.spec)
@@ -179,6 +185,26 @@ def check(node: Node) -> None:
         count = len(node.args) + more
         if not params.fits(count, names):
             raise misfit(_which(node, more), node.spec, params.problem(count, names))
+
+
+def _check_race(node: Node) -> None:
+    """Check what a race is between, and let optional members count as what they are."""
+    raced: dict[Node, None] = {}
+    for to, value in node.edges.items():
+        member = value.of if type(value) is Maybe else value
+        if type(member) is not Node:
+            raise GraphError(
+                f"{node.who}: it is between whole steps; for an item of a value, or for several "
+                "steps at once, let a task give it"
+            )
+        if member in raced:
+            raise GraphError(f"{node.who}: {member.who} is named twice")
+        raced[member] = None
+        node.edges[to] = member
+    if node.order:
+        raise GraphError(
+            f"{node.who}: something is to come before it; say it on the steps that it is between"
+        )
 
 
 def _which(node: Node, width: int) -> str:

@@ -17,9 +17,11 @@ from flowq.fragment import plain
 from flowq.primitives.base import Composition, Reference, users_code
 from flowq.primitives.branch import Branch
 from flowq.primitives.build import Part, has_parts
+from flowq.primitives.first import First
 from flowq.primitives.flowgraph import FlowGraph, FlowNode, walk
 from flowq.primitives.map import Map
 from flowq.primitives.signature import Signature
+from flowq.primitives.sleep import Sleep
 from flowq.wiring import Started, TaskSpec
 
 __all__ = ["Trace"]
@@ -97,8 +99,8 @@ class Trace:
     def _check_part(self, part: Composition[Any]) -> None:
         args: tuple[Any, ...] = ()
         kwargs: Mapping[str, Any] = {}
-        if isinstance(part, Branch):
-            return  # its arms were looked at one by one
+        if isinstance(part, Branch | First | Sleep):
+            return  # what they are given was looked at one by one
         if isinstance(part, Map):
             item = part._item
             self.check((*part._elements, *(part._lists or ())))

@@ -169,3 +169,52 @@ def test_an_expansion_is_chosen_itself_where_nothing_inside_it_is() -> None:
     g.add("z/fallback", S.FAILED, inside="z", phase=Phase.FALLBACK)
 
     assert g.retry() == "i y z"
+
+
+def test_a_race_that_runs_again_takes_along_what_it_had_stopped() -> None:
+    g = Graph()
+    g.add("a")
+    g.add("x", S.SKIPPED, bits=Bits.OWNED)
+    g.add("b", S.SKIPPED, parents="x", bits=Bits.OWNED)
+    g.add("other", S.SKIPPED)
+    g.add("first", parents="a b other")
+    g.add("after", parents="first")
+
+    assert g.rerun("a") == ("a x b first after", "", "")
+    assert g.rerun("after") == ("after", "", "")
+
+
+def test_a_map_that_needs_some_takes_along_what_it_had_stopped_when_it_is_opened() -> None:
+    g = Graph()
+    g.add("map", kind=Kind.EXPANSION)
+    g.add("i", inside="map", bits=Bits.OWNED)
+    g.add("j", S.SKIPPED, inside="map", bits=Bits.OWNED)
+    g.add("k", S.FAILED, inside="map", bits=Bits.OWNED)
+    g.add("alarm", inside="map", parents="k", phase=Phase.HANDLERS)
+    g.add("after", parents="map")
+
+    assert g.rerun("i") == ("i j after", "map", "")
+
+
+def test_a_retry_takes_what_stopped_above_a_blocked_node_forgiven_or_not() -> None:
+    g = Graph()
+    g.add("a", S.FAILED, bits=Bits.FORGIVEN)
+    g.add("m", S.FAILED, kind=Kind.EXPANSION, bits=Bits.FORGIVEN)
+    g.add("i", S.FAILED, inside="m")
+    g.add("j", inside="m")
+    g.add("first", S.BLOCKED, parents="a m")
+    g.add("after", S.BLOCKED, parents="first")
+    g.add("beside", S.FAILED, bits=Bits.FORGIVEN)
+
+    assert g.retry() == "a after first i"
+
+
+def test_a_long_line_of_blocked_nodes_is_looked_at_once() -> None:
+    g = Graph()
+    nodes = [NodeInfo(1, "n0", "t", Kind.TASK, 0, S.FAILED)]
+    nodes += [
+        NodeInfo(i + 1, f"n{i}", "t", Kind.TASK, 0, S.BLOCKED, parents=((i, 1),))
+        for i in range(1, 30_000)
+    ]
+
+    assert len(to_retry([*g.nodes, *nodes])) == 30_000
