@@ -193,6 +193,8 @@ class Values:
             index = int.from_bytes(cell.body[:4], "big")
             found = None if index == NO_NODE else self.cell(index)
             seen += 1
+            if found == cell:
+                return Failure(*self._who(index), "need", "", "fewer items succeeded than it needs")
             if found is None or seen > 1_000:
                 where = id_text(node_id(self._run, index)) if index != NO_NODE else "?"
                 return Failure("", where, None, "error", "", "failed; the cause is not kept")

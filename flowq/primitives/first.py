@@ -71,7 +71,8 @@ class First(Composition[R]):
             Kind.JOIN, body, "first", options={**self._options, "trigger_rule": "one_success"}
         )
         node.race = True
-        node.args = raced
+        node.args = [value if isinstance(value, Part) else None for value in raced]
+        node.edges.update((k, v) for k, v in enumerate(raced) if not isinstance(v, Part))
         if self._after and not heads:
             raise GraphError(
                 f"{self!r}: its steps stand elsewhere; say on them what they come after"

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from flowq import FlowQ
+from flowq.clock import SkippingClock
 from flowq.executor import Executor, Job, Lane
 from flowq.outcome import Outcome
 from flowq.storage import open_store
@@ -21,6 +22,7 @@ class Stage:
     def __init__(self, app: FlowQ, calls: list[Any]) -> None:
         self.app = app
         self.calls = calls
+        self.kind = ""
 
     def work(self) -> None:
         """Run what is there and whatever it leads to, in the order in which it is handed out."""
@@ -33,12 +35,30 @@ class Stage:
             if not outcomes and not step.ready and step.next_ms != 0:
                 return
 
-    def run(self, started: Any) -> Any:
-        """Run what is given, or what was started of it, to its end."""
+    def step(self) -> None:
+        """Run one task that is ready."""
+        executor, lane = Executor(self.app), Lane(0)
+        lane.thread = threading.get_ident()
+        step = self.app.store.step("w", want=1, queues=self.app.queues())
+        outcomes = [executor.run(lane, Job(d)) for d in step.deliveries]
+        self.app.store.step("w", outcomes, queues=self.app.queues())
+
+    def start(self, started: Any) -> Any:
+        """Start what is given, or take what was started of it."""
         if hasattr(type(started), "start"):
             self.calls.clear()
             started = started.start()
+        return started
+
+    def run(self, started: Any) -> Any:
+        """Run what is given, or what was started of it, to its end; time is put forward for it."""
+        started = self.start(started)
         self.work()
+        while not started.ready and isinstance(self.app.clock, SkippingClock):
+            wait = self.app.store.step("w").next_ms
+            assert wait is not None
+            self.app.clock.skip(wait)
+            self.work()
         assert started.ready
         if hasattr(started, "nodes"):
             assert self.app.store.check(started._id) == []
