@@ -100,12 +100,12 @@ had taken are not used by others.
 A node that is BLOCKED names its culprit: the culprit of the parent if that is blocked, else the
 parent itself if it is a task; for a parent that is an expansion, the expansion's own culprit. A
 failed expansion's culprit is that of its first inner node which failed or was blocked and is not
-forgiven. Culprits are stored as cells with the flag `CULPRIT`. The cell of an expansion that
-succeeds has the flag `TEMPLATE` and its row's `value`; of a race, `TEMPLATE` and a `Ref` to the
-parent; of another join, a success whose body is empty and whose flag is `EMPTY`; what lost ends
-with the text ``"lost"``; those that end skipped or cancelled, by a rule or with an expansion
-around them that never began, have a reason as text; what is blocked with an expansion has the same
-culprit.
+forgiven; where there is none, since its need was not met, it is its own. Culprits are stored as
+cells with the flag `CULPRIT`. The cell of an expansion that succeeds has the flag `TEMPLATE` and
+its row's `value`; of a race, `TEMPLATE` and a `Ref` to the parent; of another join, a success whose
+body is empty and whose flag is `EMPTY`; what lost ends with the text ``"lost"``; those that end
+skipped or cancelled, by a rule or with an expansion around them that never began, have a reason as
+text; what is blocked with an expansion has the same culprit.
 
 Order at hand-out: higher priority first over all the queues asked for. Within a priority what a
 settlement queues or what comes back (retry, return, loss) goes before what was enqueued; otherwise

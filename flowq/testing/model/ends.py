@@ -135,6 +135,8 @@ class Ends(Reads):
             met = t.met if t.plan.need else None
             t.outcome = outcome_of(*counts, tolerate=t.plan.tolerate, stopped=t.stopped, met=met)
             t.given = t.plan.value
+            if t.outcome == S.FAILED and t.blame is None:
+                t.blame = t.index  # nothing in it failed: fewer succeeded than it needs
             if t.outcome == S.FAILED and t.plan.later:
                 t.cell = self._blamed(S.FAILED, t.blame)
         elif t.phase == Phase.FALLBACK and Phase.FALLBACK not in t.forbidden:
