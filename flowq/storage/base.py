@@ -11,7 +11,7 @@ Two rules hold for every method that changes something:
 The settling step, in words that all stores share::
 
     finish(node, state):                       only from an unfinished state
-        if it has lost, or it is its turn in an owner that has what it needs: state := skipped
+        if it has lost, or stands in the body of an owner that has what it needs: state := skipped
         state of the node := state; its cell is stored
         for each child (in pages of PAGE edges, under a stored cursor):
             the child's count for that state goes up by one; that of successes along a `lenient`

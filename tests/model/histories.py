@@ -20,6 +20,12 @@ __all__ = ["Histories"]
 BAD = (State.FAILED, State.BLOCKED)
 
 
+def forgiven(info: NodeInfo) -> bool:
+    """Whether an end does not count as a failure in the expansion around it."""
+    failed = info.state == State.FAILED
+    return bool(info.bits & (Bits.FORGIVEN | Bits.COUNTS_AS_SUCCESS * failed))
+
+
 class Histories(Moves):
     """Moves, and what must hold after each."""
 
@@ -63,8 +69,10 @@ class Histories(Moves):
                 above = [nodes[i] for i in indexes(info.parents)]
             elif info.state == State.FAILED and info.kind == Kind.EXPANSION:
                 inner = [x for x in nodes if x.owner == info.index]
-                above = [x for x in inner if not x.bits & Bits.FORGIVEN]
+                above = [x for x in inner if x.state in BAD and not forgiven(x)]
                 blamed.update([info.index] * info.grown)
+                if not above:  # fewer succeeded than it needs
+                    blamed.add(None)
             elif info.state == State.EXPANDED:
                 continue
             else:

@@ -13,11 +13,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
-from flowq.message import EMPTY, pack_cell
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
-from flowq.storage.sqlite import phases, rewind
+from flowq.storage.sqlite import phases, races, rewind
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.ends import Ends
 from flowq.storage.sqlite.rows import (
@@ -26,9 +25,12 @@ from flowq.storage.sqlite.rows import (
     INDULGENT,
     KIND,
     LATER,
+    LOSING,
     PLACES,
+    RACE,
     REWOUND,
     SOFT,
+    SOFTER,
     STOPPING_ALL,
     TIMED,
     TOUCHED,
@@ -39,7 +41,7 @@ from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["Change"]
 
-_COUNT: Final = {**PLACES, SOFT: 5, INDULGENT: 6}
+_COUNT: Final = {**PLACES, SOFT: 5, INDULGENT: 6, SOFTER: 7}
 """Where a walk counts in a child."""
 _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
     State.QUEUED.value,
@@ -146,6 +148,8 @@ class Change(Ends):
             if what == INDULGENT:
                 raw = self.db.execute(SQL["lenient"], (id,)).fetchone()[0]
                 item[4] = list(unpack_ranges(raw))
+            elif what == LOSING:
+                item[4] = races.owned(self, id)
             elif what in _COUNT:
                 lacking.setdefault(id, []).append(item)
             elif what == REWOUND:
@@ -166,16 +170,12 @@ class Change(Ends):
             rule, blame, marks = rest
             delta = counts.get(id)
             if delta is not None:
-                soft = delta[5]
-                ok += delta[0] + delta[6]
-                bad += delta[1]
+                told = _told(flags, delta)
+                ok += delta[0] + delta[6] + delta[5] + delta[7] - told
+                bad += delta[1] + told
                 skipped += delta[2]
                 cancelled += delta[3]
-                if flags & LATER:  # an alarm hears of each failure
-                    bad += soft
-                else:
-                    ok += soft
-                if blame is None and (delta[1] or (soft and flags & LATER)):
+                if blame is None and (delta[1] or told):
                     blame = delta[4]
             becomes = None
             if state == _WAITING and not self._held_back(id, flags, owner, marks, cancelled, delta):
@@ -250,9 +250,7 @@ class Change(Ends):
             self.put("start", _EXPANDED, rank, self.now, None, None, id)
             self.begin(id, rank == self.back)
         else:
-            self.put("set_ready", self.now, id)
-            cell = pack_cell(State.SUCCESS, b"", flags=EMPTY, ended_ms=self.now)
-            self.end_node(id, run, flags, owner, State.SUCCESS, cell, None)
+            races.start_join(self, id, run, flags, owner, rank)
 
 
 def _add(counts: dict[int, list[Any]], ids: list[int], slot: int, culprit: int | None) -> None:
@@ -260,7 +258,16 @@ def _add(counts: dict[int, list[Any]], ids: list[int], slot: int, culprit: int |
     for child in ids:
         delta = counts.get(child)
         if delta is None:
-            delta = counts[child] = [0, 0, 0, 0, None, 0, 0]
+            delta = counts[child] = [0, 0, 0, 0, None, 0, 0, 0]
         delta[slot] += 1
         if culprit is not None and delta[4] is None:
             delta[4] = culprit
+
+
+def _told(flags: int, delta: list[Any]) -> int:
+    """Say how many failures that count as successes elsewhere count as what they were.
+
+    An alarm is told of each in the body, and a race of each.
+    """
+    told: int = delta[5] if flags & (LATER | RACE) else 0
+    return told + delta[7] if flags & RACE else told

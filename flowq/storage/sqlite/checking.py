@@ -14,6 +14,7 @@ from flowq.storage.sqlite.rows import (
     FORGIVEN,
     LATER,
     NAMED,
+    NEEDED,
     fails,
     place_of,
     unpack_later,
@@ -43,9 +44,11 @@ class _Expansion:
     """What is stored of an expansion, and what its nodes say."""
 
     turn: int
+    won: int
     counts: list[int]
     later: list[set[int]]
     true: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    true_won: int = 0
 
     def has_turn(self, node: _Node) -> bool:
         """Whether it is the turn of a node in it."""
@@ -93,9 +96,10 @@ def _nodes(db: sqlite3.Connection, number: int, span: tuple[int, int]) -> Iterat
 def _expansions(
     db: sqlite3.Connection, base: int, span: tuple[int, int]
 ) -> Iterator[tuple[int, _Expansion]]:
-    for id, turn, later, *counts in db.execute(SQL["check_expansions"], span):
+    for id, turn, later, won, *counts in db.execute(SQL["check_expansions"], span):
         groups: tuple[Later, ...] = unpack_later(later)
-        yield id, _Expansion(turn, counts, [{base + i for i in indexes(g.body)} for g in groups])
+        bodies = [{base + i for i in indexes(g.body)} for g in groups]
+        yield id, _Expansion(turn, won, counts, bodies)
 
 
 def _ids(packed: bytes | None) -> list[int]:
@@ -140,7 +144,10 @@ def _wrong_expansions(
 ) -> Iterator[str]:
     for node in nodes.values():
         x = None if node.owner is None else expansions.get(node.owner)
-        if x is None or not x.has_turn(node):
+        if x is None:
+            continue
+        x.true_won += node.state == State.SUCCESS and node.flags & NEEDED > 0
+        if not x.has_turn(node):
             continue
         x.true[0] += node.state < State.SUCCESS
         x.true[1] += fails(node.flags, node.state)
@@ -149,3 +156,5 @@ def _wrong_expansions(
     for id, x in expansions.items():
         if x.counts != x.true:
             yield f"expansion {id - base} counts {x.counts}, its nodes' states say {x.true}"
+        if x.won != x.true_won:
+            yield f"expansion {id - base} counts {x.won} that it needs, there are {x.true_won}"

@@ -12,7 +12,7 @@ from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import MEMORY_OF_ENDED_MS
-from flowq.storage.sqlite import phases
+from flowq.storage.sqlite import phases, races
 from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.rows import (
@@ -26,8 +26,12 @@ from flowq.storage.sqlite.rows import (
     KIND,
     LATER,
     LENIENT,
+    LOSING,
+    LOST,
     NAMED,
+    NEEDED,
     SOFT,
+    SOFTER,
     STOPPED,
     STOPPING,
     STOPPING_ALL,
@@ -63,6 +67,8 @@ class Ends(Batch):
         By expansion: what ended in it and is not counted in its row yet.
     closing : set of int
         Expansions that this transaction has let close.
+    lacking : dict of int to int
+        By expansion with a need, as far as one was looked at: how many successes it lacks.
     """
 
     def __init__(self, db: Link, now: int, ids: int = 0) -> None:
@@ -70,6 +76,7 @@ class Ends(Batch):
         self.todo: deque[list[Any]] = deque()
         self.owners: dict[int, list[Any]] = {}
         self.closing: set[int] = set()
+        self.lacking: dict[int, int] = {}
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -109,6 +116,8 @@ class Ends(Batch):
         began: bool = True,
     ) -> None:
         """End a node; its edges are walked by `walk`. `began`: it was not waiting any more."""
+        if flags & (LOST | NEEDED) and races.is_not_wanted(self, flags, owner):
+            state, culprit, cell = State.SKIPPED.value, None, races.lost(cell, self.now)
         self.put("end", state, flags, None, cell, id)
         self.passed(id, run, flags, owner, state, culprit, began=began)
 
@@ -135,7 +144,7 @@ class Ends(Batch):
         if flags & STOPS and fails(flags, state):
             phases.close_around(self, id, flags, owner)
         if softly:
-            self.push(id, _SUCCESS if flags & LATER else SOFT, culprit)
+            self.push(id, SOFTER if flags & LATER else SOFT, culprit)
         else:
             self.push(id, state, culprit)
         if flags & LENIENT:
@@ -143,6 +152,8 @@ class Ends(Batch):
         if not began or flags & FOLLOWED:
             self.close_off(id, flags, state, culprit, began=began)
         self._count_around(id, flags, owner, state, culprit)
+        if flags & NEEDED and state == _SUCCESS:
+            races.count_win(self, id, flags, owner)
 
     def push(self, node: int, what: int, more: int | None) -> None:
         """Let something be walked: see the column `state` of a walk."""
@@ -188,8 +199,9 @@ class Ends(Batch):
         culprit = None
         if state == _FAILED:
             culprit = id - self.run_of(run)[1]
-            if flags & FOLLOWED and phases.fall_back(self, id, run, flags, owner, cell):
-                return
+            if flags & FOLLOWED and not races.is_not_wanted(self, flags, owner):
+                if phases.fall_back(self, id, run, flags, owner, cell):
+                    return
         self.end_node(id, run, flags, owner, state, cell, culprit)
 
     def close_off(
@@ -208,11 +220,13 @@ class Ends(Batch):
         """End or stop those of a page."""
         self.flush()
         rows = self.rows_of(ids)
-        if what == STOPPING_ALL:
+        if what in (STOPPING_ALL, LOSING):
+            lost = LOST if what == LOSING else 0
             cell = self.reason(State.CANCELLED, None, _STANDS_IN)
             for row in rows:
-                if more or not row[3] & LATER:  # in a body's turn those of later phases stand by
-                    self._stop(row, cell)
+                # in a body's turn those of later phases stand by
+                if lost or more or not row[3] & LATER:
+                    self._stop(row, cell, lost)
             return
         waiting = [row for row in rows if row[2] == _WAITING]
         if what == UNCALLED:
@@ -234,13 +248,16 @@ class Ends(Batch):
         """Read nodes as the statement ``waiting`` gives them, by index."""
         return self.db.execute(SQL["waiting"], (json.dumps(ids),)).fetchall()
 
-    def _stop(self, row: tuple[Any, ...], cell: bytes) -> None:
-        """Stop a node with what it stands in."""
+    def _stop(self, row: tuple[Any, ...], cell: bytes, lost: int = 0) -> None:
+        """Stop a node with what it stands in; `lost`: that mark, if it has."""
         id, run, state, flags, queue, owner, *_ = row
+        flags |= lost
         if state == _RUNNING:
             self.put("set_flags", flags | STOPPING, id)
             self.stopped = True
         elif state == _EXPANDED:
+            if lost:
+                self.put("set_flags", flags, id)
             phases.cancel_inwards(self, id)
         elif state < _SUCCESS:
             if state == _QUEUED:

@@ -127,7 +127,14 @@ def _insert(
     """Insert inner rows of a fragment, numbered from 0."""
     first, run, base = place
     moved = _moved(change, outcome.rows[1 + start : 1 + end], 1 + start, held, place)
-    insert_nodes(change, moved, run, base, first + 1 + start - base)
+    at = _at(held, base)
+    needing = {first + k - base if k else at for k, row in enumerate(outcome.rows) if row.need}
+    insert_nodes(change, moved, run, base, first + 1 + start - base, needing)
+
+
+def _at(held: Held, base: int) -> int:
+    """Give the index of what is expanded in its run."""
+    return ROOT if held[1] is None else held[0] - base
 
 
 def _moved(
@@ -138,9 +145,8 @@ def _moved(
     place: tuple[int, int, int],
 ) -> list[NodeRow]:
     first, run, base = place
-    at = ROOT if held[1] is None else held[0] - base
     uuid = change.run_of(run)[0]
-    return relocate(rows, at=at, base=first + 1 - base, run=uuid, start=start)
+    return relocate(rows, at=_at(held, base), base=first + 1 - base, run=uuid, start=start)
 
 
 def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
@@ -187,7 +193,7 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
         key,
     )
     db.execute(SQL["become"], row)
-    db.execute(SQL["add_expansion"], (key, face.inner))
+    db.execute(SQL["add_expansion"], (key, face.inner, face.need))
     change.begin(key, enqueued=False)
 
 

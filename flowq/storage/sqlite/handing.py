@@ -12,10 +12,10 @@ from typing import Final
 
 from flowq.message import Delivery, node_id
 from flowq.storage.base import REPLY_BYTES
-from flowq.storage.sqlite import phases
+from flowq.storage.sqlite import phases, races
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.known import Link, Row
-from flowq.storage.sqlite.rows import PREFETCH, unpack_ranges
+from flowq.storage.sqlite.rows import ANY_QUEUE, PREFETCH, unpack_ranges
 from flowq.storage.sqlite.settling import fail_expired
 from flowq.storage.sqlite.statements import SQL
 
@@ -27,11 +27,18 @@ _ORDER: Final = itemgetter(0, 1, 2, 3)
 
 
 def queue_due(change: Change) -> None:
-    """Queue what was scheduled and is due."""
+    """Queue what was scheduled and is due, and end what has slept, with a page of its edges."""
     rows = change.db.execute(SQL["due"], (change.now, _DUE)).fetchall()
+    slept = []
     for i, (id, queue, rank) in enumerate(rows):
+        if queue == ANY_QUEUE:
+            slept.append(id)
+            continue
         change.put("queue_due", (change.front if rank < 0 else change.back) + i, id)
         change.add_ready(queue)
+    if slept:
+        races.wake(change, slept)
+        change.walk()
 
 
 def hand_out(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -132,6 +132,7 @@ def _insert(change: Change, messages: Sequence[Message]) -> bool:
 def submit(changes: Changes, plan: Plan) -> bool:
     """Start a run, in pages where it is large; False if it is known."""
     n = len(plan.rows)
+    needing = {index for index, row in enumerate(plan.rows) if row.need}
     run = base = 0
     for page in range(0, n, SUBMIT_PAGE):
         with changes(n if page == 0 else 0) as change:
@@ -147,7 +148,7 @@ def submit(changes: Changes, plan: Plan) -> bool:
                     "submit it again"
                 )
             end = min(page + SUBMIT_PAGE, n)
-            insert_nodes(change, plan.rows[page:end], run, base, page)
+            insert_nodes(change, plan.rows[page:end], run, base, page, needing)
             if end == n:
                 _go(change, run, base)
     return True
@@ -169,15 +170,25 @@ def open_run(
     return made
 
 
-def insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, first: int) -> None:
-    """Insert nodes of a run that nobody sees yet, the first of them at index `first`."""
+def insert_nodes(
+    change: Change,
+    rows: Sequence[NodeRow],
+    run: int,
+    base: int,
+    first: int,
+    needing: Collection[int],
+) -> None:
+    """Insert nodes of a run that nobody sees yet, the first of them at index `first`.
+
+    `needing`: those expansions of the plan, or fragment, that have a need.
+    """
     nodes: list[tuple[Any, ...]] = []
     plans: list[tuple[Any, ...]] = []
-    expansions: list[tuple[int, int]] = []
+    expansions: list[tuple[int, int, int]] = []
     for index, row in enumerate(rows, first):
         id = base + index
         parents = sum(n for _, n in row.parents)
-        flags = node_flags(row)
+        flags = node_flags(row, needed=row.owner in needing)
         message = row.message
         queue = priority = 0
         if message is not None:
@@ -185,7 +196,7 @@ def insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, f
             priority = message.priority
             flags |= _task_flags(message)
         if row.kind == Kind.EXPANSION:
-            expansions.append((id, row.inner))
+            expansions.append((id, row.inner, row.need))
         nodes.append(
             (
                 id,
@@ -215,6 +226,8 @@ def insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, f
                 row.value or None,
                 row.tolerate,
                 pack_later(row.later),
+                pack_ranges(row.owns, base),
+                row.sleep_ms or None,
                 encode_message(message) if message else None,
             )
         )

@@ -13,7 +13,7 @@ from flowq.plan import ROOT
 from flowq.states import State
 from flowq.storage.sqlite import phases
 from flowq.storage.sqlite.change import Change
-from flowq.storage.sqlite.rows import STOPPING
+from flowq.storage.sqlite.rows import ANY_QUEUE, STOPPING
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["cancel", "move_on", "reschedule"]
@@ -125,6 +125,10 @@ def reschedule(change: Change, id: bytes, delay_ms: int, due_ms: int) -> State |
     if state not in (_QUEUED, _SCHEDULED):
         return State(state)
     due = max(change.now + delay_ms, due_ms)
+    if queue == ANY_QUEUE:  # it sleeps; the next step that finds it due lets it end
+        change.put("move", _SCHEDULED, due, rank, key)
+        change.later.add(queue)
+        return State.SCHEDULED
     becomes = _SCHEDULED if due > change.now else _QUEUED
     if state == becomes == _QUEUED:
         return State(becomes)  # it is in its turn already

@@ -63,6 +63,8 @@ class Expansion:
     turn: int
     marks: int
     outcome: int | None
+    need: int = 0
+    won: int = 0
 
 
 @dataclass(slots=True)
@@ -150,7 +152,8 @@ def end_turn(change: Ends, x: Expansion, failures: int, cancels: int, skips: int
     value: bytes | None = None
     if not x.turn:
         stopped = bool(x.marks & STOPPED)
-        outcome = outcome_of(failures, cancels, skips, tolerate=tolerate, stopped=stopped)
+        met = x.won >= x.need if x.need else None
+        outcome = outcome_of(failures, cancels, skips, tolerate=tolerate, stopped=stopped, met=met)
         if outcome == State.FAILED and later:
             change.keep_failure(x)
     elif _takes_over(x.marks, later[x.turn - 1]):

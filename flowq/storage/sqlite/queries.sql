@@ -31,10 +31,10 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
-INSERT INTO expansion(id, unfinished) VALUES (?, ?)
+INSERT INTO expansion(id, unfinished, need) VALUES (?, ?, ?)
 -- name: add_run
 INSERT INTO run(uuid, base, nodes, name, live, created_ms, forget_ms, keep_ms, failed_keep_ms)
 VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING id
@@ -124,7 +124,7 @@ FROM message m LEFT JOIN expansion e ON e.id = m.owner WHERE m.id IN (SELECT val
 -- name: count_expansion
 UPDATE expansion SET unfinished = unfinished - ?1, failures = failures + ?2, cancels = cancels + ?3, skips = skips + ?4,
 culprit = CASE WHEN ?2 > 0 AND failures = 0 THEN ?5 ELSE culprit END
-WHERE id = ?6 RETURNING unfinished, failures, cancels, skips, culprit, turn, marks, outcome
+WHERE id = ?6 RETURNING unfinished, failures, cancels, skips, culprit, turn, marks, outcome, need, won
 -- name: expansion_row
 SELECT id, run, state, flags, owner FROM message WHERE id = ?
 -- name: template
@@ -155,6 +155,21 @@ UPDATE expansion SET marks = ? WHERE id = ?
 UPDATE message SET state = 5, flags = ?, session = NULL, cell = ? WHERE id = ?
 -- name: add_fallen
 INSERT INTO expansion(id, unfinished, culprit) VALUES (?, 0, ?)
+
+-- --- what is not wanted any more
+
+-- name: lacks
+SELECT need - won FROM expansion WHERE id = ?
+-- name: won
+UPDATE expansion SET won = won + 1 WHERE id = ?
+-- name: parents
+SELECT parents FROM plan WHERE id = ?
+-- name: winner
+SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 6 ORDER BY id LIMIT 1
+-- name: owned
+SELECT owns FROM plan WHERE id = ?
+-- name: sleep
+SELECT sleep_ms FROM plan WHERE id = ?
 
 -- --- edges that are left
 
@@ -188,7 +203,7 @@ UPDATE run SET ended_ms = 0, forget_ms = NULL WHERE id = ?
 -- name: reopen_root
 UPDATE message SET state = 5, generation = ?, cell = NULL WHERE id = ?
 -- name: reopen
-UPDATE message SET state = 5, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
+UPDATE message SET state = 5, flags = flags & ~524288, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
 -- name: root_of_run
 SELECT r.id, r.base, m.state, m.generation FROM run r JOIN message m ON m.id = r.base
 WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
@@ -200,7 +215,7 @@ attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped =
 -- name: unbecome
 UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
 -- name: renew_expansion
-UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, marks = 0, outcome = NULL WHERE id = ?
+UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, marks = 0, outcome = NULL WHERE id = ?
 -- name: to_count
 SELECT m.id, m.flags, p.parents FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
 -- name: ended_parents
@@ -345,7 +360,7 @@ SELECT (SELECT count(*) FROM message WHERE state = 1), (SELECT count(*) FROM mes
 WITH mine(id) AS (SELECT q.id FROM queue q JOIN json_each(?1) j ON j.value = q.name)
 SELECT EXISTS(SELECT 1 FROM walk) OR EXISTS(SELECT 1 FROM queue WHERE ready > 0 AND id IN mine)
 OR EXISTS(SELECT 1 FROM message WHERE session IS NOT NULL AND queue IN mine)
-OR EXISTS(SELECT 1 FROM message WHERE state = 1 AND queue IN mine)
+OR EXISTS(SELECT 1 FROM message WHERE state = 1 AND (queue IN mine OR queue = 0))
 -- name: dead
 SELECT d.uuid, d.reason, d.at_ms, d.body, d.losses FROM dead d LEFT JOIN run r ON r.id = d.run
 WHERE CASE WHEN d.run IS NULL THEN d.forget_ms > ?2 ELSE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) END
@@ -362,7 +377,7 @@ SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) L
 SELECT m.id, m.state, m.flags, m.owner, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents, p.lenient
 FROM message m JOIN plan p ON p.id = m.id WHERE m.run = ?1 AND m.id BETWEEN ?2 AND ?3 ORDER BY m.id
 -- name: check_expansions
-SELECT e.id, e.turn, p.later, e.unfinished, e.failures, e.cancels, e.skips
+SELECT e.id, e.turn, p.later, e.won, e.unfinished, e.failures, e.cancels, e.skips
 FROM expansion e JOIN plan p ON p.id = e.id WHERE e.id BETWEEN ? AND ?
 -- name: check_walks
 SELECT count(*) FROM walk WHERE node BETWEEN ? AND ?

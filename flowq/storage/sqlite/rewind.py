@@ -19,7 +19,9 @@ from flowq.storage.sqlite.rows import (
     KIND,
     LATER,
     LENIENT,
+    LOST,
     NAMED,
+    NEEDED,
     REWOUND,
     SETTLED,
     STOPPING,
@@ -142,8 +144,8 @@ def _renew(change: Change, ids: list[int], root: int) -> None:
             db.execute(SQL["forget_growth"], (json.dumps([id]),))
         elif kind == Kind.EXPANSION:
             own = sum(n for _, n in unpack_ranges(inside)) - sum(g.inner for g in followed)
-            db.execute(SQL["renew_expansion"], (own, 0, 0, 0, None, id))
-        flags = flags & ~(KIND | SETTLED | STOPPING) | kind
+            db.execute(SQL["renew_expansion"], (own, 0, 0, 0, None, 0, id))
+        flags = flags & ~(KIND | SETTLED | STOPPING | LOST) | kind
         db.execute(SQL["renew_node"], (flags, id))
     db.execute(SQL["forget_losses"], (json.dumps(ids),))
 
@@ -193,7 +195,7 @@ def _count_inside(change: Change, ids: list[int], root: int) -> None:
     """Count anew what stands in the bodies of expansions around."""
     db = change.db
     for id, inside in _rows(change, "insides", ids):
-        counts, blame = [0, 0, 0, 0], None
+        counts, blame, won = [0, 0, 0, 0], None, 0
         for first, n in unpack_ranges(inside):
             span = (first, first + n - 1, id)
             for state, flags, number, one in db.execute(SQL["inner_states"], span).fetchall():
@@ -208,7 +210,10 @@ def _count_inside(change: Change, ids: list[int], root: int) -> None:
                     counts[2] += number
                 elif state == State.SKIPPED and flags & NAMED:
                     counts[3] += number
-        db.execute(SQL["renew_expansion"], (*counts, blame, id))
+                elif state == _SUCCESS and flags & NEEDED:
+                    won += number
+        db.execute(SQL["renew_expansion"], (*counts, blame, won, id))
+        change.lacking.pop(id, None)
 
 
 def _rows(change: Change, statement: str, ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:

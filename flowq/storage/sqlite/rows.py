@@ -9,10 +9,11 @@ from typing import Final
 
 import msgspec
 
-from flowq.plan import Bits, Later, NodeRow, Ranges
+from flowq.plan import Bits, Later, NodeRow, Phase, Ranges
 from flowq.states import Rule, State
 
 __all__ = [
+    "ANY_QUEUE",
     "BEGUN",
     "BITS",
     "CLOSING",
@@ -26,14 +27,20 @@ __all__ = [
     "KIND",
     "LATER",
     "LENIENT",
+    "LOSING",
+    "LOST",
     "NAMED",
+    "NEEDED",
     "NOT_WANTED",
     "PHASE",
     "PLACES",
     "PREFETCH",
+    "RACE",
     "REWOUND",
     "SETTLED",
+    "SLEEPS",
     "SOFT",
+    "SOFTER",
     "STOPPED",
     "STOPPING",
     "STOPPING_ALL",
@@ -65,11 +72,18 @@ BITS: Final = 6  # how far flowq.plan.Bits are shifted; all but STOPPING, which 
 FORGIVEN: Final = Bits.FORGIVEN << BITS
 NAMED: Final = Bits.NAMED << BITS
 COUNTS_AS_SUCCESS: Final = Bits.COUNTS_AS_SUCCESS << BITS
+RACE: Final = Bits.RACE << BITS
 STOPS: Final = Bits.STOPS << BITS
 PHASE: Final = 13  # how far a node's phase is shifted: that of its owner in which it runs, 2 bits
 LATER: Final = 3 << PHASE  # whether it is another one than the body
 FOLLOWED: Final = 1 << 15  # there are groups in plan.later
 LENIENT: Final = 1 << 16  # there are edges in plan.lenient
+NEEDED: Final = 1 << 17  # it stands in the body of an expansion that needs some of them
+SLEEPS: Final = 1 << 18  # there is plan.sleep_ms
+LOST: Final = 1 << 19  # a race that owns it was decided before it ended
+
+ANY_QUEUE: Final = 0
+"""Column `queue` of what no worker runs: whoever steps next moves it on."""
 
 # Column `marks` of an expansion.
 STOPPED: Final = 1  # cancelled while its body ran
@@ -85,6 +99,8 @@ TURN: Final = 14  # those of a group whose turn it is are looked at
 SOFT: Final = 15  # it failed, which counts as a success but for alarms
 REWOUND: Final = 33  # a run's nodes wait again: the table rewind
 INDULGENT: Final = 32  # it ended somehow: its lenient edges
+LOSING: Final = 34  # what a race owns is not wanted any more
+SOFTER: Final = 35  # it failed in a later phase, which counts as a success but for races
 INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 
 # Which of the four counts of a child an end adds to, by the state.
@@ -106,10 +122,12 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Later, ...]).decode
 
 
-def node_flags(row: NodeRow) -> int:
+def node_flags(row: NodeRow, *, needed: bool = False) -> int:
     """Pack a node's kind, bits and phase; those of its message come on top."""
     flags = int(row.kind) | (row.bits & _PLANNED) << BITS | row.phase << PHASE
-    return flags | (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
+    flags |= (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
+    flags |= SLEEPS if row.sleep_ms else 0
+    return flags | (NEEDED if needed and row.phase == Phase.BODY else 0)
 
 
 def fails(flags: int, state: int) -> bool:
@@ -123,10 +141,10 @@ def place_of(child: int, state: int, flags: int) -> int:
     """Give the count of a child that a parent's end adds to; edges that forgive are not looked at.
 
     `child` and `flags` are the flags of the two. What comes after a body is told of every failure
-    within.
+    within, and a race of each.
     """
-    alarm = child & LATER and not flags & LATER
-    if state == State.FAILED and flags & COUNTS_AS_SUCCESS and not alarm:
+    told = child & RACE or (child & LATER and not flags & LATER)
+    if state == State.FAILED and flags & COUNTS_AS_SUCCESS and not told:
         return 0
     return PLACES[state]
 

@@ -71,6 +71,8 @@ CREATE TABLE plan(              -- never updated
     value BLOB,                 -- template of an expansion's value
     tolerate INTEGER NOT NULL DEFAULT 0, -- failures in it that do not count
     later BLOB,                 -- what runs after its body, by index: list of flowq.plan.Later
+    owns BLOB,                  -- what a race stops once it is decided
+    sleep_ms INTEGER,           -- how long a join sleeps
     body BLOB                   -- last, so that large ones are not read for the rest
 );
 
@@ -82,6 +84,8 @@ CREATE TABLE expansion(         -- what changes of it beside its message row
     cancels INTEGER NOT NULL DEFAULT 0,
     skips INTEGER NOT NULL DEFAULT 0,
     culprit INTEGER,
+    need INTEGER NOT NULL DEFAULT 0,  -- so many successes in its body are enough
+    won INTEGER NOT NULL DEFAULT 0,   -- how many there are, where it has a need
     marks INTEGER NOT NULL DEFAULT 0, -- stopped, closing, forbidden phases; see rows.py
     outcome INTEGER                   -- once it is fixed: how it ends
 );

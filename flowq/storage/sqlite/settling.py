@@ -30,7 +30,7 @@ from flowq.storage.base import (
 )
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.growth import expand
-from flowq.storage.sqlite.rows import FAILED_KEEP_MS, SETTLED, STOPPING
+from flowq.storage.sqlite.rows import FAILED_KEEP_MS, NEEDED, SETTLED, STOPPING
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["bury", "fail_expired", "lose", "settle", "take_back"]
@@ -87,6 +87,8 @@ def _succeed(change: Change, session: int, outcomes: Sequence[Outcome]) -> bool:
         if handed is None:
             return False
         _, _, _, key, _, flags, _, _, _, run, _, _, _, owner, keep = handed
+        if flags & NEEDED:  # whether it is a success depends on those before it
+            return False
         forget = None
         if run is None:
             forget = forgets.get(keep)

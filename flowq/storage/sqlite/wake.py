@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from flowq.storage.sqlite.rows import ANY_QUEUE
+
 __all__ = ["FileWakes", "MemoryWakes", "Wakes"]
 
 BACKSTOP: Final = 1.0
@@ -47,7 +49,10 @@ class Wakes(Protocol):
     """Tells those that wait, and waits."""
 
     def tell(self, ready: Mapping[int, int], ended: Iterable[bytes]) -> None:
-        """Say how many messages a queue has for others, and which ids ended."""
+        """Say how many messages a queue has for others, and which ids ended.
+
+        Of `ANY_QUEUE` whoever waits for work is told.
+        """
         ...
 
     def tell_all(self) -> None:
@@ -152,7 +157,8 @@ class FileWakes:
             kind, _, rest = name.partition("-")
             if kind == "r" and wanted:
                 queues = rest.partition("-")[0].split(".")
-                served = [q for q in wanted if str(q) in queues or queues == [ANY]]
+                all_ = queues == [ANY]
+                served = [q for q in wanted if all_ or q == ANY_QUEUE or str(q) in queues]
                 if served and self._send(name, b"r"):
                     wanted[served[0]] -= 1
                     if not wanted[served[0]]:

@@ -159,7 +159,7 @@ class Thing:
         if self.run is None or self.index == ROOT:
             return False
         owner = self.run.nodes[self.plan.owner]
-        return self.lost or (owner.met and owner.has_turn(self))
+        return self.lost or (owner.met and self.plan.phase == Phase.BODY)
 
     def has_turn(self, inner: Thing) -> bool:
         """Whether it is the turn of a node in it: of its body, or of one of the later groups."""
