@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final
 
 import msgspec
@@ -452,8 +452,9 @@ class Reads:
         """List nodes of a run by index; see `Store.nodes`."""
         with self._changed:
             found = self._run(run)
-            nodes = [t for t in found.nodes[after + 1 :] if not t.gone] if found else []
-            return [_info(t) for t in nodes if state is None or t.state == state][:limit]
+            nodes = islice(found.nodes, after + 1, None) if found else ()
+            wanted = (t for t in nodes if not t.gone and state in (None, t.state))
+            return [_info(t) for t in islice(wanted, limit)]
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
         """List runs, newest first; see `Store.runs`."""
