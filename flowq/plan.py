@@ -190,6 +190,13 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         were.
     sleep_ms : int
         For a join: how long after its rule said so it succeeds.
+    deadline_ms : int
+        For an expansion, if not 0: how long after its start its body may take.
+    signal : str
+        For a join, if not empty: it waits for what is sent to the run under this name.
+    timeout_ms : int
+        For such a join, if not 0: how long it waits. Then it ends with the value in `value` (the
+        body of the cell of a success), or fails where that is empty.
     most : int
         For an expansion, if not 0: so many nodes of its body may be under way at a time. They are
         all entries: nodes without parents.
@@ -216,6 +223,9 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     owns: Ranges = ()
     sleep_ms: int = 0
     most: int = 0
+    deadline_ms: int = 0
+    signal: str = ""
+    timeout_ms: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -327,6 +337,7 @@ def relocate(
     def shifted_value(raw: bytes) -> bytes:
         return encode_template(shifted(decode_template(raw), place)) if raw else raw
 
+    # of a join it is no template, but what a signal's timeout gives
     made: list[NodeRow] = []
     for k, row in enumerate(rows, start):
         message = row.message
@@ -351,7 +362,7 @@ def relocate(
                 message,
                 moved(row.entries),
                 row.inner,
-                shifted_value(row.value),
+                row.value if row.kind == Kind.JOIN else shifted_value(row.value),
                 row.bits,
                 row.phase,
                 moved(row.body),
@@ -374,6 +385,9 @@ def relocate(
                 moved(row.owns),
                 row.sleep_ms,
                 row.most,
+                row.deadline_ms,
+                row.signal,
+                row.timeout_ms,
             )
         )
     return made

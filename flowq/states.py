@@ -59,8 +59,11 @@ FINAL: Final = frozenset(s for s in State if s.final)
 
 MEANING: Final[dict[State, tuple[str, str]]] = {
     State.WAITING: ("upstream unfinished", "its rule says run, or not"),
-    State.SCHEDULED: ("due later: delay, eta, backoff, sleep", "due; expiry; cancel"),
-    State.HELD: ("may run, but a limit says not yet", "the limit frees; cancel"),
+    State.SCHEDULED: (
+        "due later (delay, eta, backoff, sleep), or not sent",
+        "due; sent; expiry; cancel",
+    ),
+    State.HELD: ("may run, but its run is paused", "the run goes on; cancel"),
     State.QUEUED: ("in its queue", "fetched; expiry; cancel"),
     State.RUNNING: ("leased by a worker's session", "settled, given back, worker lost"),
     State.EXPANDED: ("its plan runs", "its last inner node ends"),
@@ -92,6 +95,9 @@ class Event(IntEnum):
     CANCEL = 13  # stopped from outside, or its rule fell to cancelled parents
     END = 14  # its last inner node ended; the state is `outcome_of` its counts
     WAKE = 15  # it is a join that has slept long enough
+    SEND = 17  # it is a join that waits for what is sent now
+    HOLD = 18  # it would be fetched, and its run is paused
+    FREE = 19  # its run goes on
     LOSE_OUT = 16  # not wanted any more: a race that owns it is decided, or enough others succeeded
 
 
@@ -108,12 +114,17 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.WAITING, E.CANCEL): S.CANCELLED,
     (S.SCHEDULED, E.DUE): S.QUEUED,
     (S.SCHEDULED, E.WAKE): S.SUCCESS,
+    (S.SCHEDULED, E.SEND): S.SUCCESS,
+    (S.HELD, E.FREE): S.QUEUED,
+    (S.HELD, E.LOSE_OUT): S.SKIPPED,
+    (S.HELD, E.CANCEL): S.CANCELLED,
     (S.SCHEDULED, E.LOSE_OUT): S.SKIPPED,
     (S.SCHEDULED, E.FAIL): S.FAILED,
     (S.SCHEDULED, E.CANCEL): S.CANCELLED,
     (S.SCHEDULED, E.LATER): S.SCHEDULED,
     (S.QUEUED, E.LATER): S.SCHEDULED,
     (S.QUEUED, E.FETCH): S.RUNNING,
+    (S.QUEUED, E.HOLD): S.HELD,
     (S.QUEUED, E.FAIL): S.FAILED,
     (S.QUEUED, E.LOSE_OUT): S.SKIPPED,
     (S.QUEUED, E.CANCEL): S.CANCELLED,

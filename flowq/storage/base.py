@@ -50,6 +50,14 @@ The settling step, in words that all stores share::
         expanded -> cancel(node)
     lose(node):                                of what a race owns, if it is unfinished
         it has lost (a mark of this generation); stop(node), and what stands in it is cancelled
+    overdue(expansion):                        its deadline passed while its body ran
+        nothing if it is stopped, or its turn is not its body's; else it is overdue and closing, and
+        for each of the body, at any depth: what waits, is scheduled, held or queued is cancelled;
+        running -> marked, its session is told, and whatever it settles to (or if its worker is
+        lost) it is failed, with the reason "deadline"; expanded -> it is stopped and closing, as
+        by a cancel
+        then its outcome is failed, unless a cancel stopped it; its culprit is itself, and its cell
+        that failure, so no culprit's index. Once its outcome is fixed, nothing is due any more
     cancel(expansion):                         no fallback from now on
         in its body: it is stopped and closing, stop(x) for each node of the body; no handlers then
         in a group of handlers, a fallback: closing till that ends, stop(x) for each of it; the
@@ -71,6 +79,12 @@ The settling step, in words that all stores share::
         a join       -> finish(node, success); if it is a race, with the value of the first of its
                         parents, by index, that is a success, and then, in pages, lose(x) for each
                         that it owns
+        an expansion with a deadline is overdue so long after its start, or its newest rewind; who
+                        steps next then does that, as with what is due
+        a join with a signal -> finish(node, success) with the body of the first send that was kept
+                        for it (see `Store.send`), which is taken; else scheduled, due after its
+                        timeout if it has one, and then a success with its `value`, or failed with
+                        the reason "timeout"
         a join that sleeps -> scheduled; when it is due, finish(node, success). Whoever steps next
                         lets it end, and who waits for work is woken in time for that
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
@@ -98,14 +112,14 @@ sees anything of its fragment, however many round trips that takes; indexes that
 had taken are not used by others.
 
 A node that is BLOCKED names its culprit: the culprit of the parent if that is blocked, else the
-parent itself if it is a task; for a parent that is an expansion, the expansion's own culprit. A
-failed expansion's culprit is that of its first inner node which failed or was blocked and is not
-forgiven; where there is none, since its need was not met, it is its own. Culprits are stored as
-cells with the flag `CULPRIT`. The cell of an expansion that succeeds has the flag `TEMPLATE` and
-its row's `value`; of a race, `TEMPLATE` and a `Ref` to the parent; of another join, a success whose
-body is empty and whose flag is `EMPTY`; what lost ends with the text ``"lost"``; those that end
-skipped or cancelled, by a rule or with an expansion around them that never began, have a reason as
-text; what is blocked with an expansion has the same culprit.
+parent itself if it is a task or join; for a parent that is an expansion, the expansion's own
+culprit. A failed expansion's culprit is that of its first inner node which failed or was blocked
+and is not forgiven; where there is none, since its need was not met, it is its own. Culprits are
+stored as cells with the flag `CULPRIT`. The cell of an expansion that succeeds has the flag
+`TEMPLATE` and its row's `value`; of a race, `TEMPLATE` and a `Ref` to the parent; of another join,
+a success whose body is empty and whose flag is `EMPTY`; what lost ends with the text ``"lost"``;
+those that end skipped or cancelled, by a rule or with an expansion around them that never began,
+have a reason as text; what is blocked with an expansion has the same culprit.
 
 Order at hand-out: higher priority first over all the queues asked for. Within a priority what a
 settlement queues or what comes back (retry, return, loss) goes before what was enqueued; otherwise
@@ -142,6 +156,8 @@ __all__ = [
     "NodeInfo",
     "QueueInfo",
     "RunInfo",
+    "Send",
+    "Sent",
     "SessionId",
     "SessionInfo",
     "Status",
@@ -170,6 +186,10 @@ SessionId: TypeAlias = str
 Verdict: TypeAlias = Literal["settled", "repeated", "stale"]
 """``settled``: this call settled it. ``repeated``: an earlier call with the same delivery did.
 ``stale``: the delivery is not the present one, nothing changed."""
+
+
+Send: TypeAlias = Literal["taken", "kept", "repeated", "ended"]
+"""What became of something sent to a run; see `Store.send`."""
 
 
 class SessionInfo(msgspec.Struct, frozen=True):
@@ -291,6 +311,7 @@ class RunInfo(msgspec.Struct, frozen=True):
         How many nodes it has, the root not counted.
     value : bytes
         Encoded template of its value.
+    paused : bool
     """
 
     id: bytes
@@ -300,6 +321,7 @@ class RunInfo(msgspec.Struct, frozen=True):
     ended_ms: int
     nodes: int
     value: bytes
+    paused: bool = False
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
@@ -357,6 +379,26 @@ class Loss(msgspec.Struct, frozen=True, array_like=True):
     delivery: int
     at_ms: int
     reason: str = ""
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True):
+    """What was sent to a run.
+
+    Attributes
+    ----------
+    name, to, key, who : str
+        As given to `Store.send`.
+    at_ms : int
+    node : int or None
+        Index of the node that has taken it; None while it is kept for one.
+    """
+
+    name: str
+    to: str
+    key: str
+    who: str
+    at_ms: int
+    node: int | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -576,6 +618,67 @@ class Store(Protocol):
         bool or None
             True if it is (or was by a call before) rewound to that generation; False if it has not
             ended, or its generation is another one; None if it is not known.
+        """
+        ...
+
+    def send(
+        self,
+        run: bytes,
+        name: str,
+        body: bytes,
+        *,
+        to: str = "",
+        key: str = "",
+        who: str = "",
+    ) -> Send | None:
+        """Send a value to a run: to a join that waits for that name, or to the next one that does.
+
+        Of those that wait (with `to`: that are called so, or whose name begins with ``to/``), the
+        one that has waited longest gets it and ends as a success in this step; equal ones by
+        index. If none waits, it is kept until one begins to. A run keeps what was sent to it.
+
+        Parameters
+        ----------
+        run : bytes
+        name : str
+        body : bytes
+            Body of the cell of a success.
+        to : str
+            Name of a node, or of what is around it.
+        key : str
+            A second send to the run with the same key changes nothing. Empty: no key.
+        who : str
+            Who sent it, for people.
+
+        Returns
+        -------
+        Send or None
+            ``taken`` by a node, ``kept`` for one, ``repeated`` (there was one with that key), or
+            ``ended``: the run has ended, nothing was kept. None if it is not known.
+        """
+        ...
+
+    def sent(self, run: bytes) -> list[Sent]:
+        """List what was sent to a run, in the order of time."""
+        ...
+
+    def pause(self, run: bytes) -> State | None:
+        """Let nothing more of a run be handed out; what runs goes on, and clocks do too.
+
+        A step that would hand out a node of it puts that to ``held`` instead. A cancel of the run
+        lets it go on, so that what cleans up after it may run; its end ends the pause.
+
+        Returns
+        -------
+        State or None
+            Its state after the call; one that has ended is not paused. None if it is not known.
+        """
+        ...
+
+    def resume(self, run: bytes) -> State | None:
+        """Let a run that is paused go on: its held nodes are queued, as what comes back is.
+
+        The call drives its own pages to the end. Gives what `pause` does.
         """
         ...
 

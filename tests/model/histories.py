@@ -72,7 +72,7 @@ class Histories(Moves):
                 above = [x for x in inner if x.state in BAD and not forgiven(x)]
                 blamed.update([info.index] * info.grown)
                 if not above:  # fewer succeeded than it needs
-                    blamed.add(None)
+                    blamed.add(info.index)
             elif info.state == State.EXPANDED:
                 continue
             else:

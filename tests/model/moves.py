@@ -110,9 +110,11 @@ class Moves(RuleBasedStateMachine):
 
     def step(self, session: str, outcomes: Iterable[Outcome], **how: Any) -> Step:
         outcomes = list(outcomes)
-        open_ = [id for id in self.known() if (x := self.model.look([id])[0]) and not x.state.final]
+        known = self.known()
+        open_ = [id for id in known if (x := self.model.look([id])[0]) and x.state < State.EXPANDED]
         real = self.real.step(session, outcomes, **how)
-        ended = [x is None or x.state.final for x in self.real.look(open_)]
+        # what expired and has a fallback goes on as an expansion
+        ended = [x is None or x.state >= State.EXPANDED for x in self.real.look(open_)]
         expired = [id for id, end in zip(open_, ended, strict=True) if end]
         # nothing that the store might have handed out beside them came next, so it was one of these
         alone = [t.id for t in self.model._things() if t.message and t.message.prefetch]

@@ -38,7 +38,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "index (4 bytes) -> row; 'r' -> created, times to live, name; "
         "'q' -> lanes; 'u' -> nodes uploaded, until it is complete; 'x' and index -> what is "
         "reserved for its fragment; 'X' -> ranges that nobody sees yet; 'o' and index -> its row "
-        "before it became an expansion; 'w' -> what is to run again",
+        "before it became an expansion; 'l' and index: it runs though it has lost a race; "
+        "'w' -> what is to run again",
     ),
     "c:<run>": ("string", "32 bytes a node: what changes"),
     "v:<run>": ("hash", "index (4 bytes) -> delivery and kind of its settlement, cell"),

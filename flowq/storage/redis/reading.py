@@ -300,6 +300,7 @@ def _check(records: bytes, heads: list[NodeHead | None]) -> Iterator[str]:
             pardoned = states[i] == State.FAILED and head.bits & Bits.COUNTS_AS_SUCCESS
             c["failed"] += states[i] in _FAILED and not pardoned
             c["cancelled"] += states[i] == State.CANCELLED
+        c["won"] += states[i] == State.SUCCESS
         if head.bits & Bits.NAMED:
             c["skipped"] += states[i] == State.SKIPPED
     for i, head in enumerate(heads):
@@ -320,7 +321,8 @@ def _check(records: bytes, heads: list[NodeHead | None]) -> Iterator[str]:
                 yield f"node {i} counts {(a, b, c4, d)} of {n} parents, their states say {true}"
         elif states[i] == State.EXPANDED:
             c = inner.get(i, Counter())
-            true = (c["left"], c["failed"], c["skipped"], c["cancelled"])
+            fourth = "won" if head.need and mode < PASSED else "cancelled"
+            true = (c["left"], c["failed"], c["skipped"], c[fourth])
             if true != (a, b, c4, d) and (true[0] != a or _matters(mode)):
                 yield f"expansion {i} counts {(a, b, c4, d)}, its nodes' states say {true}"
 
@@ -340,5 +342,6 @@ def _matters(mode: int) -> bool:
 
 def _counts_as(state: State, parent: NodeHead | None, child: NodeHead) -> State:
     if state == State.FAILED and parent and parent.bits & Bits.COUNTS_AS_SUCCESS:
-        return state if child.phase > parent.phase else State.SUCCESS
+        race = child.bits & Bits.RACE
+        return state if race or child.phase > parent.phase else State.SUCCESS
     return state

@@ -29,7 +29,8 @@ ODD, EXPANSION, JOIN, TIMED, RICH, PHASED, GUARDED = 1, 2, 4, 8, 32, 64, 128
 _SINGLE: Final = struct.Struct(">IBBhB")
 _NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
 _RULE: Final = struct.Struct(">5I")
-_MORE: Final = struct.Struct(">IIH")
+_MORE: Final = struct.Struct(">IIHII6sI")
+_BOUNDS: Final = struct.Struct(">IIIH")
 _GROUP: Final = struct.Struct(">BBIIII")
 _GROUPS: Final = 31  # what a record can count; a task that expands may have two times that
 PASSED: Final = 1024
@@ -131,13 +132,19 @@ def _alone(row: NodeRow) -> bool:
 
 def _rich(row: NodeRow) -> bool:
     """Whether a row has what few have, behind the rest."""
-    return bool(row.later or row.lenient or row.tolerate or (row.message and row.body))
+    return bool(
+        row.later or row.lenient or row.tolerate or row.need or row.sleep_ms or row.most
+        or row.bits & Bits.RACE or (row.message and row.body)
+    )  # fmt: skip
 
 
 def _more(row: NodeRow) -> bytes:
     """Pack what few rows have, and how long it is."""
-    head = _MORE.pack(len(row.lenient), row.tolerate, len(row.later))
-    raw = b"%b%b%b" % (head, pack_ranges(row.lenient), _groups(row))
+    head = _MORE.pack(
+        len(row.lenient), row.tolerate, len(row.later), row.need, row.most, ms(row.sleep_ms),
+        len(row.owns),
+    )  # fmt: skip
+    raw = b"".join([head, pack_ranges(row.lenient), pack_ranges(row.owns), _groups(row)])
     return raw + len(raw).to_bytes(4, "big")
 
 
@@ -155,6 +162,11 @@ def _groups(row: NodeRow) -> bytes:
 def guarded(rows: Iterable[NodeRow]) -> set[int]:
     """Say in which nodes there are some whose failure stops others."""
     return {row.owner for row in rows if row.bits & Bits.STOPS}
+
+
+def _guards(row: NodeRow) -> bool:
+    """Whether what ends in a node may stop others by what the node itself says."""
+    return bool(row.need)
 
 
 def _parents(row: NodeRow) -> int:
@@ -202,7 +214,7 @@ def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
         flags |= RICH
     if row.phase:
         flags |= PHASED
-    if guard:
+    if guard or _guards(row):
         flags |= GUARDED
     lane = lanes.number(row.message) if row.message else 0
     return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0, 0)
@@ -224,13 +236,13 @@ def growth(
 ) -> bytes:
     """Pack what a fragment in its place brings (``lua/_grow.lua``), `done` rows left out."""
     face, left, guards = rows[0], rows[1 + done :], guarded(rows[1:])
-    flags = GUARDED if at in guards else 0
+    flags = GUARDED if at in guards or _guards(face) else 0
     parts = [base.to_bytes(4, "big"), bytes([flags]), face.inner.to_bytes(4, "big")]
     for ranges in (face.entries, face.body):
         parts += [len(ranges).to_bytes(4, "big"), pack_ranges(ranges)]
     queues = {row.message.queue.encode() + b"\0" for row in rows[1:] if row.message}
     parts += [len(face.value).to_bytes(4, "big"), face.value]
-    parts += [face.tolerate.to_bytes(4, "big"), len(face.later).to_bytes(2, "big")]
+    parts += [_BOUNDS.pack(face.tolerate, face.need, face.most, len(face.later))]
     for raw in (_groups(face), b"".join(sorted(queues))):
         parts += [len(raw).to_bytes(4, "big"), raw]
     parts += [(len(rows) - 1).to_bytes(4, "big"), len(left).to_bytes(4, "big")]
@@ -267,7 +279,7 @@ class NodeHead:
     """A node's row without its message, read."""
 
     __slots__ = ("bits", "children", "entries", "groups", "inner", "kind", "lenient", "name",
-                 "owner", "parents", "phase", "reads", "rule", "value")  # fmt: skip
+                 "need", "owner", "parents", "phase", "reads", "rule", "value")  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
         (off, special, self.kind, self.bits, self.phase, _, _, self.owner, self.inner, *counts,
@@ -287,19 +299,20 @@ class NodeHead:
             last -= _RULE.size
             self.rule = _RULE.unpack_from(raw, last)
         self.lenient: Ranges = ()
+        self.need = 0
         self.groups: list[Ranges] = []
         if special & MORE:
             self._read_more(raw[last - 4 - int.from_bytes(raw[last - 4 : last], "big") : last])
 
     def _read_more(self, raw: bytes) -> None:
-        """Read lenient edges, and the nodes of each later group."""
+        """Read what few nodes have."""
 
         def ranges(at: int, n: int) -> Ranges:
             return tuple(_RANGE.iter_unpack(raw[at : at + 8 * n]))
 
-        edges, _, count = _MORE.unpack_from(raw)
+        edges, _, count, self.need, _, _, owned = _MORE.unpack_from(raw)
         self.lenient = ranges(_MORE.size, edges)
-        at = _MORE.size + 8 * edges
+        at = _MORE.size + 8 * (edges + owned)
         for _ in range(count):
             _, _, _, first, nodes, size = _GROUP.unpack_from(raw, at)
             at += _GROUP.size + 8 * first

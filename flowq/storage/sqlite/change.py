@@ -16,12 +16,14 @@ from typing import Any, Final
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
-from flowq.storage.sqlite import phases, races, rewind
+from flowq.storage.sqlite import bounds, phases, races, rewind
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.ends import Ends
 from flowq.storage.sqlite.rows import (
     BEGUN,
+    BOUNDED,
     CLOSING,
+    FILLING,
     INDULGENT,
     KIND,
     LATER,
@@ -29,6 +31,7 @@ from flowq.storage.sqlite.rows import (
     PLACES,
     RACE,
     REWOUND,
+    SLEEPS,
     SOFT,
     SOFTER,
     STOPPING_ALL,
@@ -105,14 +108,22 @@ class Change(Ends):
         self._load(items)
         counts: dict[int, list[Any]] = {}
         starting: dict[int, int] = {}  # row id -> rank
+        filled: set[int] = set()
         used = 0
         left: list[list[Any]] = []
         for item in items:
             _, what, culprit, position, ranges = item
-            if not ranges:
+            if not ranges and what != FILLING:
                 continue
             if used >= edges:
                 left.append(item)
+                continue
+            if what == FILLING:
+                ids = bounds.fill(self, item, edges - used, filled)
+                used += len(ids)
+                starting.update(dict.fromkeys(ids, self.back if culprit else self.rank))
+                if ids:
+                    left.append(item)
                 continue
             if what == REWOUND:
                 took, whole = rewind.page(self, item, edges - used, starting)
@@ -143,7 +154,7 @@ class Change(Ends):
         lacking: dict[int, list[list[Any]]] = {}
         for item in items:
             id, what, _, _, ranges = item
-            if ranges is not None:
+            if ranges is not None or what == FILLING:
                 continue
             if what == INDULGENT:
                 raw = self.db.execute(SQL["lenient"], (id,)).fetchone()[0]
@@ -180,8 +191,10 @@ class Change(Ends):
             becomes = None
             if state == _WAITING and not self._held_back(id, flags, owner, marks, cancelled, delta):
                 becomes = becomes_of(rule, parents, ok, bad, skipped, cancelled)
+            if becomes == _QUEUED and flags & BOUNDED and bounds.waits_on(self, id, owner):
+                becomes = None
             if delta is not None:
-                if becomes == _QUEUED and not flags & (KIND | TIMED):
+                if becomes == _QUEUED and not flags & (KIND | TIMED | BOUNDED):
                     self.add_ready(queue)
                     started = (self.rank, self.now, id)
                     self.put("start_child", ok, bad, skipped, cancelled, blame, *started)
@@ -234,6 +247,8 @@ class Change(Ends):
         self, id: int, run: int, flags: int, queue: int, owner: int | None, rank: int
     ) -> None:
         kind = flags & KIND
+        if flags & BOUNDED and owner is not None and (kind != Kind.JOIN or flags & SLEEPS):
+            bounds.enter(self, owner)
         if kind == Kind.TASK:
             due = expires = None
             if flags & TIMED:

@@ -11,6 +11,8 @@ from flowq.plan import Later, indexes
 from flowq.states import State
 from flowq.storage.sqlite.growth import spans
 from flowq.storage.sqlite.rows import (
+    BOUNDED,
+    CLOSING,
     FORGIVEN,
     LATER,
     NAMED,
@@ -45,10 +47,17 @@ class _Expansion:
 
     turn: int
     won: int
+    marks: int
+    most: int
+    under: int
+    after: int
     counts: list[int]
     later: list[set[int]]
     true: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     true_won: int = 0
+    true_under: int = 0
+    waits: int = 0
+    """The first of its body that waits for a place; 0 if none does."""
 
     def has_turn(self, node: _Node) -> bool:
         """Whether it is the turn of a node in it."""
@@ -96,10 +105,11 @@ def _nodes(db: sqlite3.Connection, number: int, span: tuple[int, int]) -> Iterat
 def _expansions(
     db: sqlite3.Connection, base: int, span: tuple[int, int]
 ) -> Iterator[tuple[int, _Expansion]]:
-    for id, turn, later, won, *counts in db.execute(SQL["check_expansions"], span):
+    for id, turn, later, *numbers in db.execute(SQL["check_expansions"], span):
+        won, marks, most, under, after, *counts = numbers
         groups: tuple[Later, ...] = unpack_later(later)
         bodies = [{base + i for i in indexes(g.body)} for g in groups]
-        yield id, _Expansion(turn, won, counts, bodies)
+        yield id, _Expansion(turn, won, marks, most, under, after, counts, bodies)
 
 
 def _ids(packed: bytes | None) -> list[int]:
@@ -147,6 +157,9 @@ def _wrong_expansions(
         if x is None:
             continue
         x.true_won += node.state == State.SUCCESS and node.flags & NEEDED > 0
+        if node.flags & BOUNDED:
+            x.true_under += State.WAITING < node.state < State.SUCCESS
+            x.waits = x.waits or (node.id if node.state == State.WAITING else 0)
         if not x.has_turn(node):
             continue
         x.true[0] += node.state < State.SUCCESS
@@ -158,3 +171,8 @@ def _wrong_expansions(
             yield f"expansion {id - base} counts {x.counts}, its nodes' states say {x.true}"
         if x.won != x.true_won:
             yield f"expansion {id - base} counts {x.won} that it needs, there are {x.true_won}"
+        if x.under != x.true_under:
+            yield f"expansion {id - base} counts {x.under} under way, there are {x.true_under}"
+        begins = nodes[id].state == State.EXPANDED and not (x.turn or x.marks & CLOSING)
+        if begins and x.waits and (x.under < x.most or x.waits <= x.after):
+            yield f"expansion {id - base} has forgotten that node {x.waits - base} waits"

@@ -12,10 +12,11 @@ from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import MEMORY_OF_ENDED_MS
-from flowq.storage.sqlite import phases, races
+from flowq.storage.sqlite import bounds, phases, races
 from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.rows import (
+    BOUNDED,
     COUNTS_AS_SUCCESS,
     FAILED_KEEP_MS,
     FOLLOWED,
@@ -69,6 +70,10 @@ class Ends(Batch):
         Expansions that this transaction has let close.
     lacking : dict of int to int
         By expansion with a need, as far as one was looked at: how many successes it lacks.
+    rooms : dict of int to int
+        By expansion with `most`, likewise: how many more may begin.
+    filling : set of int
+        Expansions for whose free places a walk is kept already.
     """
 
     def __init__(self, db: Link, now: int, ids: int = 0) -> None:
@@ -77,6 +82,8 @@ class Ends(Batch):
         self.owners: dict[int, list[Any]] = {}
         self.closing: set[int] = set()
         self.lacking: dict[int, int] = {}
+        self.rooms: dict[int, int] = {}
+        self.filling: set[int] = set()
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -154,6 +161,13 @@ class Ends(Batch):
         self._count_around(id, flags, owner, state, culprit)
         if flags & NEEDED and state == _SUCCESS:
             races.count_win(self, id, flags, owner)
+        if flags & BOUNDED and began:
+            bounds.leave(self, owner)
+
+    def forget(self, expansion: int) -> None:
+        """Read anew what an expansion lacks, and what room it has, where that is asked."""
+        self.lacking.pop(expansion, None)
+        self.rooms.pop(expansion, None)
 
     def push(self, node: int, what: int, more: int | None) -> None:
         """Let something be walked: see the column `state` of a walk."""

@@ -26,6 +26,7 @@ from flowq.storage.sqlite.rows import (
     FOLLOWED,
     KIND,
     SETTLED,
+    body_flags,
     pack_later,
     pack_ranges,
     unpack_later,
@@ -128,8 +129,12 @@ def _insert(
     first, run, base = place
     moved = _moved(change, outcome.rows[1 + start : 1 + end], 1 + start, held, place)
     at = _at(held, base)
-    needing = {first + k - base if k else at for k, row in enumerate(outcome.rows) if row.need}
-    insert_nodes(change, moved, run, base, first + 1 + start - base, needing)
+    bodies = {
+        first + k - base if k else at: body_flags(row)
+        for k, row in enumerate(outcome.rows)
+        if row.inner
+    }
+    insert_nodes(change, moved, run, base, first + 1 + start - base, bodies)
 
 
 def _at(held: Held, base: int) -> int:
@@ -193,7 +198,7 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
         key,
     )
     db.execute(SQL["become"], row)
-    db.execute(SQL["add_expansion"], (key, face.inner, face.need))
+    db.execute(SQL["add_expansion"], (key, face.inner, face.need, face.most))
     change.begin(key, enqueued=False)
 
 

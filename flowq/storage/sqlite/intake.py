@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from flowq.storage.sqlite.rows import (
     KEEP_MS,
     PREFETCH,
     TIMED,
+    body_flags,
     node_flags,
     pack_later,
     pack_ranges,
@@ -132,7 +133,7 @@ def _insert(change: Change, messages: Sequence[Message]) -> bool:
 def submit(changes: Changes, plan: Plan) -> bool:
     """Start a run, in pages where it is large; False if it is known."""
     n = len(plan.rows)
-    needing = {index for index, row in enumerate(plan.rows) if row.need}
+    bodies = {index: body_flags(row) for index, row in enumerate(plan.rows) if row.inner}
     run = base = 0
     for page in range(0, n, SUBMIT_PAGE):
         with changes(n if page == 0 else 0) as change:
@@ -148,7 +149,7 @@ def submit(changes: Changes, plan: Plan) -> bool:
                     "submit it again"
                 )
             end = min(page + SUBMIT_PAGE, n)
-            insert_nodes(change, plan.rows[page:end], run, base, page, needing)
+            insert_nodes(change, plan.rows[page:end], run, base, page, bodies)
             if end == n:
                 _go(change, run, base)
     return True
@@ -176,19 +177,19 @@ def insert_nodes(
     run: int,
     base: int,
     first: int,
-    needing: Collection[int],
+    bodies: Mapping[int, int],
 ) -> None:
     """Insert nodes of a run that nobody sees yet, the first of them at index `first`.
 
-    `needing`: those expansions of the plan, or fragment, that have a need.
+    `bodies`: the `body_flags` of the expansions of the plan, or fragment.
     """
     nodes: list[tuple[Any, ...]] = []
     plans: list[tuple[Any, ...]] = []
-    expansions: list[tuple[int, int, int]] = []
+    expansions: list[tuple[int, int, int, int]] = []
     for index, row in enumerate(rows, first):
         id = base + index
         parents = sum(n for _, n in row.parents)
-        flags = node_flags(row, needed=row.owner in needing)
+        flags = node_flags(row, bodies.get(row.owner, 0))
         message = row.message
         queue = priority = 0
         if message is not None:
@@ -196,7 +197,7 @@ def insert_nodes(
             priority = message.priority
             flags |= _task_flags(message)
         if row.kind == Kind.EXPANSION:
-            expansions.append((id, row.inner, row.need))
+            expansions.append((id, row.inner, row.need, row.most))
         nodes.append(
             (
                 id,

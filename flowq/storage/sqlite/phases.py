@@ -16,6 +16,7 @@ from flowq.states import State, outcome_of
 from flowq.storage.sqlite.rows import (
     BEGUN,
     CLOSING,
+    FILLING,
     FOLLOWED,
     KIND,
     LATER,
@@ -126,12 +127,15 @@ def may_start(change: Ends, id: int, owner: int) -> bool:
 def load_inside(change: Ends, item: list[Any]) -> None:
     """Say which nodes inside an expansion are walked."""
     id, what, more, position, _ = item
-    run, *packed, later, unfinished = change.db.execute(SQL["body_of"], (id,)).fetchone()
+    run, *packed, later, unfinished, most = change.db.execute(SQL["body_of"], (id,)).fetchone()
     if what in (TURN, UNCALLED) or (what == STOPPING_ALL and more):
         base = change.run_of(run)[1]
         item[4] = [(base + first, n) for first, n in unpack_later(later)[more - 1].body]
         return
     entries, inside = (list(unpack_ranges(raw)) for raw in packed)
+    if what == BEGUN and most:
+        item[1] = FILLING
+        return
     if what == BEGUN and not position:
         own = sum(n for _, n in inside) - sum(group.inner for group in unpack_later(later))
         if unfinished < own:
@@ -154,6 +158,9 @@ def end_turn(change: Ends, x: Expansion, failures: int, cancels: int, skips: int
         stopped = bool(x.marks & STOPPED)
         met = x.won >= x.need if x.need else None
         outcome = outcome_of(failures, cancels, skips, tolerate=tolerate, stopped=stopped, met=met)
+        if outcome == State.FAILED and x.culprit is None:
+            x.culprit = x.id - change.run_of(x.run)[1]  # fewer succeeded than it needs
+            change.db.execute(SQL["blame_itself"], (x.culprit, x.id))
         if outcome == State.FAILED and later:
             change.keep_failure(x)
     elif _takes_over(x.marks, later[x.turn - 1]):

@@ -34,7 +34,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
-INSERT INTO expansion(id, unfinished, need) VALUES (?, ?, ?)
+INSERT INTO expansion(id, unfinished, need, most) VALUES (?, ?, ?, ?)
 -- name: add_run
 INSERT INTO run(uuid, base, nodes, name, live, created_ms, forget_ms, keep_ms, failed_keep_ms)
 VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING id
@@ -116,7 +116,7 @@ SELECT id, children FROM plan WHERE id IN (SELECT value FROM json_each(?))
 -- name: lenient
 SELECT lenient FROM plan WHERE id = ?
 -- name: body_of
-SELECT m.run, p.entries, p.inside, p.later, e.unfinished
+SELECT m.run, p.entries, p.inside, p.later, e.unfinished, e.most
 FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion e ON e.id = m.id WHERE m.id = ?
 -- name: waiting
 SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, m.parents, m.succeeded, m.failed, m.skipped, m.cancelled, m.rule, m.culprit, e.marks
@@ -145,6 +145,8 @@ SELECT COALESCE(sum(state < 6), 0), COALESCE(sum(state BETWEEN 1 AND 5), 0),
 COALESCE(sum(state IN (7, 8) AND NOT flags & 64 AND NOT (state = 7 AND flags & 512)), 0),
 COALESCE(sum(state = 10 AND NOT flags & 64), 0), COALESCE(sum(state = 9 AND flags & 128 > 0), 0)
 FROM message WHERE id BETWEEN ? AND ?
+-- name: blame_itself
+UPDATE expansion SET culprit = ? WHERE id = ?
 -- name: next_turn
 UPDATE expansion SET turn = ?, unfinished = ?, failures = ?, cancels = ?, skips = ?, marks = ?, outcome = ? WHERE id = ?
 -- name: close_off
@@ -170,6 +172,22 @@ SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 6 ORDER BY id LIMIT 
 SELECT owns FROM plan WHERE id = ?
 -- name: sleep
 SELECT sleep_ms FROM plan WHERE id = ?
+
+-- --- how many may be under way
+
+-- name: room
+SELECT most - under FROM expansion WHERE id = ?
+-- name: under
+UPDATE expansion SET under = under + ? WHERE id = ?
+-- name: filling
+SELECT m.state, e.turn, e.marks, e.after, p.entries
+FROM expansion e JOIN message m ON m.id = e.id JOIN plan p ON p.id = e.id WHERE e.id = ?
+-- name: next_waiting
+SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 0 ORDER BY id LIMIT ?
+-- name: begun_up_to
+UPDATE expansion SET after = ? WHERE id = ?
+-- name: waits_on
+UPDATE expansion SET after = min(after, ? - 1) WHERE id = ?
 
 -- --- edges that are left
 
@@ -215,7 +233,7 @@ attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped =
 -- name: unbecome
 UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
 -- name: renew_expansion
-UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, marks = 0, outcome = NULL WHERE id = ?
+UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, marks = 0, outcome = NULL WHERE id = ?
 -- name: to_count
 SELECT m.id, m.flags, p.parents FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
 -- name: ended_parents
@@ -377,7 +395,7 @@ SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) L
 SELECT m.id, m.state, m.flags, m.owner, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents, p.lenient
 FROM message m JOIN plan p ON p.id = m.id WHERE m.run = ?1 AND m.id BETWEEN ?2 AND ?3 ORDER BY m.id
 -- name: check_expansions
-SELECT e.id, e.turn, p.later, e.won, e.unfinished, e.failures, e.cancels, e.skips
+SELECT e.id, e.turn, p.later, e.won, e.marks, e.most, e.under, e.after, e.unfinished, e.failures, e.cancels, e.skips
 FROM expansion e JOIN plan p ON p.id = e.id WHERE e.id BETWEEN ? AND ?
 -- name: check_walks
 SELECT count(*) FROM walk WHERE node BETWEEN ? AND ?

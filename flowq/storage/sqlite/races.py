@@ -79,7 +79,7 @@ def start_join(change: Ends, id: int, run: int, flags: int, owner: int | None, r
         change.later.add(ANY_QUEUE)
         return
     change.put("set_ready", change.now, id)
-    _pass(change, id, run, flags, owner)
+    _pass(change, id, run, flags, owner, began=False)
 
 
 def wake(change: Ends, ids: Sequence[int]) -> None:
@@ -89,7 +89,9 @@ def wake(change: Ends, ids: Sequence[int]) -> None:
         _pass(change, id, run, flags, owner)
 
 
-def _pass(change: Ends, id: int, run: int, flags: int, owner: int | None) -> None:
+def _pass(
+    change: Ends, id: int, run: int, flags: int, owner: int | None, *, began: bool = True
+) -> None:
     """End a join as a success; if it is a race, what it owns has lost."""
     winner = _winner(change, id) if flags & RACE else None
     if winner is None:
@@ -97,7 +99,7 @@ def _pass(change: Ends, id: int, run: int, flags: int, owner: int | None) -> Non
     else:
         value = encode_template(Ref(winner - change.run_of(run)[1]))
         cell = pack_cell(_SUCCESS, value, flags=TEMPLATE, ended_ms=change.now)
-    change.end_node(id, run, flags, owner, _SUCCESS, cell, None)
+    change.end_node(id, run, flags, owner, _SUCCESS, cell, None, began=began)
     if flags & RACE:
         change.push(id, LOSING, None)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowq.plan import ROOT, Kind, Ranges, ranges_of
 from flowq.states import State
 from flowq.storage.sqlite.rows import (
+    BOUNDED,
     FORGIVEN,
     KIND,
     LATER,
@@ -144,7 +145,7 @@ def _renew(change: Change, ids: list[int], root: int) -> None:
             db.execute(SQL["forget_growth"], (json.dumps([id]),))
         elif kind == Kind.EXPANSION:
             own = sum(n for _, n in unpack_ranges(inside)) - sum(g.inner for g in followed)
-            db.execute(SQL["renew_expansion"], (own, 0, 0, 0, None, 0, id))
+            db.execute(SQL["renew_expansion"], (own, 0, 0, 0, None, 0, 0, id))
         flags = flags & ~(KIND | SETTLED | STOPPING | LOST) | kind
         db.execute(SQL["renew_node"], (flags, id))
     db.execute(SQL["forget_losses"], (json.dumps(ids),))
@@ -195,7 +196,7 @@ def _count_inside(change: Change, ids: list[int], root: int) -> None:
     """Count anew what stands in the bodies of expansions around."""
     db = change.db
     for id, inside in _rows(change, "insides", ids):
-        counts, blame, won = [0, 0, 0, 0], None, 0
+        counts, blame, won, under = [0, 0, 0, 0], None, 0, 0
         for first, n in unpack_ranges(inside):
             span = (first, first + n - 1, id)
             for state, flags, number, one in db.execute(SQL["inner_states"], span).fetchall():
@@ -203,6 +204,7 @@ def _count_inside(change: Change, ids: list[int], root: int) -> None:
                     continue
                 if state < _SUCCESS:
                     counts[0] += number
+                    under += number if state and flags & BOUNDED else 0
                 elif fails(flags, state):
                     counts[1] += number
                     blame = _blame(change, one, root) if blame is None else blame
@@ -212,8 +214,8 @@ def _count_inside(change: Change, ids: list[int], root: int) -> None:
                     counts[3] += number
                 elif state == _SUCCESS and flags & NEEDED:
                     won += number
-        db.execute(SQL["renew_expansion"], (*counts, blame, won, id))
-        change.lacking.pop(id, None)
+        db.execute(SQL["renew_expansion"], (*counts, blame, won, under, id))
+        change.forget(id)
 
 
 def _rows(change: Change, statement: str, ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:

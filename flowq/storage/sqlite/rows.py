@@ -9,16 +9,18 @@ from typing import Final
 
 import msgspec
 
-from flowq.plan import Bits, Later, NodeRow, Phase, Ranges
+from flowq.plan import Bits, Later, NodeRow, Ranges
 from flowq.states import Rule, State
 
 __all__ = [
     "ANY_QUEUE",
     "BEGUN",
     "BITS",
+    "BOUNDED",
     "CLOSING",
     "COUNTS_AS_SUCCESS",
     "FAILED_KEEP_MS",
+    "FILLING",
     "FOLLOWED",
     "FORGIVEN",
     "INDULGENT",
@@ -49,6 +51,7 @@ __all__ = [
     "TOUCHED",
     "TURN",
     "UNCALLED",
+    "body_flags",
     "fails",
     "forbidden",
     "node_bits",
@@ -80,6 +83,7 @@ FOLLOWED: Final = 1 << 15  # there are groups in plan.later
 LENIENT: Final = 1 << 16  # there are edges in plan.lenient
 NEEDED: Final = 1 << 17  # it stands in the body of an expansion that needs some of them
 SLEEPS: Final = 1 << 18  # there is plan.sleep_ms
+BOUNDED: Final = 1 << 20  # it stands in the body of an expansion with `most`
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0
@@ -100,6 +104,7 @@ SOFT: Final = 15  # it failed, which counts as a success but for alarms
 REWOUND: Final = 33  # a run's nodes wait again: the table rewind
 INDULGENT: Final = 32  # it ended somehow: its lenient edges
 LOSING: Final = 34  # what a race owns is not wanted any more
+FILLING: Final = 36  # the next begin for which there is room; see bounds.py
 SOFTER: Final = 35  # it failed in a later phase, which counts as a success but for races
 INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 
@@ -122,12 +127,20 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Later, ...]).decode
 
 
-def node_flags(row: NodeRow, *, needed: bool = False) -> int:
-    """Pack a node's kind, bits and phase; those of its message come on top."""
+def body_flags(row: NodeRow) -> int:
+    """Say what an expansion makes of the nodes of its body."""
+    return (NEEDED if row.need else 0) | (BOUNDED if row.most else 0)
+
+
+def node_flags(row: NodeRow, around: int = 0) -> int:
+    """Pack a node's kind, bits and phase; those of its message come on top.
+
+    `around`: the `body_flags` of what it stands in.
+    """
     flags = int(row.kind) | (row.bits & _PLANNED) << BITS | row.phase << PHASE
     flags |= (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
     flags |= SLEEPS if row.sleep_ms else 0
-    return flags | (NEEDED if needed and row.phase == Phase.BODY else 0)
+    return flags if row.phase else flags | around
 
 
 def fails(flags: int, state: int) -> bool:

@@ -86,6 +86,9 @@ CREATE TABLE expansion(         -- what changes of it beside its message row
     culprit INTEGER,
     need INTEGER NOT NULL DEFAULT 0,  -- so many successes in its body are enough
     won INTEGER NOT NULL DEFAULT 0,   -- how many there are, where it has a need
+    most INTEGER NOT NULL DEFAULT 0,  -- so many of its body may be under way
+    under INTEGER NOT NULL DEFAULT 0, -- how many are, where it has that
+    after INTEGER NOT NULL DEFAULT 0, -- message.id of the last entry before which none waits
     marks INTEGER NOT NULL DEFAULT 0, -- stopped, closing, forbidden phases; see rows.py
     outcome INTEGER                   -- once it is fixed: how it ends
 );

@@ -21,15 +21,18 @@ from flowq.testing.contract.rewind import TestRewind
 from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
 from flowq.testing.contract.tables import TestTransitions, TestVerdicts
 from flowq.testing.contract.tasks import TestCancel, TestEnqueue, TestReschedule, TestStep
+from flowq.testing.contract.timers import TestDeadlines, TestPauses, TestSignals
 from flowq.testing.contract.workers import TestRelease, TestRenew
 
 __all__ = [
     "TestCancel",
     "TestCancelInwards",
+    "TestDeadlines",
     "TestEnqueue",
     "TestExpand",
     "TestLimits",
     "TestNeeds",
+    "TestPauses",
     "TestPhases",
     "TestPolicies",
     "TestRaces",
@@ -38,6 +41,7 @@ __all__ = [
     "TestRenew",
     "TestReschedule",
     "TestRewind",
+    "TestSignals",
     "TestSleeps",
     "TestStep",
     "TestSubmit",

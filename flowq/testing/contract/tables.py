@@ -56,11 +56,10 @@ SETTLES = {E.DONE: S.SUCCESS, E.FAIL: S.FAILED, E.SKIP: S.SKIPPED}
 def pairs() -> list[tuple[State, Event]]:
     """All pairs that a test can bring about.
 
-    `HELD` is reached by nothing yet. END can come to expansions alone and has a test of its own.
+    END can come to expansions alone and has a test of its own.
     """
     events = [e for e in Event if e != E.END]
-    states = [s for s in State if s != S.HELD]
-    return list(product(states, events))
+    return list(product(State, events))
 
 
 class Subject:
@@ -76,6 +75,7 @@ class Subject:
         expands = state == S.EXPANDED or (state, event) == (S.WAITING, E.EXPAND)
         # x waits for all where a late parent decides, and for the first where none may
         sleeps = (state, event) == (S.SCHEDULED, E.WAKE)
+        waits = (state, event) == (S.SCHEDULED, E.SEND)
         rule = "all_success" if state in (S.WAITING, S.BLOCKED) else "one_success"
         shape: dict[str, list[str]] = {"a": [], "b": [], "x": ["a", "b"]}
         if event == E.LOSE_OUT:
@@ -84,13 +84,17 @@ class Subject:
             {**shape, "i": []} if expands else shape,
             rules={"x": rule},
             inside={"i": "x"} if expands else {},
-            joins=("first", "x") if sleeps or (state, event) == (S.WAITING, E.PASS) else ("first",),
+            joins=("first", "x")
+            if sleeps or waits or (state, event) == (S.WAITING, E.PASS)
+            else ("first",),
             messages={"x": more},
         )
         if event == E.LOSE_OUT:
             self.plan = as_race(self.plan, "first", ["x"])
         if sleeps:
             self.plan = edited(self.plan, "x", sleep_ms=5_000)
+        if waits:
+            self.plan = edited(self.plan, "x", signal="go")
         self.id = node(self.plan, "x")
         store.submit(self.plan)
         a, self.b = store.step("up", want=2).deliveries
@@ -106,6 +110,10 @@ class Subject:
 
     def _on(self, state: State) -> None:
         if state in (S.SCHEDULED, S.QUEUED, S.EXPANDED):
+            return
+        if state == S.HELD:
+            self.store.pause(self.plan.id)
+            self.store.step("w", want=1)
             return
         (x,) = self.store.step("w", want=1).deliveries
         assert x.id == self.id
@@ -126,6 +134,13 @@ class Subject:
         elif event == E.LOSE_OUT:
             store.step("win", done(self.winner))
             store.step("w", [RetryAt(id, 1, 1_000)])  # of what runs
+        elif event == E.SEND:
+            store.send(self.plan.id, "go", b"")
+        elif event == E.HOLD:
+            store.pause(self.plan.id)
+            store.step("other", want=5)
+        elif event == E.FREE:
+            store.resume(self.plan.id)
         elif event in (E.DUE, E.WAKE):
             self.clock.advance(5)
             store.step("other")

@@ -40,13 +40,15 @@ from flowq.storage.base import (
     PAGE,
     DeadLetter,
 )
-from flowq.testing.model.reads import FAILED, PLACE, Reads, Run, Thing
+from flowq.testing.model.reads import FAILED, NEVER_MS, PLACE, Reads, Run, Thing
 
-__all__ = ["Ends"]
+__all__ = ["Ends", "is_for"]
 
 S = State
 STOPPED: Final = b"what it stands in was cancelled"
 LOST: Final = b"lost"
+OVERDUE: Final = -2
+"""Stands in the place of a culprit, where a node is stopped because of a deadline."""
 
 
 class Ends(Reads):
@@ -70,7 +72,7 @@ class Ends(Reads):
         if t.index == ROOT:
             plan = t.run.plan
             ttl = plan.failed_ttl_ms if state == S.FAILED else plan.result_ttl_ms
-            t.run.ended_ms = self._now
+            t.run.ended_ms, t.run.paused = self._now, False
             t.run.forget_ms = self._now + max(ttl, MEMORY_OF_ENDED_MS)
             return
         if state == S.FAILED and t.kind == Kind.TASK:
@@ -134,11 +136,13 @@ class Ends(Reads):
         if t.phase == Phase.BODY:
             met = t.met if t.plan.need else None
             t.outcome = outcome_of(*counts, tolerate=t.plan.tolerate, stopped=t.stopped, met=met)
-            t.given = t.plan.value
+            if t.overdue and not t.stopped:
+                t.outcome, t.blame = S.FAILED, t.index
+            t.given, t.due_ms = t.plan.value, 0
             if t.outcome == S.FAILED and t.blame is None:
                 t.blame = t.index  # nothing in it failed: fewer succeeded than it needs
             if t.outcome == S.FAILED and t.plan.later:
-                t.cell = self._blamed(S.FAILED, t.blame)
+                t.cell = self._overdue_cell(t) if t.overdue else self._blamed(S.FAILED, t.blame)
         elif t.phase == Phase.FALLBACK and Phase.FALLBACK not in t.forbidden:
             t.outcome = outcome_of(*counts)
             t.given = t.plan.later[t.passed - 1].value
@@ -171,6 +175,8 @@ class Ends(Reads):
             self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, t.given, TEMPLATE))
         elif t.outcome == S.CANCELLED and t.stopped:
             self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, b"cancelled"))
+        elif t.outcome == S.FAILED and t.blame == t.index and t.overdue:
+            self._finish(t, S.FAILED, self._overdue_cell(t), t.index)
         else:
             self._drop(t, t.outcome, "what its value names")
 
@@ -200,7 +206,7 @@ class Ends(Reads):
                 if p not in chosen and parent.state.final:
                     t.parents[PLACE[parent.counts_as(index)]] += 1
                     if parent.state in FAILED and t.parents[1] == 1:
-                        itself = parent.state == S.FAILED and parent.kind == Kind.TASK
+                        itself = parent.state == S.FAILED and parent.kind != Kind.EXPANSION
                         t.blame = parent.index if itself else parent.blame
         for t in run.nodes[1:]:
             owner = run.nodes[t.plan.owner]
@@ -218,10 +224,13 @@ class Ends(Reads):
         t.generation += 1
         t.state, t.cell, t.blame = state, None, None
         t.attempt, t.losses, t.unknown_ms = 0, [], 0
-        t.stopping = t.settled = t.stopped = t.closing = t.lost = False
+        t.stopping = t.settled = t.stopped = t.closing = t.lost = t.overdue = False
         t.phase, t.passed, t.outcome = Phase.BODY, 0, None
         t.forbidden = set()
         t.inner, t.won = [0, 0, 0, 0], 0
+        t.due_ms = 0
+        if state == S.EXPANDED:
+            self._set_deadline(t)
         if state == S.WAITING:
             t.parents = [0, 0, 0, 0]
             if t.kind == Kind.EXPANSION and t.message is not None:  # it had become one
@@ -233,6 +242,7 @@ class Ends(Reads):
                     tolerate=0,
                     need=0,
                     most=0,
+                    deadline_ms=0,
                     body=fallback_of(t.plan),
                     later=tuple(g for g in t.plan.later if g.phase == Phase.FALLBACK),
                 )
@@ -241,13 +251,32 @@ class Ends(Reads):
 
     # --- stopping --------------------------------------------------------------------------------
 
-    def _close(self, t: Thing) -> None:
+    def _close(self, t: Thing, *, overdue: bool = False) -> None:
         """Let nothing start any more of those whose turn it is, and stop what is unfinished."""
         assert t.run is not None
         t.closing = True
+        how = S.FAILED if overdue else S.RUNNING
         for inner in indexes(t.plan.body):
             if t.has_turn(t.run.nodes[inner]):
-                self._edges.append((t.run, inner, S.RUNNING, None))
+                self._edges.append((t.run, inner, how, OVERDUE if overdue else None))
+
+    def _pass_deadline(self, t: Thing) -> None:
+        """Stop an expansion whose deadline has passed, if its body still runs."""
+        t.due_ms = 0
+        if t.state == S.EXPANDED and t.phase == Phase.BODY and not t.stopped:
+            t.overdue = True
+            self._close(t, overdue=True)
+
+    def _overdue_cell(self, t: Thing) -> bytes:
+        failure = Failure(
+            t.message.task if t.message else "",
+            id_text(t.id),
+            t.plan.name or None,
+            "deadline",
+            "",
+            "DeadlineExceeded('its deadline has passed')",
+        )
+        return self._cell(S.FAILED, msgspec.msgpack.encode(failure))
 
     def _is_closed(self, t: Thing) -> bool:
         """Whether it stands, however deep, in what is closing; what was told so is heeded."""
@@ -260,11 +289,12 @@ class Ends(Reads):
             t = owner
         return False
 
-    def _stop(self, t: Thing) -> None:
+    def _stop(self, t: Thing, *, overdue: bool = False) -> None:
         if t.state == S.RUNNING:
+            t.overdue |= overdue and not t.stopping
             t.stopping = True
         elif t.state == S.EXPANDED:
-            self._cancel_inwards(t)
+            self._cancel_inwards(t, overdue=overdue)
         elif not t.state.final:
             self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, STOPPED))
 
@@ -274,14 +304,14 @@ class Ends(Reads):
             t.lost = True
             self._stop(t)
 
-    def _cancel_inwards(self, t: Thing, *, force: bool = False) -> None:
-        """Cancel an expansion that has begun."""
+    def _cancel_inwards(self, t: Thing, *, force: bool = False, overdue: bool = False) -> None:
+        """Cancel an expansion that has begun; or let it stop with one around it that is overdue."""
         t.forbidden.add(Phase.FALLBACK)
         if force:
             t.forbidden.add(Phase.FINALLY)
         if t.phase == Phase.BODY:
             t.stopped = True
-            self._close(t)
+            self._close(t, overdue=overdue)
         elif t.phase != Phase.FINALLY or force:
             t.forbidden.add(Phase.HANDLERS)
             self._close(t)
@@ -303,16 +333,42 @@ class Ends(Reads):
         t.ready_ms = self._now
         if t.kind == Kind.TASK:
             self._let_run(t, t.index)
+        elif t.kind == Kind.JOIN and t.plan.signal:
+            self._await_signal(t)
         elif t.kind == Kind.JOIN and t.plan.sleep_ms:
             t.state, t.due_ms = S.SCHEDULED, self._now + t.plan.sleep_ms
         elif t.kind == Kind.JOIN:
             self._pass(t)
         else:
             t.state = S.EXPANDED
+            self._set_deadline(t)
             run = t.run
             body = t.plan.body if t.inner[0] < t.plan.inner else t.plan.entries
             self._edges.extend((run, inner, S.EXPANDED, None) for inner in indexes(body))
             self._end_expansion(t)
+
+    def _set_deadline(self, t: Thing) -> None:
+        t.due_ms = self._now + t.plan.deadline_ms if t.plan.deadline_ms else 0
+
+    def _await_signal(self, t: Thing) -> None:
+        """Give a join what was sent for it, or let it wait for that."""
+        assert t.run is not None
+        t.state = S.SCHEDULED
+        t.due_ms = self._now + t.plan.timeout_ms if t.plan.timeout_ms else NEVER_MS
+        for k, (sent, body) in enumerate(t.run.sends):
+            if sent.node is None and is_for(sent.name, sent.to, t.plan):
+                t.run.sends[k] = msgspec.structs.replace(sent, node=t.index), body
+                self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, body))
+                return
+
+    def _time_out(self, t: Thing) -> None:
+        """End a join that has waited long enough for what nobody sent."""
+        if t.plan.value:
+            self._finish(t, S.SUCCESS, self._cell(S.SUCCESS, t.plan.value))
+            return
+        text = f"WaitTimeout('nobody sent {t.plan.signal} in time')"
+        failure = Failure("", id_text(t.id), t.plan.name, "timeout", "", text)
+        self._finish(t, S.FAILED, self._cell(S.FAILED, msgspec.msgpack.encode(failure)), t.index)
 
     def _pass(self, t: Thing) -> None:
         """End a join whose rule said so, and which has slept long enough."""
@@ -341,6 +397,7 @@ class Ends(Reads):
             tolerate=face.tolerate,
             need=face.need,
             most=face.most,
+            deadline_ms=face.deadline_ms,
         )
         for index, row in enumerate(inner, len(run.nodes)):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
@@ -348,6 +405,7 @@ class Ends(Reads):
             run.nodes.append(made)
         t.kind, t.state, t.holder = Kind.EXPANSION, S.EXPANDED, ""
         t.inner, t.won = [face.inner, 0, 0, 0], 0
+        self._set_deadline(t)
         self._edges.extend((run, entry, S.EXPANDED, None) for entry in indexes(face.entries))
         self._end_expansion(t)
 
@@ -425,6 +483,8 @@ class Ends(Reads):
                 self._stop_loser(node)
             elif state == S.SCHEDULED:
                 self._fill(node)
+            elif culprit == OVERDUE:
+                self._stop(node, overdue=True)
             elif culprit == -1:
                 self._not_called(node)
             elif state != S.EXPANDED:
@@ -455,6 +515,12 @@ class Ends(Reads):
         self._dead.pop(t.id, None)
         kept = self._now + max(t.call.failed_ttl_ms, MEMORY_OF_ENDED_MS)
         self._dead[t.id] = letter, t.run or kept
+
+
+def is_for(name: str, to: str, row: NodeRow) -> bool:
+    """Whether what is sent under a name is for a node."""
+    whom = not to or row.name == to or row.name.startswith(f"{to}/")
+    return row.signal == name and whom
 
 
 def fallback_of(row: NodeRow) -> Ranges:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final
 
 import msgspec
@@ -33,16 +33,19 @@ from flowq.storage.base import (
     NodeInfo,
     QueueInfo,
     RunInfo,
+    Sent,
     SessionId,
     SessionInfo,
     Status,
 )
 
-__all__ = ["FAILED", "PLACE", "Reads", "Run", "Thing"]
+__all__ = ["FAILED", "NEVER_MS", "PLACE", "Reads", "Run", "Thing"]
 
 S = State
 FAILED: Final = (S.FAILED, S.BLOCKED)
 """What counts as failed."""
+NEVER_MS: Final = 1 << 62
+"""When a join is due that waits without a timeout."""
 PLACE: Final = {S.SUCCESS: 0, S.FAILED: 1, S.BLOCKED: 1, S.SKIPPED: 2, S.CANCELLED: 3}
 """Where `flowq.states.Counts` counts an end."""
 
@@ -81,6 +84,9 @@ class Thing:
     skips that count."""
     won: int = 0
     """Of an expansion with a need: how many of its body succeeded."""
+    overdue: bool = False
+    """Of an expansion: whether its deadline passed while its body ran. Of a task: whether it ran
+    then."""
     lost: bool = False
     """Whether a race that owns it was decided while it was unfinished."""
     generation: int = 0
@@ -203,6 +209,8 @@ class Run:
     created_ms: int
     ended_ms: int = 0
     forget_ms: int = 0
+    paused: bool = False
+    sends: list[tuple[Sent, bytes]] = field(default_factory=list)
 
 
 class Reads:
@@ -405,7 +413,7 @@ class Reads:
         if t is None:
             return None
         cell = t.cell if cells else None
-        due = t.due_ms if t.state == S.SCHEDULED else 0
+        due = t.due_ms if t.state == S.SCHEDULED and t.due_ms < NEVER_MS else 0
         return Look(t.state, t.attempt, len(t.losses), due, cell, is_run)
 
     def cells(self, run: bytes, ranges: Ranges) -> dict[int, bytes]:
@@ -429,7 +437,14 @@ class Reads:
             root = run.nodes[ROOT]
             times = run.created_ms, run.ended_ms
             inner = sum(not t.gone for t in run.nodes) - 1
-            return RunInfo(id, run.plan.name, root.state, *times, inner, root.plan.value)
+            value, paused = root.plan.value, run.paused
+            return RunInfo(id, run.plan.name, root.state, *times, inner, value, paused)
+
+    def sent(self, run: bytes) -> list[Sent]:
+        """List what was sent to a run; see `Store.sent`."""
+        with self._changed:
+            found = self._run(run)
+            return [sent for sent, _ in found.sends] if found else []
 
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
@@ -437,8 +452,9 @@ class Reads:
         """List nodes of a run by index; see `Store.nodes`."""
         with self._changed:
             found = self._run(run)
-            nodes = [t for t in found.nodes[after + 1 :] if not t.gone] if found else []
-            return [_info(t) for t in nodes if state is None or t.state == state][:limit]
+            nodes = islice(found.nodes, after + 1, None) if found else ()
+            wanted = (t for t in nodes if not t.gone and state in (None, t.state))
+            return [_info(t) for t in islice(wanted, limit)]
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
         """List runs, newest first; see `Store.runs`."""

@@ -25,18 +25,21 @@ from flowq.states import State
 from flowq.storage.base import (
     UNKNOWN_PATIENCE_MS,
     Loss,
+    Send,
+    Sent,
     SessionId,
     SessionInfo,
     Step,
     Swept,
     Verdict,
 )
-from flowq.testing.model.ends import Ends
-from flowq.testing.model.reads import Run, Thing
+from flowq.testing.model.ends import Ends, is_for
+from flowq.testing.model.reads import NEVER_MS, Run, Thing
 
 __all__ = ["ModelStore"]
 
 S = State
+TIMED = (S.SCHEDULED, S.EXPANDED)
 """Nobody stepped for longer: the store was out of reach, deadlines move on."""
 
 
@@ -112,7 +115,8 @@ class ModelStore(Ends):
             self._queues.update(queues)
             given = self._hand_out(session, want, queues)
             left = self._ready(queues)
-            moments = [t.due_ms for t in self._things() if t.state == S.SCHEDULED]
+            timed = (t for t in self._things() if 0 < t.due_ms < NEVER_MS)
+            moments = [t.due_ms for t in timed if t.state in TIMED]
             moments += [self._now] if self._edges else []
             moments += [s.deadline_ms for s in self._sessions.values() if s.id != session]
             return Step(
@@ -134,7 +138,9 @@ class ModelStore(Ends):
         if t.holder != session:
             return "repeated" if t.settled else "stale"
         t.settled = True
-        if t.stopping:
+        if t.stopping and t.overdue:
+            self._finish(t, S.FAILED, self._overdue_by(t, outcome))
+        elif t.stopping:
             self._finish(t, S.CANCELLED, self._stopped_cell(outcome))
         elif isinstance(outcome, RetryAt):
             t.attempt += 1
@@ -167,6 +173,13 @@ class ModelStore(Ends):
             S.CANCELLED, b"cancelled", delivery=outcome.delivery, started_ms=started_ms
         )
 
+    def _overdue_by(self, t: Thing, outcome: Outcome) -> bytes:
+        """The cell of a body that ran when the deadline of something around it passed."""
+        ran = read_cell(self._stopped_cell(outcome))
+        cell = read_cell(self._overdue_cell(t))
+        times = {"delivery": outcome.delivery, "started_ms": ran.started_ms}
+        return self._cell(S.FAILED, cell.body, **times)
+
     def _take_back(self) -> None:
         self._tick += 1
         for info in [s for s in self._sessions.values() if s.deadline_ms <= self._now]:
@@ -176,6 +189,10 @@ class ModelStore(Ends):
 
     def _lose(self, t: Thing, info: SessionInfo, reason: str) -> None:
         """Count a loss of a message whose session is gone."""
+        if t.stopping and t.overdue:
+            body = read_cell(self._overdue_cell(t)).body
+            self._finish(t, S.FAILED, self._cell(S.FAILED, body, delivery=t.delivery))
+            return
         if t.stopping:
             cell = self._cell(S.CANCELLED, b"cancelled", delivery=t.delivery)
             self._finish(t, S.CANCELLED, cell)
@@ -188,13 +205,19 @@ class ModelStore(Ends):
 
     def _queue_due(self) -> None:
         self._tick += 1
-        due = [t for t in self._things() if t.state == S.SCHEDULED and t.due_ms <= self._now]
+        due = [t for t in self._things() if 0 < t.due_ms <= self._now and t.state in TIMED]
         for t in due:
-            if t.kind != Kind.JOIN:
+            if t.kind == Kind.TASK:
                 self._at(t, 0, front=not t.order[0], place=t.due_ms)
-        if slept := [t for t in due if t.kind == Kind.JOIN]:
-            for t in sorted(slept, key=lambda t: (t.due_ms, t.id)):
+        rest = [t for t in due if t.kind != Kind.TASK]
+        for t in sorted(rest, key=lambda t: (t.due_ms, t.id)):
+            if t.kind == Kind.EXPANSION:
+                self._pass_deadline(t)
+            elif t.plan.signal:
+                self._time_out(t)
+            else:
                 self._pass(t)
+        if rest:
             self._drive()
 
     # --- handing out -----------------------------------------------------------------------------
@@ -206,8 +229,11 @@ class ModelStore(Ends):
         live = sum(s.deadline_ms > self._now for s in self._sessions.values())
         want = min(want, max(1, -(-len(self._ready(queues)) // live)))
         chosen = self._choose(self._ready(queues), want, idle=not held)
-        while late := [t for t in chosen if self._late(t) or self._is_closed(t)]:
-            if closed := [t for t in late if self._is_closed(t)]:
+        while late := [t for t in chosen if self._is_late(t)]:
+            if paused := [t for t in late if t.run and t.run.paused]:
+                for t in paused:
+                    t.state = S.HELD
+            elif closed := [t for t in late if self._is_closed(t)]:
                 for t in closed:
                     self._stop(t)
             else:
@@ -218,6 +244,10 @@ class ModelStore(Ends):
             t.delivery += 1
             t.handed_ms = self._now
         return chosen
+
+    def _is_late(self, t: Thing) -> bool:
+        """Whether it is not handed out, though it is its turn."""
+        return self._late(t) or self._is_closed(t) or (t.run is not None and t.run.paused)
 
     def _choose(self, ready: Sequence[Thing], want: int, *, idle: bool) -> list[Thing]:
         """Choose what a session is handed, of what is ready in its order."""
@@ -294,6 +324,8 @@ class ModelStore(Ends):
             for t in found:
                 if t is None or t.state.final:
                     continue
+                if t.run and t.index == ROOT:
+                    self._go_on(t.run)  # else what is to clean up after it would wait
                 if t.state == S.EXPANDED:
                     self._cancel_inwards(t, force=force)
                 elif t.state == S.RUNNING:
@@ -329,6 +361,64 @@ class ModelStore(Ends):
             while self._edges:
                 self._drive()
             return True
+
+    def send(
+        self,
+        run: bytes,
+        name: str,
+        body: bytes,
+        *,
+        to: str = "",
+        key: str = "",
+        who: str = "",
+    ) -> Send | None:
+        """Send a value to a run; see `Store.send`."""
+        with self._change():
+            found = self._run(run)
+            if found is None:
+                return None
+            if key and any(sent.key == key for sent, _ in found.sends):
+                return "repeated"
+            if found.ended_ms:
+                return "ended"
+            waiting = [
+                t
+                for t in found.nodes
+                if t.state == S.SCHEDULED and t.kind == Kind.JOIN and is_for(name, to, t.plan)
+            ]
+            taker = min(waiting, key=lambda t: (t.ready_ms, t.index), default=None)
+            node = None if taker is None else taker.index
+            found.sends.append((Sent(name, to, key, who, self._now, node), body))
+            if taker is None:
+                return "kept"
+            self._finish(taker, S.SUCCESS, self._cell(S.SUCCESS, body))
+            self._drive()
+            return "taken"
+
+    def pause(self, run: bytes) -> State | None:
+        """Let nothing more of a run be handed out; see `Store.pause`."""
+        return self._set_paused(run, paused=True)
+
+    def resume(self, run: bytes) -> State | None:
+        """Let a run that is paused go on; see `Store.resume`."""
+        return self._set_paused(run, paused=False)
+
+    def _set_paused(self, run: bytes, *, paused: bool) -> State | None:
+        with self._change():
+            found = self._run(run)
+            if found is None:
+                return None
+            if paused:
+                found.paused = not found.ended_ms
+            else:
+                self._go_on(found)
+            return found.nodes[ROOT].state
+
+    def _go_on(self, run: Run) -> None:
+        run.paused = False
+        for t in run.nodes:
+            if t.state == S.HELD:
+                self._at(t, 0, front=True, run=run.plan.id, place=t.index)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""

@@ -87,11 +87,13 @@ local function count_owner(r, owner, i, phase, bits, state, culprit)
   if o.state == WAITING then return phases().end_early(r, o, bits, state, culprit) end
   dirty(r, o)
   if o.a > 0 then o.a = o.a - 1 end
-  if state ~= SUCCESS then
+  if state == SUCCESS then
+    if o.flags >= 160 then phases().win(r, o) end
+  else
     if state == SKIPPED then
       if has(bits, 2) then o.c = o.c + 1 end
     elseif state == CANCELLED then
-      if not has(bits, 1) then o.d = o.d + 1 end
+      if not has(bits, 1) and (o.flags < 160 or phases().need_of(r, o) == 0) then o.d = o.d + 1 end
     elseif fails(bits, state) then
       o.b = o.b + 1
       if o.b == 1 then o.n = culprit end
@@ -105,6 +107,15 @@ function finish(r, x, state, cell, settled, culprit)
   dirty(r, x)
   local waited = x.state == WAITING
   ends = ends + 1
+  local row = x.i > 0 and row_of(r, x.i)
+  local owner, bits, phase, o
+  if row then
+    owner, bits, phase = unpack_('>I4', row, 12), byte(row, 7), byte(row, 8)
+    o = node(r, owner)
+    if (has(bits, 16) or o and o.flags >= 160) and phases().is_unwanted(r, o, x.i, phase, bits) then
+      state, culprit, cell = SKIPPED, NONE, phases().lost_cell(cell)
+    end
+  end
   if state == FAILED and has(x.flags, 32) and not has(x.flags, 2) and phases().falls_back(r, x, cell, settled) then
     return
   end
@@ -112,16 +123,13 @@ function finish(r, x, state, cell, settled, culprit)
   r.cells[#r.cells + 1] = pack('>I4', x.i)
   r.cells[#r.cells + 1] = settled .. cell
   tell(r.id, x.i)
-  if x.i == 0 then
+  if not row then
     local _, result, failed = unpack_('>I6I6I6', call('HGET', r.n, 'r'))
     r.ended = math.max(state == FAILED and failed or result, MEMORY)
     tell(r.id)
     return
   end
-  local row = row_of(r, x.i)
-  local owner, bits, phase = unpack_('>I4', row, 12), byte(row, 7), byte(row, 8)
   if has(bits, 64) and fails(bits, state) then
-    local o = node(r, owner)
     if o and o.state == EXPANDED and not has(o.mode, CLOSING) and phases().has_turn(r, o, x.i, phase) then
       phases().close(r, o)
     end
@@ -173,6 +181,7 @@ local function start(r, x)
     if x.a == 0 then end_expansion(r, x)
     else spread(r, x.i, has(x.flags, 16) and JUDGE or EXPANDED, NONE) end
   elseif has(x.flags, 4) then
+    if has(x.flags, 32) then return phases().pass(r, x) end
     finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)
   else
     x.state = QUEUED

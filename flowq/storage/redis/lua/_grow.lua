@@ -1,20 +1,21 @@
 -- Nodes that become plans (Expand). What one brings with it is packed by rows.growth:
 --   base 4, flags of its record 1, inner 4, entries (how many ranges 4, ranges), body (the same),
---   value (length 4), tolerate 4, how many groups 2, those (length 4),
+--   value (length 4), tolerate 4, need 4, most 4, how many groups 2, those (length 4),
 --   names of queues (length 4, "\0" behind each), how many rows 4, for each: length 4, row
 -- The rows are the last of the fragment; those before them were stored by grow.lua under the
 -- reservation of this delivery: field 'x' and index of n:<run> holds delivery 4, base 4, rows 4.
 -- Field 'X' hides what is reserved for a fragment of several pages until its last: base 4, rows 4 each.
 
 local function expand(id, row, delivery, data)
-  local function pack_more(lenient, tolerate, count, groups)
-    if #lenient + tolerate + count == 0 then return '' end
-    local more = pack('>I4I4H', #lenient / 8, tolerate, count) .. lenient .. groups
+  local function pack_more(lenient, bounds, count, groups)
+    local tolerate, need, most = unpack(bounds)
+    if #lenient + tolerate + need + most + count == 0 then return '' end
+    local more = pack('>I4I4HI4I4I6I4', #lenient / 8, tolerate, count, need, most, 0, 0) .. lenient .. groups
     return more .. pack('>I4', #more)
   end
 
   -- A row with edges and value of its own in the place of a queue and times, its message kept.
-  local function expansion_row(row, inner, entries, body, value, tolerate, count, groups)
+  local function expansion_row(row, inner, entries, body, value, bounds, count, groups)
     local off = offset_of(row)
     local special, c, rd, e, p, v, n, q = byte(row, 5), unpack_('>I4I4I4I4I4BB', row, 20)
     local at = 42
@@ -35,11 +36,10 @@ local function expand(id, row, delivery, data)
     local follows, lenient = sub(row, from, from + 8 * ranges - 1), ''
     local old = phases().more_of(row)
     if old then
-      local behind = old.lenient + 8 * old.edges
-      lenient = sub(row, old.lenient, behind - 1)
-      count, groups = count + #old.groups, groups .. sub(row, behind, phases().tail_of(row) - 4)
+      lenient = sub(row, old.lenient, old.owns - 1)
+      count, groups = count + #old.groups, groups .. sub(row, old.at, phases().tail_of(row) - 4)
     end
-    local more = pack_more(lenient, tolerate, count, groups)
+    local more = pack_more(lenient, bounds, count, groups)
     if more ~= '' then kept = kept + 32 end
     local rest = children .. reads .. entries .. parents .. value .. name .. follows .. body .. more .. rule
     return pack('>IBB', 41 + #rest, kept, 1) .. sub(row, 7, 15)
@@ -47,9 +47,9 @@ local function expand(id, row, delivery, data)
   end
 
   -- The same for a task alone: the root of its run, named by its task.
-  local function root_row(row, inner, entries, body, value, tolerate, count, groups)
+  local function root_row(row, inner, entries, body, value, bounds, count, groups)
     local name = sub(task_of(row), 1, 200)
-    local more = pack_more('', tolerate, count, groups)
+    local more = pack_more('', bounds, count, groups)
     local rest = entries .. value .. name .. body .. more
     return pack('>IBBBBB', 41 + #rest, more ~= '' and 32 or 0, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
       .. pack('>I4I4I4I4I4I4BB', inner, 0, 0, #entries / 8, 0, #value, #name, 0)
@@ -77,9 +77,10 @@ local function expand(id, row, delivery, data)
   local nv = unpack_('>I4', data, at)
   local value = sub(data, at + 4, at + 3 + nv)
   at = at + 4 + nv
-  local tolerate, ng, groups_size = unpack_('>I4HI4', data, at)
-  local groups = sub(data, at + 10, at + 9 + groups_size)
-  at = at + 10 + groups_size
+  local tolerate, need, most, ng, groups_size = unpack_('>I4I4I4HI4', data, at)
+  local bounds = {tolerate, need, most}
+  local groups = sub(data, at + 18, at + 17 + groups_size)
+  at = at + 18 + groups_size
   local nq = unpack_('>I4', data, at)
   local queues = sub(data, at + 4, at + 3 + nq)
   at = at + 4 + nq
@@ -113,7 +114,7 @@ local function expand(id, row, delivery, data)
   local become
   if single then
     local name
-    become, name = root_row(row, inner, entries, body, value, tolerate, ng, groups)
+    become, name = root_row(row, inner, entries, body, value, bounds, ng, groups)
     local result, failed = ttls(row)
     call('HSET', r.n, 'r', pack('>I6I6I6I4', now, result, failed, total + 1) .. name, 'q', '')
     call('HDEL', r.n, 'u')
@@ -127,7 +128,7 @@ local function expand(id, row, delivery, data)
     forget(id)
     id = id .. '\0\0\0\0'
   else
-    become = expansion_row(row, inner, entries, body, value, tolerate, ng, groups)
+    become = expansion_row(row, inner, entries, body, value, bounds, ng, groups)
     local head = call('HGET', r.n, 'r')
     local nodes = unpack_('>I4', head, 19) + total
     call('HSET', r.n, 'r', sub(head, 1, 18) .. pack('>I4', nodes) .. sub(head, 23))
@@ -152,7 +153,7 @@ local function expand(id, row, delivery, data)
   if flags > 0 and not has(x.flags, flags) then x.flags = x.flags + flags end
   if has(byte(become, 5), 32) and not has(x.flags, 32) then x.flags = x.flags + 32 end
   guard(r, x, become)
-  x.groups = nil
+  x.groups, x.need = nil, nil
   x.lane = 255 -- tells that it was a task
   x.a, x.b, x.c, x.d, x.n = inner, 0, 0, 0, NONE
   dirty(r, x)

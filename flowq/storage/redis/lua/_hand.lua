@@ -5,15 +5,23 @@ local function queue_one(id, row)
   push(id, queue, priority, raw and true or false, raw and byte(raw, 9) > 0)
 end
 
+-- A join that has slept long enough ends, with a page of what that lets go on.
 local function queue_due(limit)
   local ids = call('ZRANGE', P .. 's', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
+  local gone, slept = {}, {}
   flush_lines()
   for _, id in ipairs(ids) do
     local row = body_row(id)
-    if row then try(id, queue_one, id, row) end
+    local sleeps = row and #id == 20 and byte(row, 6) == 2
+    if not sleeps or #slept < PAGE / 2 then
+      gone[#gone + 1] = id
+      if sleeps then slept[#slept + 1] = id
+      elseif row then try(id, queue_one, id, row) end
+    end
   end
-  many('ZREM', P .. 's', ids)
+  many('ZREM', P .. 's', gone)
   flush_lines(true)
+  if #slept > 0 then phases().wake_up(slept) end
 end
 
 -- Takes back what sessions past their deadline held: at most 10 sessions, 100 messages of each.
@@ -270,7 +278,7 @@ local function lease_of(id, row, delivery, alone)
     return pack('>I4B', delivery, flags)
   end
   local bits, owner, c = byte(row, 7), sub(row, 12, 15), (unpack_('>I4', row, 20))
-  if byte(row, 8) > 0 or has(byte(row, 5), 32) then flags = flags + 128 end
+  if byte(row, 8) > 0 or has(byte(row, 5), 32) or has(bits, 16) then flags = flags + 128 end
   local edges, small = '', c <= 4
   if small then
     edges = sub(row, 42, 41 + 8 * c)

@@ -10,8 +10,9 @@ local OUTCOME, PASSED = 128, 1024
 -- ended before it began, GROUP at one of its later groups (by number, in the place of a culprit);
 -- UNCALLED ends such a group that is not called for; INSIDE + state ends all in its body as it ended,
 -- which never began; STOP stops those whose turn it was (as a number too); LENIENT counts a success
--- along its lenient edges, PARDONED a failure as success, but for what is of a later phase.
-local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP = 11, 12, 13, 14, 15, 16, 28
+-- along its lenient edges, PARDONED a failure as success, but for what is of a later phase and for
+-- races; LOSE lets all that a race owns lose.
+local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP, LOSE = 11, 12, 13, 14, 15, 16, 28, 29
 local rare
 
 function phases()
@@ -36,15 +37,18 @@ function phases()
     return at, math.floor((last - at + 1) / 8)
   end
 
-  -- What few nodes have: where the lenient edges begin and how many they are, how many failures are
-  -- tolerated, and the groups that run later, each with places in the row.
+  -- What few nodes have: where the lenient edges and what it owns begin and how many they are, how many
+  -- failures are tolerated and so on, and the groups that run later (from `at`), each with places in
+  -- the row.
   local function more_of(row)
     if not has(byte(row, 5), 32) then return nil end
     local last = tail_of(row)
     local at = last - 3 - unpack_('>I4', row, last - 3)
-    local edges, tolerate, count = unpack_('>I4I4H', row, at)
-    local more = {lenient = at + 10, edges = edges, tolerate = tolerate, groups = {}}
-    at = at + 10 + 8 * edges
+    local edges, tolerate, count, need, most, sleep, owned = unpack_('>I4I4HI4I4I6I4', row, at)
+    local owns = at + 28 + 8 * edges
+    local more = {lenient = at + 28, edges = edges, tolerate = tolerate, groups = {}, need = need,
+                  most = most, sleep = sleep, owns = owns, owned = owned, at = owns + 8 * owned}
+    at = more.at
     for k = 1, count do
       local phase, when, inner, first, nodes, size = unpack_('>BBI4I4I4I4', row, at)
       local entries = at + 18
@@ -106,6 +110,59 @@ function phases()
     set(x, CLOSING)
     dirty(r, x)
     spread(r, x.i, STOP, math.floor(x.mode / PASSED))
+  end
+
+  -- How many successes an expansion needs, if it is the turn of its body; it counts them where others
+  -- count cancels. 0 if it has no need.
+  local function need_of(r, o)
+    if o.mode >= PASSED or not has(o.flags, 32) then return 0 end
+    if not o.need then o.need = more_of(row_of(r, o.i)).need end
+    return o.need
+  end
+
+  local function has_enough(r, o)
+    local need = need_of(r, o)
+    return need > 0 and o.d >= need
+  end
+
+  -- A node of its body succeeded.
+  local function win(r, o)
+    local need = need_of(r, o)
+    if need == 0 then return end
+    o.d = o.d + 1
+    if o.d >= need and not has(o.mode, CLOSING) then close(r, o) end
+  end
+
+  local function is_lost(r, i)
+    r.lost = r.lost or {}
+    if r.lost[i] == nil then r.lost[i] = call('HEXISTS', r.n, 'l' .. pack('>I4', i)) == 1 end
+    return r.lost[i]
+  end
+
+  -- Notes of one that goes on for a while that it has lost.
+  local function brand(r, i)
+    r.losers = r.losers or {}
+    r.losers[#r.losers + 1] = 'l' .. pack('>I4', i)
+    r.losers[#r.losers + 1] = ''
+  end
+
+  -- Forgets that it has lost, for it runs again.
+  local function absolve(r, i)
+    if r.lost then r.lost[i] = nil end
+    call('HDEL', r.n, 'l' .. pack('>I4', i))
+  end
+
+  -- Whether a node ends skipped, however it ends; `o` is the expansion around it.
+  local function is_unwanted(r, o, i, phase, bits)
+    if has(bits, 16) and is_lost(r, i) then return true end
+    return phase == 0 and o and o.state == EXPANDED and has_enough(r, o)
+  end
+
+  -- The cell of what is not wanted, whatever it came to.
+  local function lost_cell(cell)
+    if #cell < 21 then return cell_of(SKIPPED, 'lost') end
+    local _, delivery, started = unpack_('>BI4I8', cell)
+    return cell_of(SKIPPED, 'lost', delivery, started)
   end
 
   -- Cancels an expansion that has begun.
@@ -192,7 +249,11 @@ function phases()
     local phase, given = x.mode % 4, nil
     local outcome = math.floor(x.mode / OUTCOME) % 8 + 5
     if phase == 0 then
-      outcome = outcome_of(x, more and more.tolerate or 0, has(x.mode, STOPPED))
+      if need_of(r, x) == 0 then
+        outcome = outcome_of(x, more and more.tolerate or 0, has(x.mode, STOPPED))
+      else
+        outcome = has(x.mode, STOPPED) and CANCELLED or has_enough(r, x) and SUCCESS or FAILED
+      end
       if outcome == FAILED and more and #more.groups > 0 then -- so that those can read it
         local id = r.id .. pack('>I4', x.i)
         r.cells[#r.cells + 1] = sub(id, 17)
@@ -238,7 +299,7 @@ function phases()
       b = b + 1
       if b == 1 then blame = culprit end
     elseif state == CANCELLED then
-      if not has(bits, 1) then d = d + 1 end
+      if not has(bits, 1) and need_of(r, o) == 0 then d = d + 1 end
     elseif state == SKIPPED and has(bits, 2) then
       c = c + 1
     end
@@ -311,17 +372,32 @@ function phases()
     return x
   end
 
-  -- Stops neighbours whose turn it was.
-  local function stop_all(r, first, count, turn)
-    local ids, done = {}, {}
+  -- The nodes that were done in this script, and whose record says so only at its end.
+  local function done_here(r)
+    local done = {}
     for _, i in ipairs(r.done) do done[i] = true end
+    return done
+  end
+
+  local function is_race(r, x)
+    return has(x.flags, 4) and has(x.flags, 32) and has(byte(row_of(r, x.i), 7), 32)
+  end
+
+  -- Stops neighbours whose turn it was; or those that lose.
+  local function stop_all(r, first, count, turn, lose)
+    local ids, done = {}, done_here(r)
     for j = first, first + count - 1 do
       local x = not done[j] and node(r, j)
       if x and (turn > 0 or not has(x.flags, 64)) then
+        if lose then
+          r.lost = r.lost or {}
+          r.lost[j] = true
+        end
         if x.state == QUEUED then
           ids[#ids + 1] = r.id .. pack('>I4', j)
         elseif x.state == EXPANDED then
           cancel_inwards(r, x)
+          if lose then brand(r, j) end
         elseif x.state == WAITING then
           x.ready = 0
           finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), ZERO5, NONE)
@@ -332,6 +408,7 @@ function phases()
     for _, id in ipairs(ids) do
       if held[id] then
         mark(id, held[id])
+        if lose then brand(r, (unpack_('>I4', id, 17))) end
       else
         local x = node(r, (unpack_('>I4', id, 17)))
         local settled = settled_by(id)
@@ -348,6 +425,7 @@ function phases()
     if state == PARDONED then return 42, (unpack_('>I4', row, 20)), o end
     local at, ranges = 42, 0
     local more = more_of(row)
+    if state == LOSE then return more.owns, more.owned end
     local group = more and more.groups[culprit]
     if state == GROUP or state == UNCALLED or state == STOP and culprit > 0 then
       if group then at, ranges = group.body, group.nodes end
@@ -362,6 +440,7 @@ function phases()
   -- Does what a cursor says with neighbours; `o` is the expansion that they stand in.
   local function visit(r, i, o, state, culprit, first, last)
     if state == STOP then return stop_all(r, first, last - first + 1, culprit) end
+    if state == LOSE then return stop_all(r, first, last - first + 1, 1, true) end
     local phase = state == PARDONED and byte(row_of(r, i), 8)
     for j = first, last do
       local x = node(r, j)
@@ -373,13 +452,70 @@ function phases()
         elseif state == LENIENT then
           count(r, x, SUCCESS, NONE, is_quiet(r, o, x))
         elseif state == PARDONED then
-          local alarm = phase_of(r, x) > phase
-          count(r, x, alarm and FAILED or SUCCESS, culprit, is_quiet(r, o, x))
+          local fails_here = phase_of(r, x) > phase or is_race(r, x)
+          count(r, x, fails_here and FAILED or SUCCESS, culprit, is_quiet(r, o, x))
         elseif not is_quiet(r, o, x) then
           judge(r, x)
         end
       end
     end
+  end
+
+  -- The first parent of a race, by index, that succeeded.
+  local function winner_of(r, row)
+    local c, rd, e, p = unpack_('>I4I4I4I4', row, 20)
+    local at, done = 42 + 8 * (c + rd + e), done_here(r)
+    for k = 0, p - 1 do
+      local first, n = unpack_('>I4I4', row, at + 8 * k)
+      for from = first, first + n - 1, PAGE do
+        local last = math.min(from + PAGE, first + n) - 1
+        local raw = call('GETRANGE', r.c, from * 32, last * 32 + 31)
+        for j = from, last do
+          local x = r.nodes[j]
+          local state = done[j] and SUCCESS or x and x.state or byte(raw, (j - from) * 32 + 1)
+          if state == SUCCESS then return j end
+        end
+      end
+    end
+    return NONE
+  end
+
+  -- Lets one who waits for work look when something is due next; who steps is told so anyway.
+  local function rouse(r)
+    if r.roused then return end
+    r.roused = true
+    local queues = {}
+    for k, lane in ipairs(lanes_of(r)) do queues[k] = lane[1] end
+    if #queues == 0 then queues = call('SMEMBERS', P .. 'q') end
+    for _, queue in ipairs(queues) do call('ZADD', P .. 'k:' .. queue, 0, 1) end
+  end
+
+  -- Ends a join that has what few have: now, or, unless it has slept, when it has.
+  local function pass(r, x, slept)
+    local row = row_of(r, x.i)
+    local more = more_of(row)
+    if more.sleep > 0 and not slept then
+      x.state = QUEUED
+      call('ZADD', P .. 's', now + more.sleep, r.id .. pack('>I4', x.i))
+      if next(served) == nil then rouse(r) end
+    elseif not is_race(r, x) then
+      finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)
+    else
+      local value = '\147\161r' .. cmsgpack.pack(winner_of(r, row)) .. '\144' -- Ref, message.py
+      finish(r, x, SUCCESS, cell_of(SUCCESS + TEMPLATE, value), ZERO5, NONE)
+      if more.owned > 0 then spread(r, x.i, LOSE, NONE) end
+    end
+  end
+
+  -- Lets those that have slept end, and what that lets go on.
+  local function wake_up(ids)
+    for _, id in ipairs(ids) do
+      local r = run_of(sub(id, 1, 16))
+      local x = node(r, (unpack_('>I4', id, 17)))
+      if x and x.state == QUEUED then pass(r, x, true) end
+    end
+    page = PAGE
+    walk()
   end
 
   -- Whether a node stands in what is closing, however deep.
@@ -407,11 +543,13 @@ function phases()
   end
 
   rare = {
-    body_of = body_of, close = close, cancel_inwards = cancel_inwards, end_early = end_early,
+    absolve = absolve, body_of = body_of, close = close, cancel_inwards = cancel_inwards, end_early = end_early,
     end_stopped = end_stopped,
-    end_turn = end_turn, falls_back = falls_back, flush_left = flush_left, has_turn = has_turn,
-    holders = holders, is_quiet = is_quiet_here, mark = mark, more_of = more_of,
-    node_seen = node_seen, reach = reach, tail_of = tail_of, visit = visit,
+    end_turn = end_turn, falls_back = falls_back, flush_left = flush_left, has_enough = has_enough,
+    has_turn = has_turn, holders = holders, is_quiet = is_quiet_here, is_race = is_race,
+    is_unwanted = is_unwanted, lost_cell = lost_cell, mark = mark, more_of = more_of,
+    need_of = need_of, node_seen = node_seen, pass = pass, reach = reach, rouse = rouse, tail_of = tail_of,
+    visit = visit, wake_up = wake_up, win = win,
   }
   return rare
 end

@@ -15,7 +15,7 @@ end
 
 local function drop(r, j)
   local i4 = pack('>I4', j)
-  if call('HDEL', r.n, i4, 'e' .. i4, 'o' .. i4, 'x' .. i4) == 0 then return end
+  if call('HDEL', r.n, i4, 'e' .. i4, 'l' .. i4, 'o' .. i4, 'x' .. i4) == 0 then return end
   call('HDEL', r.v, i4)
   call('SETRANGE', r.c, j * 32, string.rep('\0', 32))
   local head = call('HGET', r.n, 'r')
@@ -49,6 +49,7 @@ local function renew(r, j)
     call('HDEL', r.n, 'e' .. i4)
   end
   call('HDEL', r.v, i4)
+  if has(byte(row, 7), 16) then phases().absolve(r, j) end
   call('HDEL', P .. 'h', id)
   if byte(row, 6) == 0 then remember(id, delivery, 0, 0, 0, 0) end
   local at, ranges = parents_of(row)
@@ -56,12 +57,14 @@ local function renew(r, j)
   for k = 0, ranges - 1 do x.n = x.n + unpack_('>I4', row, at + 8 * k + 4) end
   x.state, x.gen, x.ready, x.mode = WAITING, (x.gen + 1) % 256, 0, 0
   x.a, x.b, x.c, x.d = 0, 0, 0, 0
+  x.groups, x.need = nil, nil
   dirty(r, x)
 end
 
 local function reopen(r, j)
-  local x = node(r, j)
-  if not x then return end
+  local x, row = node(r, j), row_of(r, j)
+  if not x or not row then return end
+  if has(byte(row, 7), 16) then phases().absolve(r, j) end
   local id = r.id .. pack('>I4', j)
   if x.lane == 255 then
     local raw = call('HGET', r.v, sub(id, 17))
@@ -93,7 +96,7 @@ end
 local function count_parents(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row or x.state ~= WAITING then return end
-  local later = byte(row, 8) > 0
+  local later, race = byte(row, 8) > 0, phases().is_race(r, x)
   local at, ranges = parents_of(row)
   for k = 0, ranges - 1 do
     local first, n = unpack_('>I4I4', row, at + 8 * k)
@@ -107,7 +110,7 @@ local function count_parents(r, j)
         x.a = x.a + 1
       elseif state > SUCCESS then
         local above = row_of(r, p)
-        local soft = state == FAILED and has(byte(above, 7), 8) and not (later and byte(above, 8) == 0)
+        local soft = state == FAILED and has(byte(above, 7), 8) and not (later and byte(above, 8) == 0) and not race
         if soft or is_lenient(above, j) then x.a = x.a + 1
         elseif state == SKIPPED then x.c = x.c + 1
         elseif state == CANCELLED then x.d = x.d + 1
@@ -125,6 +128,7 @@ local function count_inside(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row then return end
   local at, ranges = phases().body_of(row)
+  local need = phases().need_of(r, x)
   for k = 0, ranges - 1 do
     local first, n = unpack_('>I4I4', row, at + 8 * k)
     for from = first, first + n - 1, PAGE do
@@ -136,13 +140,15 @@ local function count_inside(r, j)
         local state = inner.state
         if state < SUCCESS then
           x.a = x.a + 1
-        elseif state > SUCCESS then
+        elseif state == SUCCESS then
+          if need > 0 then x.d = x.d + 1 end
+        else
           local bits = byte(row_of(r, i), 7)
           if fails(bits, state) then
             x.b = x.b + 1
             if x.n == NONE then x.n = blame_of(r, i) end
           elseif state == CANCELLED then
-            if not has(bits, 1) then x.d = x.d + 1 end
+            if not has(bits, 1) and need == 0 then x.d = x.d + 1 end
           elseif state == SKIPPED and has(bits, 2) then
             x.c = x.c + 1
           end

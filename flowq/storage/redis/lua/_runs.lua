@@ -63,9 +63,8 @@ local function row_of(r, i)
   return row
 end
 
--- Queue and priority of a node: by its lane, a number of the run's table, or by its row.
-local function lane_of(r, x)
-  if x.lane == 255 then return queue_of('', row_of(r, x.i)) end
+-- The queues and priorities that a run began with.
+local function lanes_of(r)
   if not r.lanes then
     local raw = call('HGET', r.n, 'q')
     local at, lanes = 1, {}
@@ -76,7 +75,13 @@ local function lane_of(r, x)
     end
     r.lanes = lanes
   end
-  local lane = r.lanes[x.lane + 1]
+  return r.lanes
+end
+
+-- Queue and priority of a node: by its lane, a number of the run's table, or by its row.
+local function lane_of(r, x)
+  if x.lane == 255 then return queue_of('', row_of(r, x.i)) end
+  local lane = lanes_of(r)[x.lane + 1]
   return lane[1], lane[2]
 end
 
@@ -115,6 +120,10 @@ local function flush_runs()
       k = last + 1
     end
     if #r.cells > 0 then many('HSET', r.v, r.cells) end
+    if r.losers then
+      many('HSET', r.n, r.losers)
+      r.losers = nil
+    end
     if r.ended then
       for _, key in ipairs({r.c, r.n, r.v}) do call('PEXPIRE', key, r.ended + 3600000) end
       call('ZADD', P .. 'x', now + r.ended, 'r' .. r.id)

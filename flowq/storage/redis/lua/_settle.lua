@@ -39,12 +39,38 @@ local function stopped_cell(kind, meta, data)
   return cell_of(CANCELLED, 'cancelled', unpack_('>I4', meta), started)
 end
 
+-- Counts a success in the children that a lease names; from the first race on that waits, since which of
+-- its parents wins is seen when all is settled that comes with this.
+local function count_children(r, i, lease)
+  local walked = 0
+  for at = 17, #lease, 8 do
+    local first, n = unpack_('>I4I4', lease, at)
+    page = page - n
+    for j = first, first + n - 1 do
+      local child = node(r, j)
+      if child then
+        if child.flags >= 32 and phases().is_race(r, child) then
+          todo[#todo + 1] = {r, i, SUCCESS, NONE, walked, front}
+          return
+        end
+        count(r, child, SUCCESS, NONE)
+      end
+      walked = walked + 1
+    end
+  end
+end
+
 -- A node that is done: what it counts in is in its lease. Where nodes beside it may be stopped, or are,
 -- its edges wait until all that is settled with it is.
 local function done_node(id, lease, meta, cell)
   local r = run_of(sub(id, 1, 16))
   local i4 = sub(id, 17)
   local i = unpack_('>I4', i4)
+  local bits, owner = unpack_('>BI4', lease, 12)
+  local o = node(r, owner)
+  if o and o.flags >= 160 and phases().has_enough(r, o) then
+    return finish(r, node(r, i), SUCCESS, cell, meta, NONE) -- it is not wanted any more
+  end
   r.cells[#r.cells + 1] = i4
   r.cells[#r.cells + 1] = meta .. cell
   tell(id)
@@ -55,19 +81,10 @@ local function done_node(id, lease, meta, cell)
   else
     r.done[#r.done + 1] = i
   end
-  local bits, owner = unpack_('>BI4', lease, 12)
-  local o = node(r, owner)
   if has(byte(lease, 5), 32) or page < -PAGE or o and (o.mode > 0 or o.flags >= 128) then
-    spread(r, i, SUCCESS, NONE)
+    if #lease > 16 or has(byte(lease, 5), 32) then spread(r, i, SUCCESS, NONE) end
   else
-    for at = 17, #lease, 8 do
-      local first, n = unpack_('>I4I4', lease, at)
-      page = page - n
-      for j = first, first + n - 1 do
-        local child = node(r, j)
-        if child then count(r, child, SUCCESS, NONE) end
-      end
-    end
+    count_children(r, i, lease)
   end
   count_owner(r, owner, i, 0, bits, SUCCESS, NONE)
 end

@@ -22,6 +22,7 @@ local function is_mine(id)
     row = call('HGET', P .. 'm', id)
   else
     row = call('HGET', P .. 'n:' .. sub(id, 1, 16), sub(id, 17))
+    if row and byte(row, 6) == 2 then return true end -- it sleeps, in no queue
   end
   return row and mine[(queue_of(id, row))]
 end

@@ -19,6 +19,11 @@ if not row or phases().holders({id})[id] then return 0 end
 if #id == 20 then
   local x = node(run_of(sub(id, 1, 16)), (unpack_('>I4', id, 17)))
   if not x or x.state ~= QUEUED then return 0 end
+  if has(x.flags, 4) then
+    call('ZADD', P .. 's', math.max(now + tonumber(ARGV[3]), tonumber(ARGV[4])), id)
+    phases().rouse(run_of(sub(id, 1, 16)))
+    return 1
+  end
 end
 local queue, priority = queue_of(id, row)
 local _, _, losses = record_of(id)
