@@ -44,7 +44,12 @@ _SUCCESS = State.SUCCESS.value
 
 
 def done(
-    delivery: Delivery, value: Any, serializer: Serializer, started_ms: int, ended_ms: int
+    delivery: Delivery,
+    value: Any,
+    serializer: Serializer,
+    started_ms: int,
+    ended_ms: int,
+    called: bytes = b"",
 ) -> Done:
     """Give the outcome of a body that returned.
 
@@ -55,9 +60,9 @@ def done(
     """
     payload = serializer.dumps(value, "the result")
     try:
-        body = _encode(Value(payload, short_repr(value)))
+        body = _encode(Value(payload, short_repr(value), "", called))
     except UnicodeEncodeError:  # a repr of the user's own, with half a character
-        body = _encode(Value(payload, _text(short_repr(value))))
+        body = _encode(Value(payload, _text(short_repr(value)), "", called))
     cell = pack_cell(
         _SUCCESS,
         body,
@@ -154,6 +159,7 @@ def describe(message: Message, error: BaseException, attempts: int) -> Failure:
         attempts=attempts,
         bases=tuple(kinds[1:]),
         index=message.index,
+        called=message.called,
     )
 
 

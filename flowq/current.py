@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 
-from flowq.message import id_text
+from flowq.message import derived_id, id_bytes, id_text
 
 __all__ = ["CURRENT", "CurrentTask", "current_task"]
 
@@ -34,8 +35,10 @@ class CurrentTask:
 
     __slots__ = (
         "_event",
+        "_generation",
         "_id",
         "_run",
+        "_started",
         "_stopped",
         "attempt",
         "deliveries",
@@ -60,6 +63,7 @@ class CurrentTask:
         index: int | None = None,
         queue: str = "default",
         priority: int = 0,
+        generation: Callable[[], int] | None = None,
     ) -> None:
         self._id = id
         self.name = name
@@ -73,6 +77,8 @@ class CurrentTask:
         self.priority = priority
         self._stopped = False
         self._event: threading.Event | None = None  # most bodies never look
+        self._generation = generation  # asked for where it matters
+        self._started: dict[bytes, int] | None = None  # most bodies start nothing
 
     def __repr__(self) -> str:
         return f"<CurrentTask {self.name} {self.id} attempt {self.attempt}>"
@@ -99,6 +105,25 @@ class CurrentTask:
             if self._stopped:
                 event.set()
         return event.wait(timeout)
+
+    def start_id(self, what: bytes) -> bytes:
+        """Give the id under which the body starts something: the same in every delivery.
+
+        A body whose worker was lost runs again in full. What it starts then has the ids of what it
+        started before, and so is not started a second time.
+
+        Parameters
+        ----------
+        what : bytes
+            Says what it starts. Equal ones are told apart by their order.
+        """
+        with _guard:
+            started = self._started = {} if self._started is None else self._started
+            nth = started[what] = started.get(what, 0) + 1
+        generation = self._generation() if self._generation is not None else 0
+        id = id_bytes(self._id) if isinstance(self._id, str) else self._id
+        which = b"%d %d %d" % (generation, self.attempt, nth)
+        return derived_id(b"started", id, which, what)
 
     def stop(self) -> None:
         """Mark it as cancelled; the worker does."""

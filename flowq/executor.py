@@ -13,10 +13,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
+from flowq.caching import Slot, slot_for
 from flowq.clock import Clock
 from flowq.coordinator import (
     decide,
@@ -29,7 +31,7 @@ from flowq.coordinator import (
 from flowq.current import CURRENT, CurrentTask
 from flowq.errors import DecodeError, NoArm, PayloadError, StoreUnavailable, TaskCancelled
 from flowq.fragment import BRANCH, MAP, expand_map, take_arm
-from flowq.message import Delivery, Message, decode_message, id_text
+from flowq.message import Delivery, Message, decode_message, id_text, split_node
 from flowq.outcome import Done, Expand, Failed, GiveBack, Outcome, RetryAt, Unknown
 from flowq.policy import RetryPolicy, nearest
 from flowq.storage.base import Store
@@ -136,6 +138,9 @@ class Executor:
         Raises ``TaskCancelled`` in the thread of that number; `raise_in_thread` unless given.
     """
 
+    caches = True
+    """Whether successes may stand for equal calls."""
+
     def __init__(
         self,
         app: App,
@@ -183,6 +188,7 @@ class Executor:
             return undecodable(delivery, job.error, None)
         task = self._tasks.get(message.task)
         began, started = time.monotonic(), self._now_ms()
+        slot: Slot | None = None
         if task is None:
             if message.task == MAP:
                 return self._make_items(delivery, message, started)
@@ -190,15 +196,21 @@ class Executor:
                 return self._take_arm(delivery, message, started)
             return self._unknown(delivery, message)
         try:
-            policy = task.policy
+            policy, cache = task.policy, task.cache
             if message.policy:
+                cache = message.policy.get("cache", cache)
                 said = {k: getattr(policy, k) for k in policy.__struct_fields__} | message.policy
                 policy = msgspec.convert(said, RetryPolicy)
-            current = _current(message, delivery, policy)
+            current = _current(message, delivery, policy, self._store)
             if message.bindings:
                 args, kwargs = load_args(message, delivery, self._store, self._serializer)
             else:
                 args, kwargs = self._serializer.loads(message.payload)[:2]
+            if cache and self.caches:
+                slot = slot_for(task, cache, args, kwargs, self._store, self._serializer)
+                hit = slot.hit(delivery, message, started, self._now_ms)
+                if hit is not None:
+                    return hit
             if task.context:
                 kwargs = {**kwargs, "task": current}
         except StoreUnavailable as err:
@@ -215,7 +227,9 @@ class Executor:
         outcome: Outcome | None = None
         if error is None:
             try:
-                outcome = done(delivery, value, self._serializer, started, ended)
+                outcome = done(delivery, value, self._serializer, started, ended, message.called)
+                if slot is not None:
+                    slot.keep(outcome, message.task)
             except BaseException as err:  # again the value's own code
                 error = err
                 if isinstance(err, PayloadError):
@@ -367,9 +381,13 @@ def _absorb() -> None:
         time.sleep(0.001)
 
 
-def _current(message: Message, delivery: Delivery, policy: RetryPolicy) -> CurrentTask:
+def _current(
+    message: Message, delivery: Delivery, policy: RetryPolicy, store: Store
+) -> CurrentTask:
     id = delivery.id
     node = len(id) > 16
+    # what is handed out for the first time ran in no generation before
+    generation = partial(_generation, store, id) if node and delivery.delivery > 1 else None
     return CurrentTask(
         id=id,
         name=message.task,
@@ -381,7 +399,15 @@ def _current(message: Message, delivery: Delivery, policy: RetryPolicy) -> Curre
         index=message.index,
         queue=message.queue,
         priority=message.priority,
+        generation=generation,
     )
+
+
+def _generation(store: Store, id: bytes) -> int:
+    """Say how often a node was made to run again."""
+    run, index = split_node(id)
+    found = store.nodes(run, after=index - 1, limit=1)
+    return found[0].generation if found else 0
 
 
 def _which(current: CurrentTask) -> str:

@@ -102,6 +102,22 @@ def _seconds(value: Any) -> float:
     return to_ms(value) / 1000
 
 
+def _some_seconds(value: Any) -> float:
+    return to_ms(value, zero=False) / 1000
+
+
+def _key(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 1000:
+        raise ValueError("must be text of 1 to 1000 characters")
+    return value
+
+
+def _version(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be text or a whole number")
+    return str(value)
+
+
 def _moment(value: Any) -> int:
     """A datetime as milliseconds; naive ones are the local zone's.
 
@@ -388,6 +404,34 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "unpack": Option(
         _flag, None, ("map",), "", "Whether tuple items become arguments; else as fits the task."
+    ),
+    "key": Option(
+        _key,
+        None,
+        ("call", "node", "map", "flow"),
+        "",
+        "Idempotency key of what is started: the same key gives what exists, and starts nothing.",
+    ),
+    "key_ttl": Option(
+        _some_seconds,
+        None,
+        ("call", "node", "map", "flow"),
+        "seconds",
+        "How long the key is remembered after the end; else as long as what it started is kept.",
+    ),
+    "cache": Option(
+        _seconds,
+        0.0,
+        ("task", "call", "node", "map"),
+        "seconds",
+        "How long a success stands for equal calls of the task, whose bodies do not run; 0: off.",
+    ),
+    "version": Option(
+        _version,
+        None,
+        ("task",),
+        "",
+        "Of what the body does: a part of the key under which results are cached.",
     ),
     "context": Option(
         _flag, False, ("task",), "", "Pass the running task as keyword argument `task`."

@@ -26,6 +26,7 @@ from flowq.message import (
     Message,
     decode_message,
     id_text,
+    made_ms,
     node_id,
     nodes_of,
     read_cell,
@@ -114,8 +115,9 @@ class Call:
             return moment(look.due_ms)
         due = self._message.due_ms
         if self._message.delay_ms and len(self._message.id) == 16:
-            # an id begins with the milliseconds of its making (see `flowq.message.new_id`)
-            due = int.from_bytes(self._message.id[:6], "big") + self._message.delay_ms
+            # of what was started under a key, or by a body, the id does not tell
+            made = made_ms(self._message.id)
+            due = made + self._message.delay_ms if made else due
         at = moment(due)
         if at and look is not None and not look.state.final and at > datetime.now(timezone.utc):
             return None  # rescheduled to an earlier time
@@ -153,9 +155,18 @@ class Result(ValueHandle[R]):
         self._message = message
         self._arguments = arguments
         self._index = index
+        self._created = True
 
     def __repr__(self) -> str:
         return f"<Result: task {self.id}>"
+
+    @property
+    def created(self) -> bool:
+        """Whether it began with this handle; False if its key, or its body before, had begun it.
+
+        Known within ``with q.batch()`` only at its end.
+        """
+        return self._created
 
     @property
     def index(self) -> int | None:

@@ -63,6 +63,15 @@ class Run(ValueHandle[T]):
         self._value = value
         self._stood_in: frozenset[int] | None = None
         self._names: dict[str, int] = {}
+        self._created = True
+
+    @property
+    def created(self) -> bool:
+        """Whether it began with this handle; False if its key, or its body before, had begun it.
+
+        Known within ``with q.batch()`` only at its end.
+        """
+        return self._created
 
     # --- the value -------------------------------------------------------------------------------
 

@@ -101,6 +101,8 @@ class Task(Generic[P, R]):
         ``add.options(delay=60)(1, 2)``.
     policy : RetryPolicy
         The retry policy of the declaration.
+    cache : float
+        Seconds for which successes are cached, by the declaration; 0 where they are not.
     context : bool
         Whether it is given the running task as keyword argument ``task``.
     is_async : bool
@@ -125,6 +127,7 @@ class Task(Generic[P, R]):
         kind: Any = type(func)
         self.is_async = any(map(inspect.iscoroutinefunction, (func, kind.__call__)))
         self.policy = RetryPolicy.of(options)
+        self.cache: float = options.get("cache") or 0.0
         self.parameters = parameters_of(func, self.name, self.context)
         update_wrapper(cast(Any, self), func, updated=())
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})

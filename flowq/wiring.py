@@ -251,6 +251,11 @@ class Submitter(Protocol):
     """Where a graph goes when it is started; the app."""
 
     @property
+    def name(self) -> str:
+        """Its name, of which ids under keys are made."""
+        ...
+
+    @property
     def serializer(self) -> Serializer:
         """Codec of arguments and results."""
         ...

@@ -10,6 +10,7 @@ from flowq.errors import GraphError
 from flowq.fragment import list_of
 from flowq.graph import Graph
 from flowq.node import Body, Slot
+from flowq.once import KEYED
 from flowq.policy import OPTIONS, check_options
 from flowq.primitives.base import Composition, Unknown
 from flowq.primitives.build import Builder, Fragment, Part, Placing
@@ -25,7 +26,7 @@ __all__ = ["Each", "Map", "each", "map_of"]
 
 R = TypeVar("R", covariant=True)
 
-_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate")
+_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate", *KEYED)
 """Options that speak of the map; all others speak of each item."""
 
 
@@ -117,6 +118,13 @@ class Map(Composition[list[R]], Generic[R]):
 
     def _base(self) -> str:
         return self._item._base()
+
+    def _shown(self) -> str:
+        over = short_repr(self._elements) if self._lists is None else "a list of its own"
+        return f"{self._item!r} for each of {over}"
+
+    def _scope(self, name: str) -> str:
+        return f"{self._item._scope(name)}.map"
 
     def _graph(self) -> Graph:
         run = {"name": self._options["name"]} if "name" in self._options else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Graphs as Mermaid text."""
+"""Graphs as pictures."""
 
 from __future__ import annotations
 
@@ -68,11 +68,7 @@ def _is_bare_arm(node: Node) -> bool:
     return node.inner is not None and not node.inner.nodes and kind_text(node) == "arm"
 
 
-def _text(label: str) -> str:
-    return label.replace('"', "#quot;")
-
-
-def _edges(node: Node, ids: dict[Node, str]) -> Iterator[str]:
+def _arrows(node: Node, shapes: Mapping[Node, Shape]) -> Iterator[Arrow]:
     filled: dict[Node, list[str]] = {}
     reader = node.inner.nodes[0] if node.inner is not None and is_plain_map(node) else node
     for to, value in reader.edges.items():
@@ -81,16 +77,17 @@ def _edges(node: Node, ids: dict[Node, str]) -> Iterator[str]:
     if node.lists is not None:
         for leaf in leaves(node.lists):
             filled.setdefault(leaf, []).append("each")
+    here = shapes[node]
     if node.inner is not None and kind_text(node) == "arm":
         for leaf in dict.fromkeys(leaves(node.inner.value)):
             if leaf.body is not node.inner:
-                yield f"{ids[leaf]} --> {ids[node]}"
+                yield Arrow(shapes[leaf], here)
     # what is read from outside is drawn to the reader; order to the box
     for parent in dict.fromkeys([*filled, *node.parents]):
         if parent in filled:
-            yield f'{ids[parent]} -->|"{_text(", ".join(filled[parent]))}"| {ids[node]}'
+            yield Arrow(shapes[parent], here, ", ".join(filled[parent]))
         elif not _reads_inside(node, parent):
-            yield f"{ids[parent]} -.-> {ids[node]}"
+            yield Arrow(shapes[parent], here, kind="order")
 
 
 def _reads_inside(node: Node, parent: Node) -> bool:

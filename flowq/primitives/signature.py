@@ -119,6 +119,9 @@ class Signature(Composition[R]):
     def _base(self) -> str:
         return short_name(self._spec)
 
+    def _scope(self, name: str) -> str:
+        return self._spec.name
+
     def _bare(self) -> Signature[R]:
         return self  # its options are the node's
 

@@ -586,6 +586,19 @@ class Store(Protocol):
         """Compare a run's stored counts with its nodes' states; give what is wrong, in words."""
         ...
 
+    # --- what is remembered beside --------------------------------------------------------------
+
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Give what is remembered under keys of 16 bytes; None where nothing is, or no longer."""
+        ...
+
+    def remember(self, entries: Sequence[tuple[bytes, bytes]], *, ttl_ms: int) -> None:
+        """Remember bytes under keys of 16 bytes, for so long; what was there before is replaced.
+
+        Each entry is atomic, and so is what `recall` gives of it. Repeating is safe.
+        """
+        ...
+
     # --- what waits -----------------------------------------------------------------------------
 
     def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:

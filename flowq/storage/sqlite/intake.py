@@ -205,7 +205,7 @@ def insert_nodes(change: Change, rows: Sequence[NodeRow], run: int, base: int, f
             (
                 id,
                 row.name,
-                message.task if message else None,
+                (message.task or None) if message else None,
                 pack_ranges(row.parents, base),
                 pack_ranges(row.children, base),
                 pack_ranges(row.lenient, base),

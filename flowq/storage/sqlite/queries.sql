@@ -395,3 +395,12 @@ DELETE FROM run WHERE id = ?
 DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE run = ? LIMIT ?)
 -- name: drop_dead
 DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE forget_ms <= ? LIMIT ?)
+
+-- --- what is remembered beside
+
+-- name: recall
+SELECT value FROM cache WHERE key = ? AND forget_ms > ?
+-- name: remember
+INSERT OR REPLACE INTO cache(key, forget_ms, value) VALUES (?, ?, ?)
+-- name: drop_cache
+DELETE FROM cache WHERE id IN (SELECT id FROM cache WHERE forget_ms <= ? LIMIT ?)

@@ -181,6 +181,8 @@ class Reads:
         """Dead letters, each with the run that it is kept with, or until when."""
         self._sessions: dict[SessionId, SessionInfo] = {}
         self._unopened: set[SessionId] = set()
+        self._cache: dict[bytes, tuple[int, bytes]] = {}
+        """What is remembered beside, each until when."""
         self._queues: set[str] = set()
         self._edges: deque[tuple[Run, int, State, int | None]] = deque()
         """What is still to be counted: run, child, how its parent ended, the culprit. With
