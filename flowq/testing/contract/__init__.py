@@ -16,6 +16,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
+from flowq.testing.contract.remember import TestRemember
 from flowq.testing.contract.rewind import TestRewind
 from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
 from flowq.testing.contract.tables import TestTransitions, TestVerdicts
@@ -31,6 +32,7 @@ __all__ = [
     "TestPolicies",
     "TestReads",
     "TestRelease",
+    "TestRemember",
     "TestRenew",
     "TestReschedule",
     "TestRewind",
