@@ -20,7 +20,7 @@ from flowq.errors import (
 )
 from flowq.habits import helpful
 from flowq.handle import PAGE_OF_IDS, ValueHandle
-from flowq.looking import Home, lacking, moment, one_value, shown_state
+from flowq.looking import Home, is_value, lacking, moment, one_value, shown_state
 from flowq.message import (
     EMPTY,
     Message,
@@ -281,12 +281,15 @@ class Result(ValueHandle[R]):
             return None
         return Run(self._app, self._id)
 
-    def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
+    def _search(
+        self, found: list[tuple[Any, bool]], raise_errors: bool
+    ) -> Callable[[], Sequence[bytes]]:
         def waiting() -> Sequence[bytes]:
             look = self._look()
             if not look.state.final:
                 return (self._id,)
-            found.append(self._value(look))
+            value = self._value(look)
+            found.append((value, is_value(value, look.state)))
             return ()
 
         return waiting
@@ -436,10 +439,10 @@ class ResultGroup(Run[list[R]]):
                 return GroupError(failures, len(self))
         return super()._outcome(root, raise_errors)
 
-    def _give(self, value: Any, raise_errors: bool) -> Any:
-        if isinstance(value, GroupError):
-            raise GroupError(value.failures, value.total)
-        return super()._give(value, raise_errors)
+    def _instead(self, found: Any) -> Any:
+        if isinstance(found, GroupError):
+            raise GroupError(found.failures, found.total)
+        return super()._instead(found)
 
     # --- reading ---------------------------------------------------------------------------------
 

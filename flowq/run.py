@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from flowq.errors import ConfigError, ResultMissing, RunActive, StoreError
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
-from flowq.looking import Home, moment, one_value, put_together, shown_state
+from flowq.looking import Home, is_value, moment, one_value, put_together, shown_state
 from flowq.message import (
     Template,
     decode_template,
@@ -75,7 +75,9 @@ class Run(ValueHandle[T]):
 
     # --- the value -------------------------------------------------------------------------------
 
-    def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
+    def _search(
+        self, found: list[tuple[Any, bool]], raise_errors: bool
+    ) -> Callable[[], Sequence[bytes]]:
         wanted = self._watched() if raise_errors else []
         failed_elsewhere = whole = False
         # What has ended is not looked at again: its value may be large.
@@ -88,7 +90,8 @@ class Run(ValueHandle[T]):
             if root is None:
                 self._missing()
             if root.state.final:
-                found.append(self._outcome(root, raise_errors))
+                value = self._outcome(root, raise_errors)
+                found.append((value, is_value(value, root.state)))
                 return ()
             if not wanted:
                 return (self._id,)
@@ -103,7 +106,7 @@ class Run(ValueHandle[T]):
                 if not look.state.final:
                     left.append(id)
                 elif look.state is not State.SUCCESS and not self._stands_in(id, look.state):
-                    found.append(one_value(self._app, id, look))
+                    found.append((one_value(self._app, id, look), False))
                     return ()
                 elif look.cell is not None:
                     cells[split_node(id)[1]] = look.cell
@@ -117,7 +120,8 @@ class Run(ValueHandle[T]):
             if failed_elsewhere:
                 wanted = []
                 return (self._id,)
-            found.append(self._resolved(cells))
+            value = self._resolved(cells)
+            found.append((value, is_value(value, State.SUCCESS)))
             return ()
 
         return waiting

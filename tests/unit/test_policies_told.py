@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from flowq import DAG, chain, group, optional
-from flowq.errors import ConfigError, GraphError, NodeUsedAsValue, RunCancelled
+from flowq.errors import (
+    ConfigError,
+    Failure,
+    GraphError,
+    NodeUsedAsValue,
+    RunCancelled,
+)
 from flowq.plan import Bits
 from tests.unit.hand import Hand
 from tests.unit.policed import (
@@ -23,6 +29,7 @@ from tests.unit.policed import (
     declared,
     excuse,
     fail,
+    first_of,
     give,
     grow,
     mirror,
@@ -189,6 +196,50 @@ class TestHandlers:
 
         assert states(run)["on_failure/give"] == "skipped"
         assert told("give") == [("give", 1), ("give", 1)]
+
+
+class TestFailuresAsValues:
+    """Whether `get` raises is said by the state, not by the type of what it found."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: fail.options(fallback=give.s()).s(1),
+            lambda: chain(fail.s().map([1]).options(items="keep"), first_of.s()),
+        ],
+        ids=["of a fallback", "of an item that is kept"],
+    )
+    def test_a_failure_that_is_the_value_of_a_success_is_given(
+        self, stage: Stage, make: Callable[[], Any]
+    ) -> None:
+        run = stage.run(make())
+
+        assert run.state == "success"
+        assert isinstance(run.get(), Failure)
+        assert run.get() == run.get(raise_errors=False)
+
+    def test_a_failure_that_a_called_task_returned_is_given(self, stage: Stage) -> None:
+        failure = Failure("fail", "an id", None, "error", "ValueError", "no 1")
+
+        result = stage.run(give(failure))
+
+        assert (result.state, result.get()) == ("success", failure)
+        assert result.get(raise_errors=False) == failure
+
+    def test_a_failure_is_given_while_other_nodes_run(self, stage: Stage) -> None:
+        # given a run of which the value is known, and something is left
+        dag = DAG("early")
+        dag.add(give.s(Failure("fail", "an id", None, "error", "ValueError", "no 1")), name="told")
+        dag.add(give.s().options(delay=3_600), name="late", after=["told"])
+        dag.returns(dag["told"])
+        run = dag.start(app)
+
+        stage.work()
+
+        assert run.state == "running"
+        assert isinstance(run.get(), Failure)
+        run.cancel()
+        stage.work()
 
 
 class TestOptional:
