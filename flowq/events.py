@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from flowq.errors import DecodeError
 from flowq.looking import failure_in, moment
 from flowq.message import decode_message, id_text, node_id, read_cell, split_node
-from flowq.outline import within
+from flowq.outline import MAPS, within
 from flowq.plan import ROOT, Bits, Kind, Phase, indexes
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, Store
@@ -59,9 +59,12 @@ class Moved(NamedTuple):
 def moves(info: NodeInfo) -> Iterator[Moved]:
     """Give what a row tells: that a node began, and that it ended.
 
-    What has not begun begins nowhere; of attempts the last one is known.
+    What has not begun begins nowhere; of attempts the last one is known. A map or branch begins
+    when it has become what it is, not while that is worked out.
     """
     began = info.ready_ms if info.kind == Kind.EXPANSION else info.started_ms
+    if info.kind == Kind.TASK and info.task.startswith(MAPS):
+        began = 0
     if began and info.state != State.WAITING:
         yield Moved(began, True, info)
     if info.state.final:

@@ -256,7 +256,7 @@ class Flow(Generic[P, R]):
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("_"):
                 raise AttributeError(name)
-            if name in ("graph", "mermaid"):
+            if name in ("graph", "mermaid", "svg"):
                 raise AttributeError(f"a flow has no {name!r}; write .build(...).{name}")
             if name == "start":
                 raise AttributeError("a flow has no 'start'; call it, or write .s(...).start()")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from flowq.errors import ConfigError, ResultMissing, RunActive, StoreError
 from flowq.habits import helpful
@@ -30,6 +30,9 @@ from flowq.text import notebook
 from flowq.timeline import critical_path, timeline
 from flowq.why import Why
 from flowq.wiring import Progress, RunNode, Stopping
+
+if TYPE_CHECKING:
+    from flowq.drawing import Drawing
 
 __all__ = ["Run"]
 
@@ -229,16 +232,37 @@ class Run(ValueHandle[T]):
     def mermaid(self) -> str:
         """Draw it as Mermaid text: states by colour, what nodes became as boxes around that.
 
-        A map of many items is one shape, with counts by state.
+        A map of many items is one shape, with counts by state; arms of branches that were not taken
+        are pale.
         """
-        from flowq.picture import mermaid
+        from flowq.drawing import mermaid
 
-        return mermaid(self._infos())
+        return mermaid(self._drawing())
+
+    def svg(self) -> str:
+        """Draw it as SVG: states by colour, what nodes became as boxes around that.
+
+        A map of many items is one shape with a bar; arms of branches that were not taken are pale.
+        """
+        from flowq.svg import svg
+
+        return svg(self._drawing())
+
+    def _drawing(self) -> Drawing:
+        from flowq.picture import drawing_of
+
+        info = self._info()
+        name = f"{info.name or self.id}: {shown_state(info.state)}"
+        return drawing_of(self._infos(), name=name, store=self._app.store, run=self._id)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What notebooks show: the picture, or its id if the store does not tell."""
+        from flowq.drawing import mermaid
+        from flowq.svg import svg
+
         try:
-            return notebook(f"{self!r} {self.state}", self.mermaid())
+            drawing = self._drawing()
+            return notebook(f"{self!r} {self.state}", mermaid(drawing), svg(drawing))
         except (ResultMissing, StoreError):
             return {"text/plain": repr(self)}
 

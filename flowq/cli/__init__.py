@@ -182,7 +182,9 @@ def _controls(runs: Any) -> None:
     why.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
     times = _reader(runs, "timeline", "Say where a run's time went.", "seeing:times", "ID")
     times.add_argument("--critical", action="store_true", help="only what its end waited for")
-    drawn = _reader(runs, "graph", "Print a run as Mermaid text.", "seeing:graph")
+    drawn = _reader(runs, "graph", "Draw a run, or a flow, as Mermaid or SVG.", "seeing:graph")
+    drawn.add_argument("--format", choices=("mermaid", "svg"), help="mermaid, or as -o ends")
+    drawn.add_argument("-o", "--output", metavar="FILE", help="write it there")
     drawn.add_argument("what", metavar="ID", help="a run, or with -A the name of a flow")
     _parameters(drawn)
     stop = _reader(

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowq.cli.output import NOT_FOUND, OK, REFUSED, CliError, document, line
+from flowq.cli.output import NOT_FOUND, OK, REFUSED, CliError, document, line, note
 from flowq.cli.reading import (
     LOOKED_AT,
     find_id,
@@ -18,11 +19,13 @@ from flowq.cli.reading import (
 )
 from flowq.cli.run import follow, found_run
 from flowq.errors import ResultMissing, RunActive
+from flowq.looking import shown_state
 from flowq.message import id_bytes, id_text
 from flowq.text import duration
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ
+    from flowq.drawing import Drawing
     from flowq.run import Run
     from flowq.storage import Store
 
@@ -120,31 +123,47 @@ def _again(args: Any, rewind: Callable[[Run[Any]], int]) -> int:
 
 def graph(args: Any) -> int:
     """Run ``flowq run graph``."""
-    from flowq.picture import mermaid
-
     _, app = home_of(args)
     if app is not None:
         from flowq.cli.flow import drawn, find_flow
 
         app.load()
         if args.what in app.flows or not _is_id(args.what):
-            text = drawn(find_flow(app, args.what), args.param)
-            _print_graph(args, {"flow": args.what}, text)
-            return OK
+            drawing = drawn(find_flow(app, args.what), args.param)
+            return give_picture(args, {"flow": args.what}, drawing)
+    from flowq.picture import drawing_of
+
     if args.param:
         raise CliError("-p is for the graph of a flow; say its app: -A module:app")
     store = store_of(args)
     id = _find(store, args.what)[:16]
-    found_run(store, id, args.name)
-    _print_graph(args, {"run": id_text(id)}, mermaid(nodes(store, id)))
-    return OK
+    run = found_run(store, id, args.name)
+    name = f"{run.name or id_text(id)}: {shown_state(run.state)}"
+    drawing = drawing_of(nodes(store, id), name=name, store=store, run=id)
+    return give_picture(args, {"run": id_text(id)}, drawing)
 
 
-def _print_graph(args: Any, what: dict[str, str], text: str) -> None:
-    if wants_json(args):
-        document({**what, "mermaid": text})
+def give_picture(args: Any, what: dict[str, str], drawing: Drawing) -> int:
+    """Print a picture, or write it to the file that ``-o`` names."""
+    from flowq.drawing import mermaid
+    from flowq.svg import svg
+
+    form = args.format or ("svg" if (args.output or "").lower().endswith(".svg") else "mermaid")
+    text = svg(drawing) if form == "svg" else mermaid(drawing)
+    if args.output not in (None, "-"):
+        try:
+            Path(args.output).write_text(text, encoding="utf-8")
+        except OSError as err:
+            raise CliError(f"{args.output} cannot be written: {err.strerror or err}") from None
+        if wants_json(args):
+            document({**what, "format": form, "file": args.output})
+        else:
+            note(f"{form} in {args.output}")
+    elif wants_json(args):
+        document({**what, form: text})
     else:
         print(text, end="")
+    return OK
 
 
 def _is_id(text: str) -> bool:

@@ -454,10 +454,17 @@ class Composition(Gives[R], Joinable, Generic[R]):
 
         return draw(self._graph())
 
+    def svg(self) -> str:
+        """Draw the graph as SVG: arrows with parameters, boxes around what is nested."""
+        from flowq.primitives.mermaid import drawing_of
+        from flowq.svg import svg
+
+        return svg(drawing_of(self._graph()))
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What notebooks show: the picture, or the text of what cannot be drawn yet."""
         try:
-            return notebook(repr(self), self.mermaid())
+            return notebook(repr(self), self.mermaid(), self.svg())
         except GraphError:
             return {"text/plain": repr(self)}
 
