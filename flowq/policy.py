@@ -22,6 +22,7 @@ from flowq.states import trigger_rule
 __all__ = [
     "MAX_PRIORITY",
     "NAME",
+    "ONLY_MAPS",
     "OPTIONS",
     "Option",
     "Place",
@@ -51,7 +52,7 @@ PLACES: Final[dict[str, str]] = {
     "task": "@q.task(...)",
     "call": "task.options(...)(...)",
     "node": ".options(...) of a signature or node",
-    "map": "task.options(...).map(...), .options(...) of a map",
+    "map": "task.options(...).map(...), the same of a flow, .options(...) of a map",
     "branch": "branch(...).options(...)",
     "flow": "@q.flow(...), .options(...) of a flow, chain, group or DAG",
     "app": "FlowQ(...)",
@@ -440,6 +441,10 @@ OPTIONS: Final[dict[str, Option]] = {
         _name, None, ("task", "node", "map", "branch", "flow"), "", "Name of the task, node or run."
     ),
 }
+
+
+ONLY_MAPS: Final = frozenset(key for key, option in OPTIONS.items() if option.places == ("map",))
+"""Options that say how many, and what becomes of them: of maps alone."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
