@@ -33,6 +33,7 @@ __all__ = [
 _ALWAYS: Final = Rule(0, 0, 0, 0, 0)
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 _NO_NODES: Final[frozenset[Any]] = frozenset()
+_OF_ONE: Final = frozenset(("failure_policy", "default"))
 
 
 class Node:
@@ -498,8 +499,15 @@ def alarms_of_items(source: Node) -> Sequence[Body]:
 
 
 def is_plain_map(node: Node) -> bool:
-    """Whether a node is a map each item of which is one task."""
-    if node.items is None or node.inner is None or node.inner.later:
+    """Whether a node is a map each item of which is one task.
+
+    An item of a flow is a graph, also where that is one task: what is said of the task is not said
+    of the item. So is that of a chain of one task of which is said what its failure means.
+    """
+    body = node.inner
+    if node.items is None or body is None or body.later or body.face is not None:
         return False
-    inside = node.inner.nodes
-    return len(inside) == 1 and inside[0].kind is Kind.TASK and inside[0] is node.inner.value
+    if len(body.nodes) != 1 or body.nodes[0] is not body.value:
+        return False
+    (inside,) = body.nodes
+    return inside.kind is Kind.TASK and _OF_ONE.isdisjoint(inside.options)
