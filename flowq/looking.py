@@ -41,6 +41,7 @@ __all__ = [
     "put_together",
     "repr_in",
     "shown_state",
+    "source_in",
     "tries_of",
 ]
 
@@ -186,6 +187,16 @@ def repr_in(cell: Cell) -> str:
         return ""
     try:
         return msgspec.msgpack.decode(cell.body, type=Value).repr
+    except msgspec.MsgspecError:
+        return ""
+
+
+def source_in(cell: Cell) -> str:
+    """Give the id of what had computed a value that came from the cache; empty for any other."""
+    if cell.state != State.SUCCESS or cell.flags:
+        return ""
+    try:
+        return msgspec.msgpack.decode(cell.body, type=Value).source
     except msgspec.MsgspecError:
         return ""
 

@@ -38,6 +38,8 @@ __all__ = [
 MAX_PRIORITY: Final = 1000
 LONGEST_MS: Final = 100 * 365 * 86_400_000
 """The longest time that can be said: 100 years."""
+LEAST_MEMORY: Final = 600
+"""Seconds for which stores remember every id after its end, so that a repeated enqueue is none."""
 LAST_MS: Final = round(datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp() * 1000)
 """The last moment that can be said."""
 NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]:/-]{1,200}")
@@ -103,8 +105,11 @@ def _seconds(value: Any) -> float:
     return to_ms(value) / 1000
 
 
-def _some_seconds(value: Any) -> float:
-    return to_ms(value, zero=False) / 1000
+def _seconds_of_a_key(value: Any) -> float:
+    seconds = _seconds(value)
+    if seconds < LEAST_MEMORY:
+        raise ValueError(f"must be at least {LEAST_MEMORY}: so long every id is remembered")
+    return seconds
 
 
 def _key(value: Any) -> str:
@@ -414,11 +419,12 @@ OPTIONS: Final[dict[str, Option]] = {
         "Idempotency key of what is started: the same key gives what exists, and starts nothing.",
     ),
     "key_ttl": Option(
-        _some_seconds,
+        _seconds_of_a_key,
         None,
         ("call", "node", "map", "flow"),
         "seconds",
-        "How long the key is remembered after the end; else as long as what it started is kept.",
+        "How long the key is remembered after the end, at least 600; else as long as what it"
+        " started is kept.",
     ),
     "cache": Option(
         _seconds,

@@ -20,7 +20,15 @@ from flowq.errors import (
 )
 from flowq.habits import helpful
 from flowq.handle import PAGE_OF_IDS, ValueHandle
-from flowq.looking import Home, is_value, lacking, moment, one_value, shown_state
+from flowq.looking import (
+    Home,
+    is_value,
+    lacking,
+    moment,
+    one_value,
+    shown_state,
+    source_in,
+)
 from flowq.message import (
     EMPTY,
     Message,
@@ -269,6 +277,9 @@ class Result(ValueHandle[R]):
             if look.state is State.QUEUED:
                 due = "" if said else ", the next free worker takes it"
             return f"{text}{due}; {said}" if said else f"{text}{due}"
+        if look.state is State.SUCCESS and look.cell is not None:
+            source = source_in(read_cell(look.cell))
+            return f"{text}, from the cache, as {source} gave it" if source else text
         if look.state.final and look.state is not State.SUCCESS:
             gone = one_value(self._app, self._id, look)
             said = getattr(gone, "message", "") or getattr(gone, "reason", "")
