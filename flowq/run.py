@@ -420,13 +420,20 @@ class Run(ValueHandle[T]):
         """Say in words why it, or one of its nodes, stands where it stands.
 
         Without `node`: the deepest unfinished causes, one line each, many items of one map in one;
-        or why it ended as it did. With it: what it waits for, or what it came after and what came
-        of it.
+        or why it ended as it did. With it: what it waits for, or which rule let it run, by which
+        ends and when, and what came of it. What stands in an arm of a branch that was not taken was
+        never made, and is told so.
         """
         whys = Why(self._app, self._id, self._infos, repr(self))
         if node is None:
             return whys.run(self._look(cells=False).state)
-        return whys.node(self._one(self._index(node)), whole=True)
+        try:
+            return whys.node(self._one(self._index(node)), whole=True)
+        except ResultMissing:
+            said = whys.never_made(node) if isinstance(node, str) else None
+            if said is None:
+                raise
+            return said
 
     # --- reading ---------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ class Rows:
         """Make the rows of an arm; the first is the branch that becomes it."""
         self._rows = [None] * (1 + self._facts.size_of_body(body))  # type: ignore[list-item]
         self._lay_out(body, INNER + 1)
-        label = body.owner.name if body.owner is not None else ""  # pictures show it; no row gets it
+        label = body.owner.name if body.owner is not None else ""  # for pictures alone
         self._rows[0] = self._face(body, label, NO_NODE, INNER)
         self._emit((self._body, body, INNER, ""), *self._steps(after(body.later, ""), INNER))
         return self._rows

@@ -112,7 +112,7 @@ import msgspec
 from flowq.message import Delivery, Message
 from flowq.outcome import Outcome
 from flowq.plan import Plan, Ranges
-from flowq.states import State
+from flowq.states import Rule, State
 
 __all__ = [
     "LAYOUT",
@@ -312,6 +312,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
         See `flowq.plan.Bits` and `flowq.plan.Phase`.
     grown : bool
         Whether a task has become an expansion.
+    rule : Rule or None
+        When it runs, counted over `parents`; None where all of them must succeed.
     """
 
     index: int
@@ -331,6 +333,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     bits: int = 0
     phase: int = 0
     grown: bool = False
+    rule: Rule | None = None
 
 
 class Loss(msgspec.Struct, frozen=True, array_like=True):

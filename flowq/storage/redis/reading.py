@@ -10,7 +10,7 @@ from typing import Any, Final
 from flowq.clock import Clock
 from flowq.message import CULPRIT, HEAD, NO_NODE
 from flowq.plan import Bits, Kind, Phase, Ranges, indexes
-from flowq.states import State
+from flowq.states import Rule, State
 from flowq.storage.base import (
     DeadLetter,
     Look,
@@ -285,6 +285,7 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         bits=head.bits,
         phase=head.phase,
         grown=bool(flags & EXPANSION and task),
+        rule=None if head.rule is None else Rule(*head.rule),
     )
 
 

@@ -473,6 +473,7 @@ def _info(t: Thing) -> NodeInfo:
             culprit = None if blamed == NO_NODE else blamed
     elif t.state == S.RUNNING:
         started = t.handed_ms
+    n = sum(count for _, count in t.plan.parents)
     return NodeInfo(
         index=t.index,
         name=t.plan.name,
@@ -491,4 +492,5 @@ def _info(t: Thing) -> NodeInfo:
         bits=t.plan.bits,
         phase=t.plan.phase,
         grown=t.kind == Kind.EXPANSION and t.message is not None,
+        rule=None if t.plan.rule == (n, 0, n, 0, 0) else t.plan.rule,
     )
