@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from flowq.plan import ROOT, Bits, Kind, Phase, Ranges, indexes, ranges_of
+from flowq.outline import forgiven as is_forgiven
+from flowq.plan import ROOT, Kind, Phase, Ranges, indexes, ranges_of
 from flowq.states import State
 from flowq.storage.base import NodeInfo
 
@@ -109,7 +110,8 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
     """Find what a retry runs again: what failed, was blocked or cancelled, and is not forgiven.
 
     Looks from `inside` inwards: an expansion among them is searched, and is chosen itself only if
-    nothing inside it is. Handlers are never retried by themselves.
+    nothing inside it is. What was blocked or cancelled takes along what stopped it, though that was
+    forgiven: else it would be stopped again. Handlers are never retried by themselves.
 
     Parameters
     ----------
@@ -124,25 +126,42 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
     todo = [(inside, forgiven)]
     while todo:
         at, lenient = todo.pop()
-        some = False
-        for index in tree.inside.get(at, ()):
-            node = tree.nodes[index]
-            if node.phase != Phase.BODY:
-                continue
-            if node.state not in _STOPPED:
-                if lenient and node.state == State.SUCCESS and not _made_good(tree, index):
-                    todo.append((index, lenient))  # what it forgave stands inside
-                continue
-            if node.bits & Bits.FORGIVEN and not lenient:
-                continue
-            some = True
-            if node.kind == Kind.EXPANSION and _stopped_inside(tree, index, lenient):
+        stopped = _stopped(tree, at, lenient)
+        for index in stopped:
+            if tree.nodes[index].kind == Kind.EXPANSION and _stopped_inside(tree, index, lenient):
                 todo.append((index, lenient))
             else:
                 found.append(index)
-        if not some and at != inside and tree.nodes[at].state in _STOPPED:
+        if lenient:
+            for index in tree.inside.get(at, ()):
+                node = tree.nodes[index]
+                good = node.phase == Phase.BODY and node.state == State.SUCCESS
+                if good and not _made_good(tree, index):
+                    todo.append((index, lenient))  # what it forgave stands inside
+        if not stopped and at != inside and tree.nodes[at].state in _STOPPED:
             found.append(at)
     return found
+
+
+def _stopped(tree: _Tree, at: int, lenient: bool) -> list[int]:
+    """Find what stopped in the body of an expansion and counts, and what that was stopped by."""
+    body = (tree.nodes[i] for i in tree.inside.get(at, ()))
+    todo = [n for n in body if _counts(n, lenient)]
+    found: dict[int, NodeInfo] = {}
+    while todo:
+        node = todo.pop()
+        if node.index in found or node.state not in _STOPPED:
+            continue
+        found[node.index] = node
+        if node.state != S.FAILED:
+            todo.extend(tree.nodes[i] for i in indexes(node.parents))
+    return sorted(found)
+
+
+def _counts(node: NodeInfo, lenient: bool) -> bool:
+    return (
+        node.phase == Phase.BODY and node.state in _STOPPED and (lenient or not is_forgiven(node))
+    )
 
 
 def _made_good(tree: _Tree, index: int) -> bool:
@@ -156,7 +175,4 @@ def _stopped_inside(tree: _Tree, index: int, lenient: bool) -> bool:
     inner = [tree.nodes[i] for i in tree.inside.get(index, ())]
     if any(n.phase == Phase.FALLBACK and n.state in _STOPPED for n in inner):
         return False
-    return any(
-        n.state in _STOPPED and n.phase == Phase.BODY and (lenient or not n.bits & Bits.FORGIVEN)
-        for n in inner
-    )
+    return any(_counts(n, lenient) for n in inner)
