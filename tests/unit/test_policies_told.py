@@ -34,6 +34,7 @@ from tests.unit.policed import (
     grow,
     mirror,
     numbers,
+    odd,
     pair,
     praise,
     skip,
@@ -65,6 +66,35 @@ class TestHandlers:
 
         assert (run.state, run.get()) == ("success", 2)
         assert len(told("alert")) == 1
+
+    @pytest.mark.parametrize(
+        ("make", "node"),
+        [
+            (lambda: chain(fail.s(1), give.s(), give.s().on_error(alert.s())), "fail"),
+            (lambda: chain(fail.s(1), group(give.s(), give.s()).on_error(alert.s())), "fail"),
+            (lambda: fail.s(1) | give.each().on_error(alert.s()), "fail"),
+            (lambda: odd.s().map([0, 1]) | give.s().on_error(alert.s()), "odd[0]"),
+            (
+                lambda: chain(odd.s(), give.s().on_error(alert.s())).map([0, 1]),
+                "odd[0]/odd",
+            ),
+        ],
+        ids=["two below", "a group", "a map", "below a map", "in an item"],
+    )
+    def test_an_alarm_of_what_was_blocked_rings_once_with_what_blocked_it(
+        self, stage: Stage, make: Callable[[], Any], node: str
+    ) -> None:
+        run = stage.run(make())
+
+        ((_, _, failure),) = told("alert")
+        assert (failure.node, failure.exc_type) == (node, "builtins.ValueError")
+        assert "blocked" in states(run).values()
+
+    def test_no_alarm_of_what_was_blocked_rings_for_what_was_skipped(self, stage: Stage) -> None:
+        run = stage.run(chain(skip.s(), give.s().on_error(alert.s())))
+
+        assert told("alert") == []
+        assert states(run)["give"] == "skipped"
 
     def test_no_alarm_rings_for_a_failure_that_a_fallback_made_good(self, stage: Stage) -> None:
         run = stage.run(fail.s(1).options(fallback=mirror, on_error=alert.s()))
