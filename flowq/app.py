@@ -342,15 +342,15 @@ class FlowQ:
     # --- starting --------------------------------------------------------------------------------
 
     def start_message(
-        self, message: Message, spec: TaskSpec, args: Any, kwargs: Any
+        self, message: Message, spec: TaskSpec, args: Any, kwargs: Any, *, detached: bool = False
     ) -> Result[Any]:
         """Enqueue one task alone; `Task` calls it."""
         trace = TRACE.get()
         if trace is not None:
             trace.refuse(f"{spec.name} was enqueued")
         current = CURRENT.get()
-        if current is not None and not message.called:
-            message = started_message(current, message, self.serializer)
+        if current is not None:
+            message = started_message(current, message, self, detached)
         made = Result[Any](self, message.id, message=message, arguments=(args, kwargs))
         batch = self._batch()
         if batch is not None:
@@ -359,14 +359,16 @@ class FlowQ:
             refuse(self._enqueue(((message, made),)))
         return made
 
-    def start_plan(self, plan: Plan, *, members: Ranges | None = None) -> Any:
+    def start_plan(
+        self, plan: Plan, *, members: Ranges | None = None, detached: bool = False
+    ) -> Any:
         """Submit a plan; compositions call it."""
         trace = TRACE.get()
         if trace is not None:
             trace.refuse(f"{plan.name!r} was started")
         current = CURRENT.get()
-        if current is not None and not called_of(plan):
-            plan = started_plan(current, plan, self.serializer)
+        if current is not None:
+            plan = started_plan(current, plan, self, detached)
         value = plan.rows[0].value
         made: Run[Any] = (
             Run(self, plan.id, value=value)

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
 from flowq.message import derived_id, id_bytes, id_text
 
@@ -40,6 +42,7 @@ class CurrentTask:
         "_run",
         "_started",
         "_stopped",
+        "_young",
         "attempt",
         "deliveries",
         "index",
@@ -79,6 +82,7 @@ class CurrentTask:
         self._event: threading.Event | None = None  # most bodies never look
         self._generation = generation  # asked for where it matters
         self._started: dict[bytes, int] | None = None  # most bodies start nothing
+        self._young: list[tuple[Any, bytes]] | None = None
 
     def __repr__(self) -> str:
         return f"<CurrentTask {self.name} {self.id} attempt {self.attempt}>"
@@ -124,6 +128,26 @@ class CurrentTask:
         id = id_bytes(self._id) if isinstance(self._id, str) else self._id
         which = b"%d %d %d" % (generation, self.attempt, nth)
         return derived_id(b"started", id, which, what)
+
+    def adopt(self, app: Any, id: bytes) -> None:
+        """Take note of what the body starts: it is cancelled with it."""
+        with _guard:
+            self._young = [] if self._young is None else self._young
+            self._young.append((app, id))
+
+    def disown(self, app: Any, id: bytes) -> None:
+        """Take that back: it was started by others too."""
+        with _guard:
+            self._young = [x for x in self._young or () if x != (app, id)]
+
+    def cancel_started(self) -> None:
+        """Cancel what the body has started."""
+        apps: dict[int, tuple[Any, list[bytes]]] = {}
+        for app, id in self._young or ():
+            apps.setdefault(builtins.id(app), (app, []))[1].append(id)
+        for app, ids in apps.values():
+            for at in range(0, len(ids), 1_000):
+                app.store.cancel(ids[at : at + 1_000])
 
     def stop(self) -> None:
         """Mark it as cancelled; the worker does."""

@@ -29,7 +29,14 @@ from flowq.coordinator import (
     unknown_task,
 )
 from flowq.current import CURRENT, CurrentTask
-from flowq.errors import DecodeError, NoArm, PayloadError, StoreUnavailable, TaskCancelled
+from flowq.errors import (
+    DecodeError,
+    NoArm,
+    PayloadError,
+    StoreError,
+    StoreUnavailable,
+    TaskCancelled,
+)
 from flowq.fragment import BRANCH, MAP, expand_map, take_arm
 from flowq.message import Delivery, Message, decode_message, id_text, split_node
 from flowq.outcome import Done, Expand, Failed, GiveBack, Outcome, RetryAt, Unknown
@@ -223,6 +230,8 @@ class Executor:
             log.info("%s starts%s", _who(current), _which(current), extra={"flowq_task": current})
         error: BaseException | None
         value, error = self._body(lane, job, task, args, kwargs, current)
+        if current.cancelled:
+            _cancel_started(current)
         ended = self._now_ms()
         outcome: Outcome | None = None
         if error is None:
@@ -408,6 +417,14 @@ def _generation(store: Store, id: bytes) -> int:
     run, index = split_node(id)
     found = store.nodes(run, after=index - 1, limit=1)
     return found[0].generation if found else 0
+
+
+def _cancel_started(current: CurrentTask) -> None:
+    """Let a cancel go down to what the body has started."""
+    try:
+        current.cancel_started()
+    except StoreError as err:
+        log.warning("%s: what it had started may go on: %s", _who(current), err)
 
 
 def _which(current: CurrentTask) -> str:

@@ -13,7 +13,7 @@ from flowq.errors import BindingError, ConfigError, GraphError, TaskDefinitionEr
 from flowq.habits import habit
 from flowq.handle import Handle
 from flowq.hints import hints_of
-from flowq.once import KEYED
+from flowq.once import OF_STARTS
 from flowq.policy import NAME, ONLY_MAPS, check_options, misplaced, nearest
 from flowq.primitives.build import Part, has_parts
 from flowq.primitives.flowgraph import FlowGraph
@@ -102,7 +102,7 @@ class Flow(Generic[P, R]):
             checked = check_options(options, "flow", f"@q.flow on {name}")
         except GraphError as err:
             raise ConfigError(str(err)) from None
-        for word in sorted({*KEYED} & checked.keys()):
+        for word in sorted({*OF_STARTS} & checked.keys()):
             raise ConfigError(
                 f"@q.flow on {name}: {word}= speaks of one start; say it where the flow is called: "
                 f".options({word}=...)(...)"

@@ -19,6 +19,7 @@ from flowq.wiring import Submitter
 
 __all__ = [
     "KEYED",
+    "OF_STARTS",
     "Called",
     "arguments_digest",
     "called_with",
@@ -31,7 +32,8 @@ __all__ = [
 ]
 
 KEYED: Final[tuple[str, ...]] = ("key", "key_ttl")
-"""Options that speak of a start."""
+OF_STARTS: Final[tuple[str, ...]] = (*KEYED, "detached")
+"""Options that speak of a start, so that no part of what is started has them."""
 _P: Final = inspect.Parameter
 _ATOMS: Final = (int, str, float, bool, bytes, type(None))
 _encode = msgspec.msgpack.Encoder().encode

@@ -426,6 +426,13 @@ OPTIONS: Final[dict[str, Option]] = {
         "How long the key is remembered after the end, at least 600; else as long as what it"
         " started is kept.",
     ),
+    "detached": Option(
+        _flag,
+        False,
+        ("call", "node", "map", "flow"),
+        "",
+        "Whether what a body starts goes on when that body is cancelled.",
+    ),
     "cache": Option(
         _seconds,
         0.0,

@@ -7,13 +7,12 @@ from typing import Any
 
 import msgspec
 
-from flowq.current import CurrentTask
-from flowq.errors import KeyReused
+from flowq.current import CURRENT, CurrentTask
+from flowq.errors import KeyReused, TaskCancelled
 from flowq.looking import Home, failure_in
 from flowq.message import Message, Value, decode_message, node_id, read_cell
 from flowq.once import digest_of, payload_digest, renamed
 from flowq.plan import ROOT, Plan
-from flowq.serializer import Serializer
 from flowq.states import State
 
 __all__ = ["called_of", "found_again", "refuse", "started_message", "started_plan"]
@@ -21,16 +20,40 @@ __all__ = ["called_of", "found_again", "refuse", "started_message", "started_pla
 _DIGEST = 16
 
 
-def started_message(current: CurrentTask, message: Message, serializer: Serializer) -> Message:
-    """Give a message that a body starts its id; see `CurrentTask.start_id`."""
-    what = message.task.encode() + b" " + payload_digest(message.payload, serializer)
-    return msgspec.structs.replace(message, id=current.start_id(what))
+def started_message(current: CurrentTask, message: Message, app: Home, detached: bool) -> Message:
+    """Give a message that a body starts its id, unless it has that by a key.
+
+    Raises
+    ------
+    TaskCancelled
+        The body is cancelled: it starts nothing more, but for what is detached.
+    """
+    _refuse_if_cancelled(current, message.task, detached)
+    if not message.called:
+        what = message.task.encode() + b" " + payload_digest(message.payload, app.serializer)
+        message = msgspec.structs.replace(message, id=current.start_id(what))
+    if not detached:
+        current.adopt(app, message.id)
+    return message
 
 
-def started_plan(current: CurrentTask, plan: Plan, serializer: Serializer) -> Plan:
-    """Give a plan that a body starts its id; see `CurrentTask.start_id`."""
-    what = plan.name.encode() + b"/ " + digest_of(plan.rows, serializer)
-    return renamed(plan, current.start_id(what))
+def started_plan(current: CurrentTask, plan: Plan, app: Home, detached: bool) -> Plan:
+    """Give a plan that a body starts its id; as `started_message` does."""
+    _refuse_if_cancelled(current, plan.name, detached)
+    if not called_of(plan):
+        what = plan.name.encode() + b"/ " + digest_of(plan.rows, app.serializer)
+        plan = renamed(plan, current.start_id(what))
+    if not detached:
+        current.adopt(app, plan.id)
+    return plan
+
+
+def _refuse_if_cancelled(current: CurrentTask, what: str, detached: bool) -> None:
+    if current.cancelled and not detached:
+        raise TaskCancelled(
+            f"{current.name} is cancelled, so it does not start {what}; what is to be done all the "
+            "same is .options(detached=True), or finally_= of a flow"
+        )
 
 
 def called_of(plan: Plan) -> bytes:
@@ -50,6 +73,9 @@ def found_again(app: Home, made: Any, called: bytes) -> KeyReused | None:
         What it was called with, under a key; else empty.
     """
     made._created = False
+    current = CURRENT.get()
+    if called and current is not None:  # somebody else may have started it
+        current.disown(app, made._id)
     before = _called_before(app, made._id) if called else b""
     if not before or before[:_DIGEST] == called[:_DIGEST]:
         return None

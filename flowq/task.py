@@ -50,7 +50,9 @@ R = TypeVar("R")
 class Owner(Submitter, Protocol):
     """The app, as far as a task needs it."""
 
-    def start_message(self, message: Message, spec: Any, args: Any, kwargs: Any) -> Result[Any]:
+    def start_message(
+        self, message: Message, spec: Any, args: Any, kwargs: Any, *, detached: bool = False
+    ) -> Result[Any]:
         """Enqueue one task alone."""
         ...
 
@@ -179,7 +181,8 @@ class Task(Generic[P, R]):
             self._check_place("call", f"{self.name}(...)")
         base = self._base
         message = build_message(base, args, kwargs, self._call_options)
-        return self._app.start_message(message, base, args, kwargs)
+        detached = self._call_options.get("detached", False)
+        return self._app.start_message(message, base, args, kwargs, detached=detached)
 
     def map(self, /, *lists: Iterable[Any], **kwargs: Any) -> ResultGroup[R]:
         """Enqueue a call for each element of a list, or of several of one length.

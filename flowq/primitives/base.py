@@ -20,6 +20,7 @@ from flowq.lower import lower
 from flowq.node import Body, Node, Take
 from flowq.once import (
     KEYED,
+    OF_STARTS,
     Called,
     called_with,
     check_keyable,
@@ -528,12 +529,15 @@ class Composition(Gives[R], Joinable, Generic[R]):
         if trace is not None:
             trace.refuse(f"{self!r}.start()")
         submitter, plan, members = self._planned(app)
-        return submitter.start_plan(plan, members=members)
+        detached = self._options.get("detached", False)
+        return submitter.start_plan(plan, members=members, detached=detached)
 
     def _planned(self, app: Submitter | None) -> tuple[Submitter, Plan, Ranges | None]:
         """What starting submits, and where; with the members, if it is a group or map."""
         key = {k: self._options[k] for k in KEYED if k in self._options}
-        graph = (self._unkeyed() if key else self)._graph()
+        graph = (
+            self if self._options.keys().isdisjoint(OF_STARTS) else self._bare_of_starts()
+        )._graph()
         submitter = graph.submitter(app)
         plan = lower(graph, submitter)
         if any(_is_cached(node) for body in graph.bodies() for node in body.nodes):
@@ -542,9 +546,9 @@ class Composition(Gives[R], Joinable, Generic[R]):
             plan = self._under_key(plan, self._scope(graph.name), submitter, key)
         return submitter, plan, _members_of(graph)
 
-    def _unkeyed(self) -> Composition[R]:
+    def _bare_of_starts(self) -> Composition[R]:
         """Itself without what speaks of a start, which no node has."""
-        return self._without(KEYED)
+        return self._without(OF_STARTS)
 
     def _scope(self, name: str) -> str:
         """What keys of its runs are told apart by, beside them; `name` is that of the run."""

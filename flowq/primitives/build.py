@@ -19,7 +19,7 @@ from flowq.calls import own_priority
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
 from flowq.node import Body, Node, Slot, leaves, listed
-from flowq.once import KEYED
+from flowq.once import OF_STARTS
 from flowq.plan import Kind
 from flowq.primitives.adopt import adopt
 from flowq.primitives.follow import FOLLOWED, OF_NODES, alarms, call_alike, follow, handlers
@@ -124,7 +124,7 @@ def _search(values: Iterable[Any]) -> bool:
     return False
 
 
-_OF_STARTS: Final = frozenset(KEYED)
+_OF_STARTS: Final = frozenset(OF_STARTS)
 _NO_RUN: Final = frozenset((*OF_NODES, "trigger_rule"))
 """A map about which these are said is a node of a run, not the run."""
 

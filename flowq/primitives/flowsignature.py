@@ -10,7 +10,7 @@ from flowq.binding import check_call, params_of
 from flowq.building import TRACE
 from flowq.errors import GraphError
 from flowq.node import Body, Node
-from flowq.once import KEYED, Called
+from flowq.once import OF_STARTS, Called
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, has_parts
 from flowq.primitives.dag import Contents
@@ -111,7 +111,7 @@ class FlowSignature(Composition[R]):
         return self._flow, self._args, self._kwargs
 
     def _refuse_ttl(self) -> None:
-        for name in ("result_ttl", "failed_ttl", *KEYED):
+        for name in ("result_ttl", "failed_ttl", *OF_STARTS):
             if name in self._options:
                 raise GraphError(
                     f"{self!r}: {name}= speaks of the run, so it goes on what is started, not on "

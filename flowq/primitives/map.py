@@ -10,7 +10,7 @@ from flowq.errors import GraphError
 from flowq.fragment import list_of
 from flowq.graph import Graph
 from flowq.node import Body, Slot
-from flowq.once import KEYED
+from flowq.once import OF_STARTS
 from flowq.policy import OPTIONS, check_options
 from flowq.primitives.base import Composition, Unknown
 from flowq.primitives.build import Builder, Fragment, Part, Placing
@@ -26,7 +26,7 @@ __all__ = ["Each", "Map", "each", "map_of"]
 
 R = TypeVar("R", covariant=True)
 
-_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate", *KEYED)
+_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate", *OF_STARTS)
 """Options that speak of the map; all others speak of each item."""
 
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
-from flowq import DAG, FlowQ, GraphError, KeyReused, current_task, group
+from flowq import DAG, FlowQ, GraphError, KeyReused, TaskCancelled, current_task, group
 from flowq.errors import ConfigError, PayloadError
 from flowq.executor import Executor, Job, Lane
 from flowq.message import derived_id, id_bytes, made_ms, new_id
@@ -52,6 +54,13 @@ def bill(q: FlowQ, charge: Any) -> Any:
         return total([charge(amount), charge(amount + 1)])
 
     return bill
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def run_all(q: FlowQ) -> None:
@@ -321,6 +330,8 @@ def test_a_key_speaks_of_a_start_and_not_of_a_part(q: FlowQ, charge: Any, bill: 
             start()
     with pytest.raises(ConfigError, match=r"key= speaks of one start"):
         q.flow(key="k")(lambda: 1)
+    with pytest.raises(GraphError, match="detached="):
+        (charge.s(1).options(detached=True) | charge.s()).start()
     with pytest.raises(ConfigError, match="'key' does not go here"):
         q.task(key="k")(lambda: 1)
 
@@ -438,6 +449,49 @@ def test_a_node_that_was_called_by_a_body_may_become_a_run(q: FlowQ) -> None:
     assert node.state == "success"
     root = q.store.nodes(id_bytes(run_id.get()), limit=1)[0]
     assert 0 < root.ready_ms <= root.ended_ms
+
+
+@pytest.fixture
+def boss(q: FlowQ, charge: Any, bill: Any) -> Any:
+    """A body that starts much, waits until it is cancelled, and starts more."""
+
+    @q.task(name="boss")
+    def boss() -> None:
+        made = [charge(1), bill(2), charge.map([3, 4])]
+        apart = [charge.options(detached=True)(5), bill.options(detached=True)(6)]
+        shared = charge.options(key="shared")(7)
+        CALLS.append([[x.id for x in kind] for kind in (made, apart, [shared])])
+        try:
+            while not current_task().wait_cancelled(10):
+                pass
+        except TaskCancelled:
+            pass
+        CALLS.append(charge.options(detached=True)(8).id)
+        charge(9)
+        CALLS.append("never")
+
+    return boss
+
+
+@pytest.mark.parametrize("in_run", [False, True])
+def test_a_cancel_goes_down_to_what_the_body_has_started(
+    q: FlowQ, charge: Any, boss: Any, in_run: bool
+) -> None:
+    shared = charge.options(key="shared", delay=0.5)(7)
+    top = group(boss.s()).start() if in_run else boss()
+
+    with q.consumer(workers=1):
+        until(lambda: CALLS)
+        top.cancel()
+        until(lambda: len(CALLS) > 1 and top.ready)
+        (made, apart, _), late = CALLS[:2]
+        until(lambda: all(q.result(id).ready for id in [*made, *apart, shared.id, late]))
+
+    assert top.state == "cancelled"
+    assert [q.result(id).state for id in made] == ["cancelled"] * 3
+    assert [q.result(id).state for id in [*apart, late]] == ["success"] * 3
+    assert shared.state == "success"  # somebody else had started it
+    assert sorted(x for x in CALLS if isinstance(x, int)) == [5, 6, 7, 7, 8]
 
 
 # --- ids and digests -----------------------------------------------------------------------------
