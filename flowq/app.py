@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
@@ -31,6 +31,7 @@ from flowq.current import CURRENT
 from flowq.errors import ConfigError, KeyReused, TaskDefinitionError, UnknownTask
 from flowq.flow import Flow, FlowDecorator
 from flowq.habits import check_keywords, habit
+from flowq.listing import runs_of
 from flowq.message import Message, id_bytes
 from flowq.naming import MAIN, app_at, app_path, import_module
 from flowq.plan import Plan, Ranges
@@ -470,6 +471,30 @@ class FlowQ:
     def run(self, id: str) -> Run[Any]:
         """Open the handle of a run by its id, from any process."""
         return Run(self, _id(id)[:16])
+
+    def runs(
+        self,
+        *,
+        flow: Flow[..., Any] | str | None = None,
+        state: str | None = None,
+        key: str | None = None,
+        since: datetime | None = None,
+    ) -> Iterator[Run[Any]]:
+        """Go through its runs, newest first, read in pages.
+
+        Parameters
+        ----------
+        flow : Flow or str, optional
+            Those of a flow, or of this name; runs that were given another by ``name=`` have that.
+        state : str, optional
+            ``"running"``, ``"failed"`` ...
+        key : str, optional
+            Those that were started under a key: one of each flow at most. For a graph that is no
+            flow, `flow` is its name.
+        since : datetime, optional
+            Those submitted from then on; a naive one is the local zone's.
+        """
+        return runs_of(self, flow=flow, state=state, key=key, since=since)
 
     def result_group(self, id: str) -> ResultGroup[Any]:
         """Open the handle of a map or group by its id, from any process."""

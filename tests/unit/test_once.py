@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -311,6 +311,31 @@ def test_a_run_under_a_key_is_like_any_other(q: FlowQ, hand: Hand, bill: Any) ->
     assert not bill.options(key="july")(1).created
     for each in (run, cancelled):
         assert q.store.check(id_bytes(each.id)) == []
+
+
+def test_runs_are_listed_by_flow_state_key_and_time(
+    q: FlowQ, charge: Any, bill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = datetime.now(timezone.utc) - timedelta(seconds=5)
+    first, keyed = bill(1), bill.options(key="june")(2)
+    pair = (charge.s(1) | charge.s()).options(key="june", name="pair").start()
+    failed = bill(-1)
+    run_all(q)
+    last = bill(3)
+    monkeypatch.setattr("flowq.listing.PAGE", 2)
+
+    assert list(q.runs()) == [last, failed, pair, keyed, first]
+    assert list(q.runs(flow=bill)) == list(q.runs(flow="bill")) == [last, failed, keyed, first]
+    assert list(q.runs(state="failed")) == [failed]
+    assert list(q.runs(flow=bill, state="running")) == [last]
+    assert list(q.runs(key="june")) == list(q.runs(key="june", flow=bill)) == [keyed]
+    assert list(q.runs(key="june", flow="pair")) == [pair]
+    assert list(q.runs(key="june", state="failed")) == list(q.runs(key="july")) == []
+    assert len(list(q.runs(since=begin))) == 5
+    assert list(q.runs(since=begin + timedelta(hours=1))) == []
+    for wrong in ({"state": "fialed"}, {"since": 5}):
+        with pytest.raises(ConfigError):
+            q.runs(**wrong)
 
 
 def test_a_key_speaks_of_a_start_and_not_of_a_part(q: FlowQ, charge: Any, bill: Any) -> None:
