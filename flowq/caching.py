@@ -92,15 +92,16 @@ def slot_for(
     kwargs: Mapping[str, Any],
     store: Store,
     serializer: Serializer,
+    chunk: Sequence[int | str] = (),
 ) -> Slot:
-    """Give the place of a call in the cache.
+    """Give the place of a call, or of a chunk of calls, in the cache.
 
     Raises
     ------
     PayloadError
         Its arguments cannot be keyed.
     """
-    digest = arguments_digest(task, args, kwargs, serializer)
+    digest = arguments_digest(task, args, kwargs, serializer, chunk)
     version = task.options.get("version") or ""
     return Slot(store, derived_id(b"cache", task.name.encode(), version.encode(), digest), seconds)
 

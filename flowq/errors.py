@@ -176,7 +176,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False)
     bases : tuple of str
         Qualified names of the classes that the exception is an instance of, for `is_a`.
     index : int or None
-        Place in its map or group, where it has one.
+        Place in its map or group, where it has one; of a chunk, that of the element that failed
+        (of the first, where that is not known: a worker was lost).
     args : tuple
     kwargs : dict
         What the task was called with: filled in for handlers and fallbacks, where it is kept and

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 import msgspec
 
 from flowq.caching import Slot, slot_for
+from flowq.chunks import calls, run_chunk
 from flowq.clock import Clock
 from flowq.coordinator import (
     decide,
@@ -214,7 +215,9 @@ class Executor:
             else:
                 args, kwargs = self._serializer.loads(message.payload)[:2]
             if cache and self.caches:
-                slot = slot_for(task, cache, args, kwargs, self._store, self._serializer)
+                slot = slot_for(
+                    task, cache, args, kwargs, self._store, self._serializer, message.chunk
+                )
                 hit = slot.hit(delivery, message, started, self._now_ms)
                 if hit is not None:
                     return hit
@@ -233,6 +236,7 @@ class Executor:
         if current.cancelled:
             _cancel_started(current)
         ended = self._now_ms()
+        element = current.index if message.chunk and error is not None else None
         outcome: Outcome | None = None
         if error is None:
             try:
@@ -245,12 +249,20 @@ class Executor:
                     outcome, error = self._returned(delivery, message, value, err)
         if outcome is None:
             assert error is not None
-            outcome = decide(message, delivery, error, policy, started_ms=started, ended_ms=ended)
+            outcome = decide(
+                message,
+                delivery,
+                error,
+                policy,
+                started_ms=started,
+                ended_ms=ended,
+                element=element,
+            )
         took = time.monotonic() - began
         before = self.usual.get(message.task)
         self.usual[message.task] = took if before is None else 0.8 * before + 0.2 * took
         if chatty or error is not None:
-            _report(current, outcome, took, error)
+            _report(current, outcome, took, error, element)
         return outcome
 
     def _body(
@@ -269,11 +281,14 @@ class Executor:
         try:
             with lane.lock:
                 lane.current, lane.since, lane.job = current, time.monotonic(), job
-            value = task.func(*args, **kwargs)
-            if task.is_async:
-                import asyncio
+            if job.message is not None and job.message.chunk:
+                value = _run_chunk(job.message, task, args, kwargs, current)
+            else:
+                value = task.func(*args, **kwargs)
+                if task.is_async:
+                    import asyncio
 
-                value = asyncio.run(value)
+                    value = asyncio.run(value)
         except BaseException as err:  # a body may raise anything, also SystemExit
             error = err
         while True:
@@ -373,6 +388,22 @@ class Executor:
         return unknown_task(delivery, message, hint)
 
 
+def _run_chunk(
+    message: Message, task: Task[..., Any], args: Any, kwargs: Any, current: CurrentTask
+) -> list[Any]:
+    """Call the function for each element of a chunk; `current.index` says which one it is at."""
+    first = message.index or 0
+
+    def begin(place: int) -> None:
+        if current.cancelled:
+            raise TaskCancelled
+        current.index = first + place
+
+    made = run_chunk(task.func, task.is_async, calls(args, kwargs, message.chunk), begin)
+    current.index = first
+    return made
+
+
 def raise_in_thread(thread: int) -> None:
     """Raise ``TaskCancelled`` in a thread, between two bytecodes: C code is not interrupted."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -441,9 +472,10 @@ def _report(
     outcome: Outcome,
     took: float,
     error: BaseException | None,
+    element: int | None,
 ) -> None:
     """Say in one line how an attempt ended; a failure for good with its traceback."""
-    who = _who(current)
+    who = _who(current) if element is None else f"{_who(current)}, element {element},"
     extra = {"flowq_task": current, "flowq_seconds": round(took, 6)}
     if isinstance(outcome, Done):
         log.info("%s done in %.3f s", who, took, extra=extra)

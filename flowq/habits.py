@@ -29,7 +29,7 @@ HABITS: Final[dict[str, str]] = {
     "clone": "signatures do not change; write .options(...) for a copy with other options",
     "freeze": "start it and read .id",
     "skew": "write .options(delay=...) on the members",
-    "chunks": "write .map(...); messages travel in batches by themselves",
+    "chunks": "write task.options(chunksize=10).map(xs)",
     "update_state": "log, or return a value",
     "retry": "raise flowq.Retry(delay=...) in the body, or declare @q.task(retries=3)",
     "revoke": "write .cancel() on what starting gave",

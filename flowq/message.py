@@ -155,11 +155,18 @@ class Ref(msgspec.Struct, frozen=True, array_like=True, tag="r"):
 
 
 class Items(msgspec.Struct, frozen=True, array_like=True, tag="i"):
-    """A list of the values of `count` nodes from `first` on; skipped ones leave it if `drop`."""
+    """A list of the values of `count` nodes from `first` on; skipped ones leave it if `drop`.
+
+    Where each node is a chunk of a map over `total` elements, `chunk` of them in each but the
+    last, the lists that they gave are joined. What stands for a chunk without a value does so in
+    the place of each of its elements.
+    """
 
     first: int
     count: int
     drop: bool = False
+    chunk: int = 0
+    total: int = 0
 
 
 class Lit(msgspec.Struct, frozen=True, array_like=True, tag="l"):
@@ -309,7 +316,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     policy : dict
         Retry options that differ from the task's own.
     index : int or None
-        Place in its map.
+        Place of its element in its map; of a chunk, that of its first element.
     prefetch : int
         1: never handed out together with others; 0: as the worker likes.
     trace : str
@@ -322,6 +329,9 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     called : bytes
         Of what was started under an idempotency key, a run's root too: a digest of the arguments
         (16 bytes), and a short text of them.
+    chunk : tuple of int or str
+        Places among the arguments that hold one value for each of several elements, for each of
+        which the task is called; see `flowq.chunks`.
     """
 
     id: bytes
@@ -345,6 +355,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     plans: tuple[bytes, ...] = ()
     captures: tuple[Template, ...] = ()
     called: bytes = b""
+    chunk: tuple[int | str, ...] = ()
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from flowq.plan import Kind, Phase, When
@@ -74,6 +75,9 @@ class Node:
         How many items such a map may have.
     unpack : bool or None
         For a map: whether its elements become arguments; None if as fits the task.
+    chunk : int
+        For a map of a task: how many elements go into one message, so that `items` are lists of
+        that many; 0 if each is an item of its own.
     zipped : tuple of int
         For a map: over how many lists it is whose elements go to positions, and over how many
         whose elements go to keywords. Elements of several lists are tuples.
@@ -112,6 +116,7 @@ class Node:
         "base",
         "body",
         "children",
+        "chunk",
         "dynamic",
         "edges",
         "elements",
@@ -169,6 +174,7 @@ class Node:
         self.width = 0
         self.unpack: bool | None = None
         self.arms: list[Arm] | None = None
+        self.chunk = 0
         self.zipped = (1, 0)
         self.elements: list[Element] = []
         self.item: tuple[int, Any] = (-1, None)
@@ -196,6 +202,16 @@ class Node:
             return f"node {name!r}{self.where}"
         kind = "task" if self.kind is Kind.TASK else "flow"
         return f"node {name!r} ({kind} {self.spec.name}){self.where}"
+
+    @property
+    def over(self) -> Iterator[Any]:
+        """The elements of a map whose list is known."""
+        items = self.items or ()
+        return chain.from_iterable(items) if self.chunk else iter(items)
+
+    def place(self, item: int) -> int:
+        """Give the place in a map's list of an item, or of the first element of a chunk."""
+        return item * (self.chunk or 1)
 
     @property
     def rule_text(self) -> str:

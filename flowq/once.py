@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from flowq.chunks import calls
 from flowq.errors import GraphError, PayloadError
 from flowq.message import Message, derived_id, node_id
 from flowq.plan import ROOT, NodeRow, Plan, decode_rows
@@ -112,17 +113,21 @@ def _bound(what: Called, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict
 
 
 def arguments_digest(
-    what: Called, args: Sequence[Any], kwargs: Mapping[str, Any], serializer: Serializer
+    what: Called,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    serializer: Serializer,
+    chunk: Sequence[int | str] = (),
 ) -> bytes:
-    """Give 16 bytes that stand for the arguments of a call.
+    """Give 16 bytes that stand for the arguments of a call, or of those of a chunk.
 
     Raises
     ------
     PayloadError
         They cannot be keyed.
     """
-    given = _bound(what, args, kwargs)
-    return serializer.digest(sorted(given.items()), f"arguments of {what.name}")
+    given = [sorted(_bound(what, *one).items()) for one in calls(args, kwargs, chunk)]
+    return serializer.digest(given if chunk else given[0], f"arguments of {what.name}")
 
 
 def called_with(

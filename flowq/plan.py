@@ -369,7 +369,7 @@ def shifted(template: Template, place: Callable[[int], int]) -> Template:
     if isinstance(template, Else):
         return Else(shifted(template.of, place), template.instead, template.own)
     if isinstance(template, Items):
-        return Items(place(template.first), template.count, template.drop)
+        return msgspec.structs.replace(template, first=place(template.first))
     if isinstance(template, Seq):
         return Seq(tuple([shifted(x, place) for x in template.items]), template.tuple_)
     if isinstance(template, Mapping):

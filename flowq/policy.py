@@ -408,6 +408,14 @@ OPTIONS: Final[dict[str, Option]] = {
         "",
         "How many items a map may have whose list comes with the run.",
     ),
+    "chunksize": Option(
+        _whole(1, 10_000_000),
+        None,
+        ("map",),
+        "",
+        "How many elements of a map of a task go into one message, which is one item: it fails and"
+        " is retried as one. One each unless set.",
+    ),
     "unpack": Option(
         _flag, None, ("map",), "", "Whether tuple items become arguments; else as fits the task."
     ),

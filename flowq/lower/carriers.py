@@ -62,6 +62,8 @@ def map_message(
     options: dict[str, Any] = {"max_width": node.width}
     if node.options.get("tolerate"):
         options["tolerate"] = node.options["tolerate"]
+    if node.chunk:
+        options["chunksize"] = node.chunk
     task = next(_tasks(node.inner), None) or next(_tasks(root))  # what gives the list at least
     bindings = messages.templates.bindings(edges, pool)
     captures = _captures(messages, captured, pool)

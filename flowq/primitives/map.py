@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
+from flowq.chunks import chunks_of
 from flowq.errors import GraphError
 from flowq.fragment import list_of
 from flowq.graph import Graph
@@ -26,7 +27,15 @@ __all__ = ["Each", "Map", "each", "map_of"]
 
 R = TypeVar("R", covariant=True)
 
-_OF_THE_MAP: Final = ("name", "trigger_rule", "max_width", "items", "tolerate", *OF_STARTS)
+_OF_THE_MAP: Final = (
+    "name",
+    "trigger_rule",
+    "max_width",
+    "items",
+    "tolerate",
+    "chunksize",
+    *OF_STARTS,
+)
 """Options that speak of the map; all others speak of each item."""
 
 
@@ -133,7 +142,8 @@ class Map(Composition[list[R]], Generic[R]):
     def put(self, build: Builder, body: Body) -> Placing:
         """Add one node, with the item's graph inside, once for all elements."""
         node, inner = build.expansion(body, self._base(), self._options)
-        node.items = self._elements
+        node.chunk = self._options.get("chunksize") or 0
+        node.items = chunks_of(self._elements, node.chunk) if node.chunk else self._elements
         if self._lists is not None:
             node.lists = list(self._lists)
             node.width = self._options.get("max_width", OPTIONS["max_width"].default)
@@ -161,6 +171,8 @@ def _assign(made: Map[Any], options: Mapping[str, Any], of_the_map: Collection[s
                 f"{made!r}: {', '.join(rest)} speak of a task; say it on the signatures inside"
             )
         made._item = made._item._with(options=rest)
+    if "chunksize" in made._options:
+        _check_chunks(made)
     if "tolerate" in made._options and "items" in made._options:
         raise GraphError(
             f"{made!r}: tolerate= keeps so many failures, so items= cannot be said too"
@@ -172,6 +184,21 @@ def _assign(made: Map[Any], options: Mapping[str, Any], of_the_map: Collection[s
                     f"{made!r}: {word}= is not for items of a map; say items='keep' or tolerate= "
                     f"for them, or .map(...).options({word}=...) for the map as a whole"
                 )
+
+
+def _check_chunks(made: Map[Any]) -> None:
+    """Refuse chunks of what is no task, or whose value would be no list."""
+    if not isinstance(made._item, Signature):
+        raise GraphError(
+            f"{made!r}: chunksize= puts several calls of a task into one message, and "
+            f"{made._item!r} is no task; say it on a map of the task inside, or leave it out"
+        )
+    fallback = made._item._options.get("fallback")
+    if hasattr(type(fallback), "put"):
+        raise GraphError(
+            f"{made!r}: {fallback!r} would be called once for a chunk, whose value is a list; with "
+            "chunksize= let fallback= be a task, which is called for each element"
+        )
 
 
 def map_of(
@@ -231,8 +258,9 @@ def map_of(
                 f"map of {item!r}: keyword arguments are for tasks; bind them in its steps"
             )
         item = item._with(kwargs=kwargs)
-    # said on what is mapped, these speak of the map
-    own = {name: item._options[name] for name in _OF_THE_MAP if name in item._options}
+    # said on what is mapped, these speak of the map; but a map has its own
+    inner = {} if isinstance(item, Map) else item._options
+    own = {name: inner[name] for name in _OF_THE_MAP if name in inner}
     bare = item._without(own) if own else item
     made: Map[Any] = Map(
         bare,

@@ -311,7 +311,7 @@ def test_words_of_other_libraries_are_answered_with_ours(q: FlowQ) -> None:
     add = q.task(plain)
 
     for word, ours in (("delay", "enqueues"), ("apply_async", r"\.options"), ("si", ">>"),
-                       ("chunks", "map"), ("optoins", "did you mean .options")):  # fmt: skip
+                       ("skew", "delay"), ("optoins", "did you mean .options")):  # fmt: skip
         with pytest.raises(AttributeError, match=ours):
             getattr(add, word)
     with pytest.raises(AttributeError, match="call the task"):
