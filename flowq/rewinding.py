@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from flowq.errors import GraphError
 from flowq.outline import forgiven as is_forgiven
 from flowq.plan import ROOT, Kind, Phase, Ranges, indexes, ranges_of
 from flowq.states import State
@@ -61,12 +62,20 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
         All nodes of the run.
     roots : iterable of int
         Indexes of what is to run again. The root chooses all of its body.
+
+    Raises
+    ------
+    GraphError
+        One of them runs because of how another ended, or stands in what does.
     """
     tree = _Tree(nodes)
+    roots = list(roots)
+    for root in roots:
+        _refuse_what_follows(tree, root)
     chosen: set[int] = set()
     opened: set[int] = set()
     dropped: set[int] = set()
-    todo = list(roots)
+    todo = roots
     if ROOT in todo:
         todo = [*tree.inside.get(ROOT, ()), *todo]
         todo.remove(ROOT)
@@ -93,6 +102,20 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
     return Rewind(
         ranges_of(chosen), ranges_of(opened - chosen - dropped - {ROOT}), ranges_of(dropped)
     )
+
+
+def _refuse_what_follows(tree: _Tree, index: int) -> None:
+    """A handler alone would leave its expansion open with nothing to wait for."""
+    asked = tree.nodes[index].name
+    while index != ROOT:
+        node = tree.nodes[index]
+        index = node.owner
+        if node.phase != Phase.BODY:
+            what = f"{tree.nodes[index].name!r}" if index != ROOT else "the run"
+            raise GraphError(
+                f"{asked!r} runs because of how {what} ended, or what is in it, and again only "
+                "with that; name what is to run again before it"
+            )
 
 
 def _afterwards(tree: _Tree, around: int) -> Iterable[int]:

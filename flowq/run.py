@@ -379,6 +379,8 @@ class Run(ValueHandle[T]):
 
         Raises
         ------
+        GraphError
+            It runs because of how another ended (a handler, a fallback), or stands in what does.
         RunActive
             The run has not ended.
         ResultMissing

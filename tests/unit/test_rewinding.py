@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from flowq.errors import GraphError
 from flowq.plan import Bits, Kind, Phase, Ranges, indexes, ranges_of
 from flowq.rewinding import choose, to_retry
 from flowq.states import State
@@ -130,6 +133,20 @@ def test_a_retry_takes_what_failed_and_what_could_not_run() -> None:
 
     assert g.retry() == "b c d"
     assert g.retry(forgiven=True) == "b c d f"
+
+
+def test_what_follows_an_end_runs_again_only_with_it() -> None:
+    g = Graph()
+    g.add("f", S.FAILED, kind=Kind.EXPANSION)
+    g.add("a", S.FAILED, inside="f")
+    g.add("f/fallback", S.SUCCESS, inside="f", phase=Phase.FALLBACK, grown=True)
+    g.add("deep", inside="f/fallback")
+    g.add("alarm", parents="f", phase=Phase.HANDLERS)
+
+    for name in ("f/fallback", "deep", "alarm"):
+        with pytest.raises(GraphError, match="again only with that"):
+            g.rerun(name)
+    assert g.rerun("f") == ("f a f/fallback alarm", "", "deep")
 
 
 def test_a_retry_leaves_a_failure_that_counts_as_a_success() -> None:
