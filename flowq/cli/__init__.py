@@ -223,6 +223,7 @@ def _flows(nouns: Any) -> None:
     start = _of_app(flows, "start", "Start a flow; prints the id of the run.", "flow:start")
     start.add_argument("flow", metavar="NAME")
     _parameters(start)
+    start.add_argument("--key", help="idempotency key: the same one gives the run that exists")
     start.add_argument(
         "--watch", action="store_true", help="follow it to its end; exit 1 if failed"
     )

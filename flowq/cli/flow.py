@@ -141,11 +141,11 @@ def start(args: Any) -> int:
         app.use_url(args.url)
     if not app.store.shares_processes:
         raise CliError("memory:// lives in one process; no worker would see the run")
-    run = flow(**given)
+    run = (flow if args.key is None else flow.options(key=args.key))(**given)
     json = wants_json(args)
     follows = args.watch or args.wait or args.timeout is not None
     if json:
-        line({"run": run.id, "flow": flow.name})
+        line({"run": run.id, "flow": flow.name, "created": run.created})
     elif not args.watch:
         print(run.id)
     if not follows:
