@@ -238,13 +238,13 @@ class Handle(FitsAnywhere, Started):
         if not wanted:
             yield None
             return
-        from flowq.watching import see, view_for
+        from flowq.watching import Sight, view_for
 
         store = self._app.store
-        view = view_for(store, stream, nodes=nodes)
+        view, sight = view_for(store, stream, nodes=nodes), Sight(store, self._id)
 
         def show() -> None:
-            seen = see(store, self._id)
+            seen = sight.see()
             if seen is not None:
                 view.show(seen)
 

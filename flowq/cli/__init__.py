@@ -178,6 +178,10 @@ def _controls(runs: Any) -> None:
         runs, "watch", "Follow a run to its end; exit 1 if failed.", "run:watch", "ID"
     )
     watched.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
+    told = _reader(runs, "events", "Print what begins and ends, as it does.", "seeing:events", "ID")
+    told.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
+    told.add_argument("--after", metavar="ORDER", help="go on behind an event: its order")
+    told.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
     why = _reader(runs, "why", "Say why a run or a node is where it is.", "seeing:why", "ID")
     why.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
     times = _reader(runs, "timeline", "Say where a run's time went.", "seeing:times", "ID")

@@ -1,13 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""``flowq run why``, ``timeline``, ``graph``, ``cancel``, ``retry``, ``rerun``: one run, asked."""
+"""``flowq run events``, ``why``, ``timeline``, ``graph``, ``cancel``, ``retry``, ``rerun``."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowq.cli.output import NOT_FOUND, OK, REFUSED, CliError, document, line, note
+from flowq.cli.output import (
+    FAILED,
+    NOT_FOUND,
+    OK,
+    REFUSED,
+    TIMED_OUT,
+    CliError,
+    document,
+    iso,
+    line,
+    moment,
+    note,
+    one_line,
+    paint,
+)
 from flowq.cli.reading import (
     LOOKED_AT,
     find_id,
@@ -28,8 +43,9 @@ if TYPE_CHECKING:
     from flowq.drawing import Drawing
     from flowq.run import Run
     from flowq.storage import Store
+    from flowq.wiring import Event
 
-__all__ = ["cancel", "graph", "rerun", "retry", "times", "why"]
+__all__ = ["cancel", "events", "graph", "rerun", "retry", "times", "why"]
 
 
 def why(args: Any) -> int:
@@ -44,6 +60,59 @@ def why(args: Any) -> int:
     else:
         print(said)
     return OK
+
+
+def events(args: Any) -> int:
+    """Run ``flowq run events``."""
+    from flowq.events import events as go_through
+
+    after = _order(args.after)
+    store, app, id = _asked(args)
+    id = _node_of(app, id, args.node)
+    json = wants_json(args)
+    end = None if args.timeout is None else time.monotonic() + args.timeout
+    last: Event | None = None
+    for event in go_through(
+        store, id, after=after, late=lambda: None if end is None else end - time.monotonic()
+    ):
+        if event is None:
+            raise CliError(f"{id_text(id)} has not ended", TIMED_OUT)
+        last = event
+        if json:
+            line(_event(event))
+        else:
+            tries = f"attempt {event.attempt}" if event.attempt > 1 else ""
+            name = event.node or event.task or f"run {event.id}"
+            parts = (moment(event.order[0]), name, paint(event.state), tries, one_line(event.why))
+            print("  ".join(part for part in parts if part), flush=True)
+    state = app.result(id_text(id)).state if last is None else last.state
+    return OK if state == "success" else FAILED
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "at": iso(event.order[0]),
+        "node": event.node or None,
+        "task": event.task or None,
+        "state": event.state,
+        "why": event.why or None,
+        "attempt": event.attempt or None,
+        "generation": event.generation,
+        "index": event.index,
+        "id": event.id,
+        "order": ".".join(map(str, event.order)),
+    }
+
+
+def _order(text: str | None) -> tuple[int, int, int, int] | None:
+    """Read the place of an event as ``--json`` gives it."""
+    if text is None:
+        return None
+    try:
+        a, b, c, d = map(int, text.split("."))
+    except ValueError:
+        raise CliError(f"--after {text!r} is no order; take it from run events --json") from None
+    return a, b, c, d
 
 
 def times(args: Any) -> int:
