@@ -192,7 +192,7 @@ def digest_of(rows: Iterable[NodeRow], serializer: Serializer) -> bytes:
     """Give 16 bytes that stand for what a plan does, whatever its id; the same in all processes."""
     found = hashlib.blake2b(digest_size=16)
     for row in rows:
-        found.update(_encode((row.name, row.kind, row.parents)))
+        found.update(_encode((row.name, row.kind, row.rule, row.parents)))
         m = row.message
         if m is not None:
             found.update(_encode((m.task, m.bindings)))

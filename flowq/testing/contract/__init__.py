@@ -16,7 +16,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
-from flowq.testing.contract.remember import TestRemember
+from flowq.testing.contract.remember import TestCalled, TestRemember
 from flowq.testing.contract.rewind import TestRewind
 from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
 from flowq.testing.contract.tables import TestTransitions, TestVerdicts
@@ -24,6 +24,7 @@ from flowq.testing.contract.tasks import TestCancel, TestEnqueue, TestReschedule
 from flowq.testing.contract.workers import TestRelease, TestRenew
 
 __all__ = [
+    "TestCalled",
     "TestCancel",
     "TestCancelInwards",
     "TestEnqueue",
