@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flowq.errors import GraphError as GraphError
     from flowq.errors import GroupError as GroupError
     from flowq.errors import Interrupted as Interrupted
+    from flowq.errors import KeyReused as KeyReused
     from flowq.errors import NoArm as NoArm
     from flowq.errors import NodeUsedAsValue as NodeUsedAsValue
     from flowq.errors import NotProduced as NotProduced
@@ -72,10 +73,10 @@ _HOMES = {
     "current": "CurrentTask current_task",
     "errors": (
         "BindingError BindingWarning BlockingInTask Cancelled ConfigError CycleError DecodeError "
-        "Failure FlowqError GraphError GroupError Interrupted NoArm NodeUsedAsValue NotProduced "
-        "PayloadError PayloadTooLarge Pending ResultMissing ResultTimeout Retry RunCancelled Skip "
-        "Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled TaskDefinitionError "
-        "TaskError UnknownTask WorkerLost"
+        "Failure FlowqError GraphError GroupError Interrupted KeyReused NoArm NodeUsedAsValue "
+        "NotProduced PayloadError PayloadTooLarge Pending ResultMissing ResultTimeout Retry "
+        "RunCancelled Skip Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled "
+        "TaskDefinitionError TaskError UnknownTask WorkerLost"
     ),
     "flow": "Flow",
     "primitives": "DAG Signature branch chain chord each first group optional sleep",

@@ -9,10 +9,10 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
@@ -27,9 +27,11 @@ from typing import (
 
 from flowq.building import TRACE
 from flowq.clock import SYSTEM_CLOCK, Clock, SkippingClock
-from flowq.errors import ConfigError, TaskDefinitionError, UnknownTask
+from flowq.current import CURRENT
+from flowq.errors import ConfigError, KeyReused, TaskDefinitionError, UnknownTask
 from flowq.flow import Flow, FlowDecorator
 from flowq.habits import check_keywords, habit
+from flowq.listing import runs_of
 from flowq.message import Message, id_bytes
 from flowq.naming import MAIN, app_at, app_path, import_module
 from flowq.plan import Plan, Ranges
@@ -39,6 +41,7 @@ from flowq.result import Result, ResultGroup
 from flowq.run import Run
 from flowq.serializer import Serializer, open_serializer
 from flowq.settings import DEFAULT_URL, load_settings
+from flowq.starting import called_of, found_again, refuse, started_message, started_plan
 from flowq.storage import Store, open_store
 from flowq.task import ContextDecorator, Decorator, Task
 from flowq.wiring import ConsumerHandle, TaskSpec
@@ -58,12 +61,12 @@ BATCH_PAGE: Final = 10_000
 class Batch:
     """What was called within a ``with q.batch()``, until it is enqueued."""
 
-    __slots__ = ("app", "messages", "plans")
+    __slots__ = ("app", "calls", "plans")
 
     def __init__(self, app: FlowQ) -> None:
         self.app = app
-        self.messages: list[Message] = []
-        self.plans: list[Plan] = []
+        self.calls: list[tuple[Message, Result[Any]]] = []
+        self.plans: list[tuple[Plan, Run[Any]]] = []
 
 
 _batches: ContextVar[tuple[Batch, ...]] = ContextVar("flowq_batches", default=())
@@ -340,47 +343,67 @@ class FlowQ:
     # --- starting --------------------------------------------------------------------------------
 
     def start_message(
-        self, message: Message, spec: TaskSpec, args: Any, kwargs: Any
+        self, message: Message, spec: TaskSpec, args: Any, kwargs: Any, *, detached: bool = False
     ) -> Result[Any]:
         """Enqueue one task alone; `Task` calls it."""
         trace = TRACE.get()
         if trace is not None:
             trace.refuse(f"{spec.name} was enqueued")
+        current = CURRENT.get()
+        if current is not None:
+            message = started_message(current, message, self, detached)
+        made = Result[Any](self, message.id, message=message, arguments=(args, kwargs))
         batch = self._batch()
         if batch is not None:
-            batch.messages.append(message)
+            batch.calls.append((message, made))
         else:
-            self._enqueue((message,))
-        return Result(self, message.id, message=message, arguments=(args, kwargs))
+            refuse(self._enqueue(((message, made),)))
+        return made
 
-    def start_plan(self, plan: Plan, *, members: Ranges | None = None) -> Any:
+    def start_plan(
+        self, plan: Plan, *, members: Ranges | None = None, detached: bool = False
+    ) -> Any:
         """Submit a plan; compositions call it."""
         trace = TRACE.get()
         if trace is not None:
             trace.refuse(f"{plan.name!r} was started")
+        current = CURRENT.get()
+        if current is not None:
+            plan = started_plan(current, plan, self, detached)
+        value = plan.rows[0].value
+        made: Run[Any] = (
+            Run(self, plan.id, value=value)
+            if members is None
+            else ResultGroup(self, plan.id, value=value, members=members)
+        )
         batch = self._batch()
         if batch is not None:
-            batch.plans.append(plan)
+            batch.plans.append((plan, made))
         else:
-            self._submit(plan)
-        value = plan.rows[0].value
-        if members is None:
-            return Run[Any](self, plan.id, value=value)
-        return ResultGroup[Any](self, plan.id, value=value, members=members)
+            refuse(self._submit(plan, made))
+        return made
 
-    def _enqueue(self, messages: Any) -> None:
+    def _enqueue(self, calls: Sequence[tuple[Message, Result[Any]]]) -> KeyReused | None:
+        """Enqueue calls; gives the error of one whose key was used with other arguments."""
         if not self._told:
             self._tell()
-        self.store.enqueue(messages)
+        fresh = self.store.enqueue([message for message, _ in calls])
+        found = None
+        if not all(fresh):
+            for (message, made), new in zip(calls, fresh, strict=True):
+                found = found or (None if new else found_again(self, made, message.called))
         if self._inline is not None:
-            self._inline.started([message.id for message in messages])
+            self._inline.started([message.id for message, _ in calls])
+        return found
 
-    def _submit(self, plan: Plan) -> None:
+    def _submit(self, plan: Plan, made: Run[Any]) -> KeyReused | None:
+        """Submit a run; gives the error if its key was used with other arguments."""
         if not self._told:
             self._tell()
-        self.store.submit(plan)
+        found = None if self.store.submit(plan) else found_again(self, made, called_of(plan))
         if self._inline is not None:
             self._inline.started((plan.id,))
+        return found
 
     def _tell(self) -> None:
         self._told = True
@@ -397,7 +420,8 @@ class FlowQ:
         """Gather the calls that are made within, and enqueue them together at its end.
 
         Handles are given at once; the store knows them when it has ended. If an exception leaves
-        it, nothing was enqueued.
+        it, nothing was enqueued. A key that was used with other arguments is told when the rest
+        was enqueued.
         """
         batch = Batch(self)
         token = _batches.set((*_batches.get(), batch))
@@ -405,10 +429,10 @@ class FlowQ:
             yield
         finally:
             _batches.reset(token)
-        for at in range(0, len(batch.messages), BATCH_PAGE):
-            self._enqueue(batch.messages[at : at + BATCH_PAGE])
-        for plan in batch.plans:
-            self._submit(plan)
+        pages = range(0, len(batch.calls), BATCH_PAGE)
+        errors = [self._enqueue(batch.calls[at : at + BATCH_PAGE]) for at in pages]
+        errors += [self._submit(plan, made) for plan, made in batch.plans]
+        refuse(*errors)
 
     @contextmanager
     def inline(self) -> Iterator[None]:
@@ -447,6 +471,30 @@ class FlowQ:
     def run(self, id: str) -> Run[Any]:
         """Open the handle of a run by its id, from any process."""
         return Run(self, _id(id)[:16])
+
+    def runs(
+        self,
+        *,
+        flow: Flow[..., Any] | str | None = None,
+        state: str | None = None,
+        key: str | None = None,
+        since: datetime | None = None,
+    ) -> Iterator[Run[Any]]:
+        """Go through its runs, newest first, read in pages.
+
+        Parameters
+        ----------
+        flow : Flow or str, optional
+            Those of a flow, or of this name; runs that were given another by ``name=`` have that.
+        state : str, optional
+            ``"running"``, ``"failed"`` ...
+        key : str, optional
+            Those that were started under a key: one of each flow at most. For a graph that is no
+            flow, `flow` is its name.
+        since : datetime, optional
+            Those submitted from then on; a naive one is the local zone's.
+        """
+        return runs_of(self, flow=flow, state=state, key=key, since=since)
 
     def result_group(self, id: str) -> ResultGroup[Any]:
         """Open the handle of a map or group by its id, from any process."""

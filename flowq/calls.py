@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from flowq.binding import check_call
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue, PayloadError
 from flowq.message import Message, new_id
+from flowq.once import arguments_digest, called_with, kept_ms, key_id
 from flowq.policy import OPTIONS, RetryPolicy
 from flowq.serializer import Serializer
 from flowq.states import trigger_rule
@@ -17,14 +18,15 @@ from flowq.wiring import TaskSpec
 
 __all__ = ["Settings", "build_message", "own_priority", "pack"]
 
-_RETRY: Final = RetryPolicy.__struct_fields__
+_TRAVELS: Final = (*RetryPolicy.__struct_fields__, "cache")
+"""Options of a call that a worker must know; it knows those of the task's declaration."""
 _RUN_KEEPS_MS: Final = round(OPTIONS["result_ttl"].default * 1000)
 
 
 class Settings:
     """The fields of a message that options decide, in the order of `Message` from ``queue`` on."""
 
-    __slots__ = ("fields", "policy", "prefetch")
+    __slots__ = ("cache", "fields", "policy", "prefetch")
 
     def __init__(
         self, spec: TaskSpec, options: Mapping[str, Any], priority: int, read: bool = False
@@ -56,9 +58,10 @@ class Settings:
             of("max_losses"),
         )
         self.policy = {
-            k: options[k] for k in _RETRY if k in options and options[k] != declared.get(k)
+            k: options[k] for k in _TRAVELS if k in options and options[k] != declared.get(k)
         }
         self.prefetch: int = of("prefetch")
+        self.cache: float = of("cache")
 
 
 def own_priority(spec: TaskSpec, options: Mapping[str, Any]) -> int | None:
@@ -106,16 +109,25 @@ def build_message(
             f"{spec.name} was called with a step as argument, whose value is not known yet; "
             f"compose: {name}.s(...).start()"
         ) from None
+    if settings.cache:  # else a worker would find that it cannot be
+        arguments_digest(spec, args, kwargs, spec.submitter.serializer)
+    fields, called = settings.fields, b""
+    if "key" in options or "key_ttl" in options:
+        *head, kept, failed_kept, losses = fields
+        fields = (*head, *kept_ms(options, (kept, failed_kept)), losses)
+        id = key_id(spec.submitter.name, "task", spec.name, options["key"])
+        called = called_with(spec, args, kwargs, spec.submitter.serializer)
     return Message(
         id or new_id(),
         spec.name,
         payload,
-        *settings.fields,
+        *fields,
         "",
         (),
         settings.policy,
         None,
         settings.prefetch,
+        called=called,
     )
 
 

@@ -44,7 +44,12 @@ _SUCCESS = State.SUCCESS.value
 
 
 def done(
-    delivery: Delivery, value: Any, serializer: Serializer, started_ms: int, ended_ms: int
+    delivery: Delivery,
+    value: Any,
+    serializer: Serializer,
+    started_ms: int,
+    ended_ms: int,
+    called: bytes = b"",
 ) -> Done:
     """Give the outcome of a body that returned.
 
@@ -55,9 +60,9 @@ def done(
     """
     payload = serializer.dumps(value, "the result")
     try:
-        body = _encode(Value(payload, short_repr(value)))
+        body = _encode(Value(payload, short_repr(value), "", called))
     except UnicodeEncodeError:  # a repr of the user's own, with half a character
-        body = _encode(Value(payload, _text(short_repr(value))))
+        body = _encode(Value(payload, _text(short_repr(value)), "", called))
     cell = pack_cell(
         _SUCCESS,
         body,
@@ -77,6 +82,7 @@ def decide(
     started_ms: int,
     ended_ms: int,
     rand: Callable[[], float] = random.random,
+    element: int | None = None,
 ) -> Outcome:
     """Say what a body came to that did not return.
 
@@ -92,6 +98,8 @@ def decide(
     started_ms, ended_ms : int
     rand : callable
         Gives numbers from 0 to 1, for jitter.
+    element : int, optional
+        Where the task was called for several elements of a map: the place of the one it was at.
 
     Returns
     -------
@@ -116,7 +124,7 @@ def decide(
         if policy.wants(error):
             wait = min(wait_ms(policy, failed, rand), LONGEST_WAIT_MS)
             return RetryAt(delivery.id, delivery.delivery, wait)
-    failure = describe(message, error, failed)
+    failure = describe(message, error, failed, element)
     cell = pack_cell(State.FAILED, _encode(failure), **times)
     return Failed(delivery.id, delivery.delivery, cell)
 
@@ -138,11 +146,16 @@ def _asked(error: Retry) -> int | None:
         return None
 
 
-def describe(message: Message, error: BaseException, attempts: int) -> Failure:
+def describe(
+    message: Message, error: BaseException, attempts: int, element: int | None = None
+) -> Failure:
     """Turn an exception into the failure that travels: text and names, never the object."""
     kinds = [
         _text(f"{c.__module__}.{c.__qualname__}") for c in type(error).__mro__ if c is not object
     ]
+    trace = traceback_text(error)
+    if element is not None:
+        trace = f"{trace}At element {element} of its map.\n"
     return Failure(
         task=message.task,
         id=id_text(message.id),
@@ -150,10 +163,11 @@ def describe(message: Message, error: BaseException, attempts: int) -> Failure:
         reason="payload" if isinstance(error, PayloadError) else "error",
         exc_type=kinds[0],
         message=exception_text(error),
-        traceback=traceback_text(error),
+        traceback=trace,
         attempts=attempts,
         bases=tuple(kinds[1:]),
-        index=message.index,
+        index=message.index if element is None else element,
+        called=message.called,
     )
 
 

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
-from flowq.message import id_text
+from flowq.message import derived_id, id_bytes, id_text
 
 __all__ = ["CURRENT", "CurrentTask", "current_task"]
 
@@ -34,9 +37,12 @@ class CurrentTask:
 
     __slots__ = (
         "_event",
+        "_generation",
         "_id",
         "_run",
+        "_started",
         "_stopped",
+        "_young",
         "attempt",
         "deliveries",
         "index",
@@ -60,6 +66,7 @@ class CurrentTask:
         index: int | None = None,
         queue: str = "default",
         priority: int = 0,
+        generation: Callable[[], int] | None = None,
     ) -> None:
         self._id = id
         self.name = name
@@ -73,6 +80,9 @@ class CurrentTask:
         self.priority = priority
         self._stopped = False
         self._event: threading.Event | None = None  # most bodies never look
+        self._generation = generation  # asked for where it matters
+        self._started: dict[bytes, int] | None = None  # most bodies start nothing
+        self._young: list[tuple[Any, bytes]] | None = None
 
     def __repr__(self) -> str:
         return f"<CurrentTask {self.name} {self.id} attempt {self.attempt}>"
@@ -99,6 +109,45 @@ class CurrentTask:
             if self._stopped:
                 event.set()
         return event.wait(timeout)
+
+    def start_id(self, what: bytes) -> bytes:
+        """Give the id under which the body starts something: the same in every delivery.
+
+        A body whose worker was lost runs again in full. What it starts then has the ids of what it
+        started before, and so is not started a second time.
+
+        Parameters
+        ----------
+        what : bytes
+            Says what it starts. Equal ones are told apart by their order.
+        """
+        with _guard:
+            started = self._started = {} if self._started is None else self._started
+            nth = started[what] = started.get(what, 0) + 1
+        generation = self._generation() if self._generation is not None else 0
+        id = id_bytes(self._id) if isinstance(self._id, str) else self._id
+        which = b"%d %d %d" % (generation, self.attempt, nth)
+        return derived_id(b"started", id, which, what)
+
+    def adopt(self, app: Any, id: bytes) -> None:
+        """Take note of what the body starts: it is cancelled with it."""
+        with _guard:
+            self._young = [] if self._young is None else self._young
+            self._young.append((app, id))
+
+    def disown(self, app: Any, id: bytes) -> None:
+        """Take that back: it was started by others too."""
+        with _guard:
+            self._young = [x for x in self._young or () if x != (app, id)]
+
+    def cancel_started(self) -> None:
+        """Cancel what the body has started."""
+        apps: dict[int, tuple[Any, list[bytes]]] = {}
+        for app, id in self._young or ():
+            apps.setdefault(builtins.id(app), (app, []))[1].append(id)
+        for app, ids in apps.values():
+            for at in range(0, len(ids), 1_000):
+                app.store.cancel(ids[at : at + 1_000])
 
     def stop(self) -> None:
         """Mark it as cancelled; the worker does."""

@@ -68,7 +68,7 @@ def _edges(node: Node) -> Iterator[tuple[int | str, Any]]:
     yield from node.edges.items()
     for element in node.elements:
         if element.source.dynamic:
-            for item in element.source.items or ():
+            for item in element.source.over:
                 for k, value in enumerate(element.given(item), element.at):
                     if any(True for _ in leaves(value)):
                         yield k, value

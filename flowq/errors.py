@@ -12,6 +12,7 @@
     │ ├ NoArm              a branch has none for a value, when it runs            (LookupError)
     │ ├ UnknownTask                                                              (LookupError)
     │ └ NodeUsedAsValue                                                          (TypeError)
+    ├ KeyReused            an idempotency key, with other arguments              (ValueError)
     ├ PayloadError         keeps the cause, never the payload
     │ ├ PayloadTooLarge
     │ └ DecodeError
@@ -54,6 +55,7 @@ __all__ = [
     "GraphError",
     "GroupError",
     "Interrupted",
+    "KeyReused",
     "NoArm",
     "NodeUsedAsValue",
     "NotProduced",
@@ -118,6 +120,25 @@ class NodeUsedAsValue(GraphError, TypeError):
     """A step was used as if its value were known; it is known only when the graph runs."""
 
 
+class KeyReused(FlowqError, ValueError):
+    """An idempotency key was used before with other arguments; the text has both.
+
+    Nothing was started. What the key gives is ``q.result(id)`` or ``q.run(id)``.
+
+    Attributes
+    ----------
+    id : str
+        Id of what was started under the key.
+    """
+
+    def __init__(self, text: str, id: str = "") -> None:
+        super().__init__(text)
+        self.id = id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.id)
+
+
 class PayloadError(FlowqError):
     """Arguments or a result that cannot travel."""
 
@@ -155,11 +176,14 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False)
     bases : tuple of str
         Qualified names of the classes that the exception is an instance of, for `is_a`.
     index : int or None
-        Place in its map or group, where it has one.
+        Place in its map or group, where it has one; of a chunk, that of the element that failed
+        (of the first, where that is not known: a worker was lost).
     args : tuple
     kwargs : dict
         What the task was called with: filled in for handlers and fallbacks, where it is kept and
         can be read.
+    called : bytes
+        For what was started under an idempotency key: see `flowq.message.Message.called`.
     """
 
     task: str
@@ -174,6 +198,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False)
     index: int | None = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
+    called: bytes = b""
 
     def is_a(self, kind: type[BaseException]) -> bool:
         """Whether the remote exception was of this class, by name; see `TaskError.is_a`."""

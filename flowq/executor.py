@@ -13,10 +13,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
+from flowq.caching import Slot, slot_for
+from flowq.chunks import calls, run_chunk
 from flowq.clock import Clock
 from flowq.coordinator import (
     decide,
@@ -27,9 +30,16 @@ from flowq.coordinator import (
     unknown_task,
 )
 from flowq.current import CURRENT, CurrentTask
-from flowq.errors import DecodeError, NoArm, PayloadError, StoreUnavailable, TaskCancelled
+from flowq.errors import (
+    DecodeError,
+    NoArm,
+    PayloadError,
+    StoreError,
+    StoreUnavailable,
+    TaskCancelled,
+)
 from flowq.fragment import BRANCH, MAP, expand_map, take_arm
-from flowq.message import Delivery, Message, decode_message, id_text
+from flowq.message import Delivery, Message, decode_message, id_text, split_node
 from flowq.outcome import Done, Expand, Failed, GiveBack, Outcome, RetryAt, Unknown
 from flowq.policy import RetryPolicy, nearest
 from flowq.storage.base import Store
@@ -136,6 +146,9 @@ class Executor:
         Raises ``TaskCancelled`` in the thread of that number; `raise_in_thread` unless given.
     """
 
+    caches = True
+    """Whether successes may stand for equal calls."""
+
     def __init__(
         self,
         app: App,
@@ -183,6 +196,7 @@ class Executor:
             return undecodable(delivery, job.error, None)
         task = self._tasks.get(message.task)
         began, started = time.monotonic(), self._now_ms()
+        slot: Slot | None = None
         if task is None:
             if message.task == MAP:
                 return self._make_items(delivery, message, started)
@@ -190,15 +204,23 @@ class Executor:
                 return self._take_arm(delivery, message, started)
             return self._unknown(delivery, message)
         try:
-            policy = task.policy
+            policy, cache = task.policy, task.cache
             if message.policy:
+                cache = message.policy.get("cache", cache)
                 said = {k: getattr(policy, k) for k in policy.__struct_fields__} | message.policy
                 policy = msgspec.convert(said, RetryPolicy)
-            current = _current(message, delivery, policy)
+            current = _current(message, delivery, policy, self._store)
             if message.bindings:
                 args, kwargs = load_args(message, delivery, self._store, self._serializer)
             else:
                 args, kwargs = self._serializer.loads(message.payload)[:2]
+            if cache and self.caches:
+                slot = slot_for(
+                    task, cache, args, kwargs, self._store, self._serializer, message.chunk
+                )
+                hit = slot.hit(delivery, message, started, self._now_ms)
+                if hit is not None:
+                    return hit
             if task.context:
                 kwargs = {**kwargs, "task": current}
         except StoreUnavailable as err:
@@ -211,23 +233,36 @@ class Executor:
             log.info("%s starts%s", _who(current), _which(current), extra={"flowq_task": current})
         error: BaseException | None
         value, error = self._body(lane, job, task, args, kwargs, current)
+        if current.cancelled:
+            _cancel_started(current)
         ended = self._now_ms()
+        element = current.index if message.chunk and error is not None else None
         outcome: Outcome | None = None
         if error is None:
             try:
-                outcome = done(delivery, value, self._serializer, started, ended)
+                outcome = done(delivery, value, self._serializer, started, ended, message.called)
+                if slot is not None:
+                    slot.keep(outcome, message.task)
             except BaseException as err:  # again the value's own code
                 error = err
                 if isinstance(err, PayloadError):
                     outcome, error = self._returned(delivery, message, value, err)
         if outcome is None:
             assert error is not None
-            outcome = decide(message, delivery, error, policy, started_ms=started, ended_ms=ended)
+            outcome = decide(
+                message,
+                delivery,
+                error,
+                policy,
+                started_ms=started,
+                ended_ms=ended,
+                element=element,
+            )
         took = time.monotonic() - began
         before = self.usual.get(message.task)
         self.usual[message.task] = took if before is None else 0.8 * before + 0.2 * took
         if chatty or error is not None:
-            _report(current, outcome, took, error)
+            _report(current, outcome, took, error, element)
         return outcome
 
     def _body(
@@ -246,11 +281,14 @@ class Executor:
         try:
             with lane.lock:
                 lane.current, lane.since, lane.job = current, time.monotonic(), job
-            value = task.func(*args, **kwargs)
-            if task.is_async:
-                import asyncio
+            if job.message is not None and job.message.chunk:
+                value = _run_chunk(job.message, task, args, kwargs, current)
+            else:
+                value = task.func(*args, **kwargs)
+                if task.is_async:
+                    import asyncio
 
-                value = asyncio.run(value)
+                    value = asyncio.run(value)
         except BaseException as err:  # a body may raise anything, also SystemExit
             error = err
         while True:
@@ -350,6 +388,22 @@ class Executor:
         return unknown_task(delivery, message, hint)
 
 
+def _run_chunk(
+    message: Message, task: Task[..., Any], args: Any, kwargs: Any, current: CurrentTask
+) -> list[Any]:
+    """Call the function for each element of a chunk; `current.index` says which one it is at."""
+    first = message.index or 0
+
+    def begin(place: int) -> None:
+        if current.cancelled:
+            raise TaskCancelled
+        current.index = first + place
+
+    made = run_chunk(task.func, task.is_async, calls(args, kwargs, message.chunk), begin)
+    current.index = first
+    return made
+
+
 def raise_in_thread(thread: int) -> None:
     """Raise ``TaskCancelled`` in a thread, between two bytecodes: C code is not interrupted."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -367,9 +421,13 @@ def _absorb() -> None:
         time.sleep(0.001)
 
 
-def _current(message: Message, delivery: Delivery, policy: RetryPolicy) -> CurrentTask:
+def _current(
+    message: Message, delivery: Delivery, policy: RetryPolicy, store: Store
+) -> CurrentTask:
     id = delivery.id
     node = len(id) > 16
+    # what is handed out for the first time ran in no generation before
+    generation = partial(_generation, store, id) if node and delivery.delivery > 1 else None
     return CurrentTask(
         id=id,
         name=message.task,
@@ -381,7 +439,23 @@ def _current(message: Message, delivery: Delivery, policy: RetryPolicy) -> Curre
         index=message.index,
         queue=message.queue,
         priority=message.priority,
+        generation=generation,
     )
+
+
+def _generation(store: Store, id: bytes) -> int:
+    """Say how often a node was made to run again."""
+    run, index = split_node(id)
+    found = store.nodes(run, after=index - 1, limit=1)
+    return found[0].generation if found else 0
+
+
+def _cancel_started(current: CurrentTask) -> None:
+    """Let a cancel go down to what the body has started."""
+    try:
+        current.cancel_started()
+    except StoreError as err:
+        log.warning("%s: what it had started may go on: %s", _who(current), err)
 
 
 def _which(current: CurrentTask) -> str:
@@ -398,9 +472,10 @@ def _report(
     outcome: Outcome,
     took: float,
     error: BaseException | None,
+    element: int | None,
 ) -> None:
     """Say in one line how an attempt ended; a failure for good with its traceback."""
-    who = _who(current)
+    who = _who(current) if element is None else f"{_who(current)}, element {element},"
     extra = {"flowq_task": current, "flowq_seconds": round(took, 6)}
     if isinstance(outcome, Done):
         log.info("%s done in %.3f s", who, took, extra=extra)

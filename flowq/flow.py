@@ -13,7 +13,8 @@ from flowq.errors import BindingError, ConfigError, GraphError, TaskDefinitionEr
 from flowq.habits import habit
 from flowq.handle import Handle
 from flowq.hints import hints_of
-from flowq.policy import NAME, check_options, nearest
+from flowq.once import OF_STARTS
+from flowq.policy import NAME, ONLY_MAPS, check_options, misplaced, nearest
 from flowq.primitives.build import Part, has_parts
 from flowq.primitives.flowgraph import FlowGraph
 from flowq.primitives.flowsignature import FlowSignature
@@ -45,7 +46,7 @@ class FlowOptions(dict[str, Any], Generic[P, R]):
         ----------
         **options
             ``name`` (of the run, or of the node), ``priority``, ``on_failure``, ``finally_`` and
-            more: see ``docs/reference/options.md``.
+            more, and those that only maps have: see ``docs/reference/options.md``.
 
         Raises
         ------
@@ -101,6 +102,11 @@ class Flow(Generic[P, R]):
             checked = check_options(options, "flow", f"@q.flow on {name}")
         except GraphError as err:
             raise ConfigError(str(err)) from None
+        for word in sorted({*OF_STARTS} & checked.keys()):
+            raise ConfigError(
+                f"@q.flow on {name}: {word}= speaks of one start; say it where the flow is called: "
+                f".options({word}=...)(...)"
+            )
         for word in sorted(OF_NODES & checked.keys()):
             raise ConfigError(
                 f"@q.flow on {name}: {word}= speaks of a node; say it where the flow is called in "
@@ -119,6 +125,7 @@ class Flow(Generic[P, R]):
         self.options = FlowOptions(self, checked)
         self._base: Flow[P, R] = self
         self._run_options: Mapping[str, Any] = {}
+        self._map_options: Mapping[str, Any] = {}
         self._hints: Mapping[str, Any] | None = None
 
     @property
@@ -147,6 +154,7 @@ class Flow(Generic[P, R]):
         StoreUnavailable
             It is not known whether it was enqueued.
         """
+        self._is_one("(...)")
         trace = TRACE.get()
         if trace is not None:
             return cast("Run[R]", trace.add(lambda: self._signature(args, kwargs).traced()))
@@ -154,12 +162,12 @@ class Flow(Generic[P, R]):
 
     def map(self, /, *lists: Iterable[Any], **kwargs: Any) -> ResultGroup[R]:
         """Start it for each element of a list, as one run; see `flowq.task.Task.map`."""
-        return self._map(lists, kwargs, None)
+        return self._map(lists, kwargs, self._map_options)
 
     def starmap(self, /, items: Iterable[Iterable[Any]], **kwargs: Any) -> ResultGroup[R]:
         """Start it for each element, which is unpacked into arguments, as one run."""
         rows: Any = items if isinstance(items, Part) else [tuple(item) for item in items]
-        return self._map((rows,), kwargs, True)
+        return self._map((rows,), kwargs, {**self._map_options, "unpack": True})
 
     # --- what does not ---------------------------------------------------------------------------
 
@@ -173,6 +181,7 @@ class Flow(Generic[P, R]):
         GraphError
             The function makes a mistake; the text has file and line.
         """
+        self._is_one("build(...)")
         trace = TRACE.get()
         for arg in (*args, *kwargs.values()):
             if isinstance(arg, Handle) or has_parts((arg,)):
@@ -186,6 +195,7 @@ class Flow(Generic[P, R]):
 
     def s(self, /, *args: Any, **kwargs: Any) -> FlowSignature[R]:
         """Make a composition: the flow with bound arguments, as a member of chains and groups."""
+        self._is_one("s(...)")
         trace = TRACE.get()
         if trace is not None:
             trace.check((*args, *kwargs.values()))
@@ -196,7 +206,7 @@ class Flow(Generic[P, R]):
 
     def each(self, /, **kwargs: Any) -> Map[R]:
         """Make a map over the list that is piped in: ``extract.s() | nightly.each()``."""
-        return map_of(self._signature((), kwargs), (), {}, {}, piped=True)
+        return map_of(self._signature((), kwargs), (), {}, self._map_options, piped=True)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -204,10 +214,10 @@ class Flow(Generic[P, R]):
         return FlowSignature(self._base, args, kwargs, self._run_options)
 
     def _map(
-        self, lists: tuple[Any, ...], kwargs: Mapping[str, Any], unpack: bool | None
+        self, lists: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
     ) -> ResultGroup[R]:
         def make() -> Map[R]:
-            return map_of(self._signature((), kwargs), lists, {}, {}, unpack=unpack)
+            return map_of(self._signature((), kwargs), lists, {}, options)
 
         trace = TRACE.get()
         if trace is not None:
@@ -218,12 +228,20 @@ class Flow(Generic[P, R]):
         return make().start()
 
     def _with(self, options: Mapping[str, Any]) -> Flow[P, R]:
-        checked = check_options(options, "flow", f"{self.name}.options")
+        # those that only maps have go with maps; whether it is mapped comes later
+        who = f"{self.name}.options"
+        own = {k: v for k, v in options.items() if k not in ONLY_MAPS}
+        of_maps = {k: v for k, v in options.items() if k in ONLY_MAPS}
         made: Flow[P, R] = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
-        made._run_options = {**self._run_options, **checked}
+        made._run_options = {**self._run_options, **check_options(own, "flow", who)}
+        made._map_options = {**self._map_options, **check_options(of_maps, "map", who)}
         made.options = FlowOptions(made, self.options)
         return made
+
+    def _is_one(self, verb: str) -> None:
+        for option in self._map_options:
+            raise GraphError(f"{self.name}.options(...).{verb}: {misplaced(option)}")
 
     def _composes(self, given: Any) -> BindingError:
         name = self.name.rpartition(".")[2]
@@ -250,7 +268,7 @@ class Flow(Generic[P, R]):
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("_"):
                 raise AttributeError(name)
-            if name in ("graph", "mermaid"):
+            if name in ("graph", "mermaid", "svg"):
                 raise AttributeError(f"a flow has no {name!r}; write .build(...).{name}")
             if name == "start":
                 raise AttributeError("a flow has no 'start'; call it, or write .s(...).start()")

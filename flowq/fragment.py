@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from flowq.binding import check_call
+from flowq.chunks import calls, chunks_of
 from flowq.errors import BindingError, GraphError, NoArm
 from flowq.message import (
     NO_NODE,
@@ -40,7 +41,7 @@ from flowq.message import Mapping as MappingTemplate
 from flowq.plan import INNER, Kind, Later, NodeRow, Phase, When, decode_rows, ranges_of, relocate
 from flowq.serializer import Serializer, short_repr
 from flowq.states import Rule
-from flowq.wiring import Submitter
+from flowq.wiring import Submitter, TaskSpec
 
 __all__ = [
     "BRANCH",
@@ -128,13 +129,16 @@ class _Filling:
         pool = list(loaded[2]) if len(loaded) == 3 else []
         bindings = []
         for binding in m.bindings:
+            if binding.to in m.chunk:
+                self._bind_chunk(binding, args, kwargs)
+                continue
             rest = self._bind(binding, args, kwargs, pool, row.name)
             if rest is not None:
                 bindings.append(Binding(binding.to, rest))
         captures = tuple([self._template(c, pool, row.name) for c in m.captures])
         if checked and m.task not in BUILT_IN:
-            spec = self._submitter.spec(m.task)
-            check_call(spec, args, {**kwargs, **{b.to: 0 for b in bindings if type(b.to) is str}})
+            names = {**kwargs, **{b.to: 0 for b in bindings if type(b.to) is str}}
+            self._check(self._submitter.spec(m.task), args, names, m.chunk)
         payload = self._serializer.dumps(
             (tuple(args), kwargs, pool) if pool else (tuple(args), kwargs),
             f"arguments of node {row.name!r} (task {m.task})",
@@ -144,6 +148,24 @@ class _Filling:
             m, payload=payload, bindings=tuple(bindings), captures=captures
         )
         return msgspec.structs.replace(row, message=message, reads=reads)
+
+    def _check(
+        self,
+        spec: TaskSpec,
+        args: list[Any],
+        names: dict[str, Any],
+        chunk: tuple[int | str, ...],
+    ) -> None:
+        """Check that arguments fit the task, those of each element of a chunk."""
+        if not chunk:
+            check_call(spec, args, names)
+            return
+        at = first = self.place or 0
+        try:
+            for at, (one, _) in enumerate(calls(args, names, chunk), first):  # noqa: B007
+                check_call(spec, one, names)
+        except BindingError as err:
+            raise BindingError(f"element {at}: {err}") from None
 
     def _group(self, group: Later) -> Later:
         """Fill in what runs later, whose nodes are rows of their own: the value that it gives."""
@@ -169,6 +191,26 @@ class _Filling:
         else:
             kwargs[to] = value
         return None
+
+    def _bind_chunk(self, binding: Binding, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Put what one place takes of each element of a chunk among the arguments."""
+        elements, first = self.element, self.place
+        assert first is not None
+        made = []
+        for i, self.element in enumerate(elements, first):
+            self.place = i
+            template = binding.value
+            if isinstance(template, Seq):
+                made.append(tuple([self._known(x) for x in template.items]))
+            elif type(template) is Elem and template.spread:
+                made.append(tuple(self._spread(template)))
+            else:
+                made.append(self._known(template))
+        self.element, self.place = elements, first
+        if isinstance(binding.to, int):
+            args[binding.to] = made
+        else:
+            kwargs[binding.to] = made
 
     def _known(self, template: Template) -> Any:
         """The value of an element, or of a capture that is a value; else nothing."""
@@ -388,6 +430,7 @@ def expand_map(
     tolerate: int | float = 0,
     need: int = 0,
     max_parallel: int = 0,
+    chunksize: int = 0,
 ) -> list[NodeRow]:
     """Make the items of a map whose list is known by now.
 
@@ -408,6 +451,8 @@ def expand_map(
         If not 0, so many successes are enough, and fewer a failure.
     max_parallel : int
         If not 0, so many of them may be under way at a time.
+    chunksize : int
+        How many elements go into one item; 0 if each is an item of its own.
 
     Returns
     -------
@@ -431,45 +476,48 @@ def expand_map(
             f"map of {name}: lists of different lengths, {', '.join(str(len(x)) for x in given)}"
         )
     elements = given[0] if len(given) == 1 else list(zip(*given, strict=True))
-    count = len(elements)
+    items: Sequence[Any] = chunks_of(elements, chunksize) if chunksize else elements
+    count = len(items)
     if count > max_width:
         raise GraphError(
             f"map of {name}: {count:,} items are more than max_width={max_width:,}; say "
-            ".options(max_width=...), or give fewer, larger elements"
+            ".options(max_width=...), or chunksize= for several elements in each"
         )
     item, *inside = decode_rows(carrier.plans[0])
     out: list[NodeRow] = []
     behind: list[NodeRow] = []
     rung: list[int] = []
     filling = _Filling(carrier, pool, submitter)
-    for i, element in enumerate(elements):
-        filling.element, filling.place = element, i
+    for i, element in enumerate(items):
+        place = i * (chunksize or 1)
+        filling.element, filling.place = element, place
         path = f"{name}[{i}]"
         base = INNER + 1 + count + len(behind)
         try:
             head, *rest = relocate((item, *inside), at=INNER + 1 + i, base=base, prefix=path)
-            out.append(_indexed(msgspec.structs.replace(filling.row(head, True), owner=INNER), i))
+            row = msgspec.structs.replace(filling.row(head, True), owner=INNER)
+            out.append(_indexed(row, place))
             for k, row in enumerate(rest, base):
                 own = row.owner == INNER + 1 + i
                 if row.owner == NO_NODE:  # an alarm about the item
                     row, own = msgspec.structs.replace(row, owner=INNER), True
                     rung.append(k)
                 row = filling.row(row, True)
-                behind.append(_indexed(row, i) if own else row)
+                behind.append(_indexed(row, place) if own else row)
         except BindingError as err:
             raise BindingError(f"{path}: {err}") from None
-    face = _face(count, rung, bool(need))
+    value: Template = Seq(())
+    if count:
+        total = len(elements) if chunksize else 0
+        value = Items(INNER + 1, count, True, chunksize, total, bool(need))
+    face = _face(count, value, rung)
     bounds = {"tolerate": share_of(tolerate, count), "need": need, "most": max_parallel}
     return [msgspec.structs.replace(face, **bounds), *out, *behind]
 
 
-def _face(count: int, rung: Sequence[int], only: bool) -> NodeRow:
-    """Make the row of a map whose items are known by now.
-
-    `only`: its value is that of those that succeeded.
-    """
+def _face(count: int, value: Template, rung: Sequence[int]) -> NodeRow:
+    """Make the row of a map whose items are known by now."""
     items = ((INNER + 1, count),) if count else ()
-    value: Template = Items(INNER + 1, count, True, only) if count else Seq(())
     alarms = ranges_of(rung)
     return NodeRow(
         "",

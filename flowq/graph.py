@@ -11,7 +11,7 @@ length of its list, and copied for each item when the graph is lowered.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -209,7 +209,8 @@ def _connect(node: Node) -> None:
     A node that stands outside is a parent of the expansion around the reader, not of the reader.
     """
     node.reads = list(dict.fromkeys(n for value in node.edges.values() for n in leaves(value)))
-    _await(node, dict.fromkeys([*node.reads, *listed(node), *node.order]))
+    _await(node, dict.fromkeys([*node.reads, *listed(node)]))
+    _await(node, dict.fromkeys(node.order))
 
 
 def _await(node: Node, parents: Iterable[Node]) -> None:
@@ -284,12 +285,13 @@ def _alarm(body: Body, about: Node) -> None:
 
 
 def _join_before(node: Node) -> None:
-    """Put a join with its trigger rule before an expansion, which itself awaits success."""
+    """Put a join with its trigger rule before an expansion, which itself awaits what it reads."""
     rule = node.options["trigger_rule"]
     join = Node(Kind.JOIN, node.body, "join", options={"trigger_rule": rule})
     join.parents = list(dict.fromkeys(node.parents))
-    reads = [n for n in join.parents if n not in node.order]
-    node.parents = [*reads, join]
+    # an edge of order was found once; what was found besides is read, here or inside
+    found, ordered = Counter(node.parents), set(node.order)
+    node.parents = [*(n for n in join.parents if found[n] > (n in ordered)), join]
     join.optional = node.optional
     node.options = {k: v for k, v in node.options.items() if k != "trigger_rule"}
 

@@ -24,11 +24,12 @@ from typing import (
 from flowq.current import CURRENT
 from flowq.errors import BindingError, BlockingInTask, ResultMissing, ResultTimeout
 from flowq.habits import habit, helpful
-from flowq.looking import Home, given, lacking, shown_state
+from flowq.looking import Home, lacking, shown_state
 from flowq.message import id_text
 from flowq.policy import nearest
 from flowq.states import State
 from flowq.storage.base import Look
+from flowq.values import raise_for
 from flowq.wiring import Event, FitsAnywhere, Gives, Started
 
 __all__ = [
@@ -237,13 +238,13 @@ class Handle(FitsAnywhere, Started):
         if not wanted:
             yield None
             return
-        from flowq.watching import see, view_for
+        from flowq.watching import Sight, view_for
 
         store = self._app.store
-        view = view_for(store, stream, nodes=nodes)
+        view, sight = view_for(store, stream, nodes=nodes), Sight(store, self._id)
 
         def show() -> None:
-            seen = see(store, self._id)
+            seen = sight.see()
             if seen is not None:
                 view.show(seen)
 
@@ -356,7 +357,7 @@ class ValueHandle(Gives[T], Handle, Generic[T]):
 
     def __init__(self, app: Home, id: bytes) -> None:
         super().__init__(app, id)
-        self._answer: tuple[Any] | None = None
+        self._answer: tuple[Any, bool] | None = None
 
     @overload
     def get(
@@ -449,7 +450,7 @@ class ValueHandle(Gives[T], Handle, Generic[T]):
         if blocking:
             self._may_block(allow_in_task)
         if self._answer is None or not raise_errors:
-            found: list[Any] = []
+            found: list[tuple[Any, bool]] = []
             waiting = self._search(found, raise_errors)
             if blocking:
                 with self._showing(sys.stderr, nodes=False, wanted=progress) as show:
@@ -459,15 +460,23 @@ class ValueHandle(Gives[T], Handle, Generic[T]):
             elif waiting():
                 return None
             if not raise_errors:
-                return found[0]
-            self._answer = (found[0],)
-        return self._give(self._answer[0], raise_errors)
+                return found[0][0]
+            self._answer = found[0]
+        value, is_value = self._answer
+        return value if is_value else self._instead(value)
 
     __call__ = get
 
-    def _give(self, value: Any, raise_errors: bool) -> Any:
-        return given(value, raise_errors)
+    def _instead(self, found: Any) -> Any:
+        """Raise the error that stands in the place of a value."""
+        raise raise_for(found)
 
-    def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
-        """Make what `_until` calls: it looks, and puts the value into `found` once it is known."""
+    def _search(
+        self, found: list[tuple[Any, bool]], raise_errors: bool
+    ) -> Callable[[], Sequence[bytes]]:
+        """Make what `_until` calls: it looks, and puts the value into `found` once it is known.
+
+        Beside it stands whether it is one, or what stands in its place: a `Failure` may be either,
+        and only the state tells.
+        """
         raise NotImplementedError

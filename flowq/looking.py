@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from flowq.errors import DecodeError, Failure, NotProduced
+from flowq.errors import DecodeError, Failure, NotProduced, Pending
 from flowq.fragment import BUILT_IN
 from flowq.message import (
     CULPRIT,
@@ -27,20 +27,21 @@ from flowq.policy import nearest
 from flowq.serializer import Serializer
 from flowq.states import State
 from flowq.storage.base import Look, Store
-from flowq.values import MISSING, Values, raise_for
+from flowq.values import Values
 from flowq.wiring import TaskSpec
 
 __all__ = [
     "Home",
     "culprit_of",
     "failure_in",
-    "given",
+    "is_value",
     "lacking",
     "moment",
     "one_value",
     "put_together",
     "repr_in",
     "shown_state",
+    "source_in",
     "tries_of",
 ]
 
@@ -152,11 +153,12 @@ def put_together(
         ) from None
 
 
-def given(value: Any, raise_errors: bool) -> Any:
-    """Give a value to who asked, or raise the error that it stands for."""
-    if raise_errors and isinstance(value, MISSING):
-        raise raise_for(value)
-    return value
+def is_value(found: Any, state: State) -> bool:
+    """Whether what was found of something that ended so is its value, not what stands for one.
+
+    The state decides: a `Failure` may be a value. A `Pending` is what the store keeps no more.
+    """
+    return state is State.SUCCESS and type(found) is not Pending
 
 
 def tries_of(state: State, failed: int, began: bool) -> int | None:
@@ -185,6 +187,16 @@ def repr_in(cell: Cell) -> str:
         return ""
     try:
         return msgspec.msgpack.decode(cell.body, type=Value).repr
+    except msgspec.MsgspecError:
+        return ""
+
+
+def source_in(cell: Cell) -> str:
+    """Give the id of what had computed a value that came from the cache; empty for any other."""
+    if cell.state != State.SUCCESS or cell.flags:
+        return ""
+    try:
+        return msgspec.msgpack.decode(cell.body, type=Value).source
     except msgspec.MsgspecError:
         return ""
 

@@ -8,6 +8,7 @@ encoded form is its version.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import time
@@ -44,10 +45,12 @@ __all__ = [
     "Value",
     "decode_message",
     "decode_template",
+    "derived_id",
     "encode_message",
     "encode_template",
     "id_bytes",
     "id_text",
+    "made_ms",
     "new_id",
     "node_id",
     "nodes_of",
@@ -77,6 +80,27 @@ def new_id() -> bytes:
     raw[6] = (raw[6] & 0x0F) | 0x70
     raw[8] = (raw[8] & 0x3F) | 0x80
     return bytes(raw)
+
+
+def derived_id(*parts: bytes) -> bytes:
+    """Make the 16 bytes of an id that says nothing but what it was made of: a UUID of version 8.
+
+    The same parts give the same id, in any process.
+
+    Notes
+    -----
+    RFC 9562, section 5.8.
+    """
+    framed = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    raw = bytearray(hashlib.blake2b(framed, digest_size=16).digest())
+    raw[6] = (raw[6] & 0x0F) | 0x80
+    raw[8] = (raw[8] & 0x3F) | 0x80
+    return bytes(raw)
+
+
+def made_ms(id: bytes) -> int:
+    """Give the milliseconds since 1970 at which an id was made; 0 where it does not tell."""
+    return int.from_bytes(id[:6], "big") if id[6] >> 4 == 7 else 0
 
 
 def node_id(run: bytes, index: int) -> bytes:
@@ -133,12 +157,18 @@ class Ref(msgspec.Struct, frozen=True, array_like=True, tag="r"):
 class Items(msgspec.Struct, frozen=True, array_like=True, tag="i"):
     """A list of the values of `count` nodes from `first` on; skipped ones leave it if `drop`.
 
+    Where each node is a chunk of a map over `total` elements, `chunk` of them in each but the
+    last, the lists that they gave are joined. What stands for a chunk without a value does so in
+    the place of each of its elements.
+
     If `only`, all that are no success leave it.
     """
 
     first: int
     count: int
     drop: bool = False
+    chunk: int = 0
+    total: int = 0
     only: bool = False
 
 
@@ -289,7 +319,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     policy : dict
         Retry options that differ from the task's own.
     index : int or None
-        Place in its map.
+        Place of its element in its map; of a chunk, that of its first element.
     prefetch : int
         1: never handed out together with others; 0: as the worker likes.
     trace : str
@@ -299,6 +329,12 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         `flowq.plan.encode_rows`), such as that of a map's item or of a branch's arms.
     captures : tuple of Template
         What `plans` take from outside them; not read when the node runs.
+    called : bytes
+        Of what was started under an idempotency key, a run's root too: a digest of the arguments
+        (16 bytes), and a short text of them.
+    chunk : tuple of int or str
+        Places among the arguments that hold one value for each of several elements, for each of
+        which the task is called; see `flowq.chunks`.
     """
 
     id: bytes
@@ -321,6 +357,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     trace: str = ""
     plans: tuple[bytes, ...] = ()
     captures: tuple[Template, ...] = ()
+    called: bytes = b""
+    chunk: tuple[int | str, ...] = ()
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -417,11 +455,17 @@ HEAD: Final = struct.Struct(">BIQQ")
 """A cell's head: kind (state number + flags), delivery, started and ended (ms; 0 unknown)."""
 
 
-class Value(msgspec.Struct, frozen=True, array_like=True):
-    """A result: codec byte and serialised value, and a short ``repr`` for people."""
+class Value(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """A result: codec byte and serialised value, and a short ``repr`` for people.
+
+    `source` is the id of what had computed it, if it came from the cache; `called` is that of the
+    message, so that it is known when that is no longer kept.
+    """
 
     payload: bytes
     repr: str = ""
+    source: str = ""
+    called: bytes = b""
 
 
 class Cell(msgspec.Struct, frozen=True):

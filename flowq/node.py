@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from flowq.plan import Kind, Phase, When
@@ -33,6 +34,7 @@ __all__ = [
 _ALWAYS: Final = Rule(0, 0, 0, 0, 0)
 _NO_OPTIONS: Final[Mapping[str, Any]] = {}
 _NO_NODES: Final[frozenset[Any]] = frozenset()
+_OF_ONE: Final = frozenset(("failure_policy", "default"))
 
 
 class Node:
@@ -73,6 +75,9 @@ class Node:
         How many items such a map may have.
     unpack : bool or None
         For a map: whether its elements become arguments; None if as fits the task.
+    chunk : int
+        For a map of a task: how many elements go into one message, so that `items` are lists of
+        that many; 0 if each is an item of its own.
     zipped : tuple of int
         For a map: over how many lists it is whose elements go to positions, and over how many
         whose elements go to keywords. Elements of several lists are tuples.
@@ -116,6 +121,7 @@ class Node:
         "base",
         "body",
         "children",
+        "chunk",
         "dynamic",
         "edges",
         "elements",
@@ -175,6 +181,7 @@ class Node:
         self.width = 0
         self.unpack: bool | None = None
         self.arms: list[Arm] | None = None
+        self.chunk = 0
         self.zipped = (1, 0)
         self.elements: list[Element] = []
         self.item: tuple[int, Any] = (-1, None)
@@ -204,6 +211,16 @@ class Node:
             return f"node {name!r}{self.where}"
         kind = "task" if self.kind is Kind.TASK else "flow"
         return f"node {name!r} ({kind} {self.spec.name}){self.where}"
+
+    @property
+    def over(self) -> Iterator[Any]:
+        """The elements of a map whose list is known."""
+        items = self.items or ()
+        return chain.from_iterable(items) if self.chunk else iter(items)
+
+    def place(self, item: int) -> int:
+        """Give the place in a map's list of an item, or of the first element of a chunk."""
+        return item * (self.chunk or 1)
 
     @property
     def rule_text(self) -> str:
@@ -511,8 +528,15 @@ def alarms_of_items(source: Node) -> Sequence[Body]:
 
 
 def is_plain_map(node: Node) -> bool:
-    """Whether a node is a map each item of which is one task."""
-    if node.items is None or node.inner is None or node.inner.later:
+    """Whether a node is a map each item of which is one task.
+
+    An item of a flow is a graph, also where that is one task: what is said of the task is not said
+    of the item. So is that of a chain of one task of which is said what its failure means.
+    """
+    body = node.inner
+    if node.items is None or body is None or body.later or body.face is not None:
         return False
-    inside = node.inner.nodes
-    return len(inside) == 1 and inside[0].kind is Kind.TASK and inside[0] is node.inner.value
+    if len(body.nodes) != 1 or body.nodes[0] is not body.value:
+        return False
+    (inside,) = body.nodes
+    return inside.kind is Kind.TASK and _OF_ONE.isdisjoint(inside.options)

@@ -16,6 +16,7 @@ from flowq.wiring import Progress
 __all__ = [
     "FAILED",
     "MANY",
+    "MAPS",
     "Line",
     "count",
     "forgiven",

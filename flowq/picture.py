@@ -1,78 +1,79 @@
 # SPDX-License-Identifier: MIT
-"""A stored run as Mermaid text: its nodes as they stand, by colour."""
+"""The picture of a stored run: its nodes as they stand, by colour."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from flowq.arms import BRANCHES, arms_of
+from flowq.drawing import Arrow, Drawing, Shape
 from flowq.outline import MANY, Line, outline
-from flowq.plan import Kind, indexes
+from flowq.plan import INNER, Kind, NodeRow, Phase, indexes
 from flowq.states import State
-from flowq.storage.base import NodeInfo
+from flowq.storage.base import NodeInfo, Store
 
-__all__ = ["mermaid"]
-
-FILLS = {
-    State.SUCCESS: "fill:#d5f0d5,stroke:#2e7d32,color:#111",
-    State.FAILED: "fill:#f8d0d0,stroke:#b71c1c,color:#111",
-    State.BLOCKED: "fill:#fbe3e3,stroke:#b71c1c,color:#111,stroke-dasharray:4",
-    State.RUNNING: "fill:#d3e5fb,stroke:#1565c0,color:#111",
-    State.EXPANDED: "fill:#eef5fd,stroke:#1565c0,color:#111",
-    State.QUEUED: "fill:#dff5f5,stroke:#00838f,color:#111",
-    State.SCHEDULED: "fill:#fdf3d0,stroke:#f9a825,color:#111",
-    State.HELD: "fill:#fdf3d0,stroke:#f9a825,color:#111",
-    State.WAITING: "fill:#f5f5f5,stroke:#9e9e9e,color:#444",
-    State.SKIPPED: "fill:#fafafa,stroke:#cccccc,color:#999",
-    State.CANCELLED: "fill:#f3e0f5,stroke:#7b1fa2,color:#111",
-}
-"""State -> its colours; what was skipped is pale."""
+__all__ = ["drawing_of"]
 
 
-def mermaid(infos: Iterable[NodeInfo], *, many: int = MANY) -> str:
+def drawing_of(
+    infos: Iterable[NodeInfo],
+    *,
+    name: str = "",
+    many: int = MANY,
+    store: Store | None = None,
+    run: bytes = b"",
+) -> Drawing:
     """Draw the nodes of a run.
 
     What a node became is a box around that; a map of more than `many` items is one shape that says
-    how many are in which state.
+    how many are in which state. Arms of a branch that were not taken are pale.
 
     Parameters
     ----------
     infos : iterable of NodeInfo
         All nodes of the run, without its root.
+    name : str
     many : int
+    store, run : Store, bytes
+        Where arms that were not taken are read; without them there are none.
     """
+    infos = list(infos)
     lines = outline(infos, many=many)
-    drawn: dict[int, str] = {}
-    out = ["flowchart LR"]
-    used: dict[State, list[str]] = {}
-    open: list[int] = []  # depths of the boxes that are open
-    for at, line in enumerate(lines):
-        while open and open[-1] >= line.depth:
-            out.append("    " * open[-1] + "    end")
-            open.pop()
-        id = f"n{at}"
+    drawing = Drawing(name)
+    drawn: dict[int, Shape] = {}
+    way: list[Shape] = []  # boxes around, by depth
+    for line in lines:
+        shape = _shape(line)
         for item in line.items:
-            drawn[item.index] = id
+            drawn[item.index] = shape
         if line.info is not None:
-            drawn[line.info.index] = id
-        used.setdefault(_state(line), []).append(id)
-        pad = "    " * (line.depth + 1)
-        if at + 1 < len(lines) and lines[at + 1].depth > line.depth:
-            out.append(f'{pad}subgraph {id}["{_label(line)}"]')
-            open.append(line.depth)
-        else:
-            out.append(f"{pad}{id}{_shape(line)}")
-    out.extend("    " * depth + "    end" for depth in reversed(open))
-    out.extend(f"    {edge}" for edge in dict.fromkeys(_edges(lines, drawn)))
-    for state, ids in sorted(used.items()):
-        out.append(f"    classDef {state.label} {FILLS[state]}")
-        out.append(f"    class {','.join(ids)} {state.label}")
-    return "\n".join(out) + "\n"
+            drawn[line.info.index] = shape
+        del way[line.depth :]
+        (way[-1].inside if way else drawing.shapes).append(shape)
+        way.append(shape)
+    for line in lines:
+        drawing.arrows.extend(_arrows(line, drawn))
+    if store is not None:
+        _draw_arms(drawing, lines, drawn, infos, store, run)
+    return drawing
 
 
-def _state(line: Line) -> State:
-    """The state by whose colour it is drawn; of items together the worst."""
-    if line.info is not None:
-        return line.info.state
+def _shape(line: Line) -> Shape:
+    counts = {s.label: n for s, n in sorted(line.counts.items())}
+    info = line.info
+    if info is None:
+        return Shape(line.title, _worst(line).label, "many", counts)
+    form = "join" if info.kind == Kind.JOIN else "many" if line.items else ""
+    said = [info.name, info.state.label, info.task]
+    if info.started_ms and info.ended_ms:
+        said.append(f"{(info.ended_ms - info.started_ms) / 1000:g} s")
+    aside = info.phase in (Phase.HANDLERS, Phase.FINALLY)
+    hint = ", ".join(part for part in said if part)
+    return Shape(line.title, info.state.label, form, counts, aside=aside, hint=hint)
+
+
+def _worst(line: Line) -> State:
+    """The state by whose colour items together are drawn."""
     states = {item.state for item in line.items}
     for state in (State.FAILED, State.RUNNING, State.EXPANDED):
         if state in states:
@@ -80,27 +81,62 @@ def _state(line: Line) -> State:
     return min(states)
 
 
-def _label(line: Line) -> str:
-    text = line.title.replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
-    if line.items:
-        counts = ", ".join(f"{n:,} {s.label}" for s, n in sorted(line.counts.items()))
-        return f"{text}<br/>{counts}"
-    return text
+def _arrows(line: Line, drawn: dict[int, Shape]) -> Iterator[Arrow]:
+    told = set()
+    for info in (*line.items, *((line.info,) if line.info is not None else ())):
+        here = drawn[info.index]
+        for parent in indexes(info.parents):
+            above = drawn.get(parent)
+            if above is not None and above is not here and above not in told:
+                told.add(above)
+                gone = info.state in (State.SKIPPED, State.BLOCKED)
+                yield Arrow(above, here, kind="dead" if gone else "value")
 
 
-def _shape(line: Line) -> str:
-    text = _label(line)
-    if line.items:
-        return f'[["{text}"]]'
-    return f'(("{text}"))' if line.info and line.info.kind == Kind.JOIN else f'["{text}"]'
+# --- arms that were not taken --------------------------------------------------------------------
 
 
-def _edges(lines: Iterable[Line], drawn: dict[int, str]) -> Iterator[str]:
+def _draw_arms(
+    drawing: Drawing,
+    lines: Iterable[Line],
+    drawn: dict[int, Shape],
+    infos: list[NodeInfo],
+    store: Store,
+    run: bytes,
+) -> None:
+    """Put the arms of branches, other than those taken, into their boxes."""
+    left = BRANCHES
+    inside: dict[int, list[NodeInfo]] = {}
+    for info in infos:
+        inside.setdefault(info.owner, []).append(info)
     for line in lines:
-        nodes = line.items or ()
-        for info in (*nodes, *((line.info,) if line.info is not None else ())):
-            here = drawn[info.index]
-            for parent in indexes(info.parents):
-                above = drawn.get(parent)
-                if above is not None and above != here:
-                    yield f"{above} --> {here}"
+        if line.info is None or not left:
+            continue
+        arms = arms_of(store, run, line.info, inside.get(line.info.index, ()))
+        left -= bool(arms)
+        # a branch that may still take one: none is out of the race
+        state = (
+            "skipped" if line.info.state.final or line.info.state == State.EXPANDED else "waiting"
+        )
+        box = drawn[line.info.index]
+        for arm in arms:
+            if not arm.taken:
+                box.inside.append(_arm(drawing, arm.label, arm.rows, state))
+
+
+def _arm(drawing: Drawing, label: str, rows: list[NodeRow], state: str) -> Shape:
+    box = Shape(label, state, box=True)
+    made: dict[int, Shape] = {}
+    _, *inner = rows
+    for k, row in enumerate(inner, 1):
+        shape = Shape(row.name.rpartition("/")[2] or row.name, state)
+        if row.kind == Kind.JOIN:
+            shape.form = "join"
+        owner = made.get(row.owner, box)
+        owner.inside.append(shape)
+        made[INNER + k] = shape
+    for k, row in enumerate(inner, 1):
+        for parent in indexes(row.parents):
+            if parent in made:
+                drawing.arrows.append(Arrow(made[parent], made[INNER + k], kind="dead"))
+    return box

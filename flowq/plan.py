@@ -163,7 +163,8 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         Nodes whose values it is given, anywhere in the plan; each is a parent of it or of an
         expansion around it.
     message : Message or None
-        For `Kind.TASK` alone.
+        For `Kind.TASK`; the root may have one, that no worker runs: it keeps what the run was
+        called with (`Message.called`).
     entries : Ranges
         For an expansion: inner nodes without parents, which start with it.
     inner : int

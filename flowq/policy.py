@@ -22,6 +22,7 @@ from flowq.states import trigger_rule
 __all__ = [
     "MAX_PRIORITY",
     "NAME",
+    "ONLY_MAPS",
     "OPTIONS",
     "Option",
     "Place",
@@ -37,6 +38,8 @@ __all__ = [
 MAX_PRIORITY: Final = 1000
 LONGEST_MS: Final = 100 * 365 * 86_400_000
 """The longest time that can be said: 100 years."""
+LEAST_MEMORY: Final = 600
+"""Seconds for which stores remember every id after its end, so that a repeated enqueue is none."""
 LAST_MS: Final = round(datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp() * 1000)
 """The last moment that can be said."""
 NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]:/-]{1,200}")
@@ -51,7 +54,7 @@ PLACES: Final[dict[str, str]] = {
     "task": "@q.task(...)",
     "call": "task.options(...)(...)",
     "node": ".options(...) of a signature or node",
-    "map": "task.options(...).map(...), .options(...) of a map",
+    "map": "task.options(...).map(...), the same of a flow, .options(...) of a map",
     "branch": "branch(...).options(...)",
     "first": "first(...).options(...)",
     "sleep": "sleep(...).options(...)",
@@ -102,6 +105,25 @@ def to_ms(value: float | timedelta, *, zero: bool = True) -> int:
 
 def _seconds(value: Any) -> float:
     return to_ms(value) / 1000
+
+
+def _seconds_of_a_key(value: Any) -> float:
+    seconds = _seconds(value)
+    if seconds < LEAST_MEMORY:
+        raise ValueError(f"must be at least {LEAST_MEMORY}: so long every id is remembered")
+    return seconds
+
+
+def _key(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 1000:
+        raise ValueError("must be text of 1 to 1000 characters")
+    return value
+
+
+def _version(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be text or a whole number")
+    return str(value)
 
 
 def _moment(value: Any) -> int:
@@ -402,8 +424,52 @@ OPTIONS: Final[dict[str, Option]] = {
         "",
         "How many items a map may have whose list comes with the run.",
     ),
+    "chunksize": Option(
+        _whole(1, 10_000_000),
+        None,
+        ("map",),
+        "",
+        "How many elements of a map of a task go into one message, which is one item: it fails and"
+        " is retried as one. One each unless set.",
+    ),
     "unpack": Option(
         _flag, None, ("map",), "", "Whether tuple items become arguments; else as fits the task."
+    ),
+    "key": Option(
+        _key,
+        None,
+        ("call", "node", "map", "flow"),
+        "",
+        "Idempotency key of what is started: the same key gives what exists, and starts nothing.",
+    ),
+    "key_ttl": Option(
+        _seconds_of_a_key,
+        None,
+        ("call", "node", "map", "flow"),
+        "seconds",
+        "How long the key is remembered after the end, at least 600; else as long as what it"
+        " started is kept.",
+    ),
+    "detached": Option(
+        _flag,
+        False,
+        ("call", "node", "map", "flow"),
+        "",
+        "Whether what a body starts goes on when that body is cancelled.",
+    ),
+    "cache": Option(
+        _seconds,
+        0.0,
+        ("task", "call", "node", "map"),
+        "seconds",
+        "How long a success stands for equal calls of the task, whose bodies do not run; 0: off.",
+    ),
+    "version": Option(
+        _version,
+        None,
+        ("task",),
+        "",
+        "Of what the body does: a part of the key under which results are cached.",
     ),
     "context": Option(
         _flag, False, ("task",), "", "Pass the running task as keyword argument `task`."
@@ -416,6 +482,10 @@ OPTIONS: Final[dict[str, Option]] = {
         "Name of the task, node or run.",
     ),
 }
+
+
+ONLY_MAPS: Final = frozenset(key for key, option in OPTIONS.items() if option.places == ("map",))
+"""Options that say how many, and what becomes of them: of maps alone."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -436,13 +506,44 @@ ELSEWHERE: Final = {
     "retry_jitter": "write jitter=",
     "bind": "write context=True; the body gets keyword `task`",
     "ignore_result": "write result_ttl=0",
+    "immutable": "write a.s() >> b.s() for order without a value",
+    "throws": "name by retry_on= what is tried again; others fail at once",
+    "reject_on_worker_lost": "write max_losses=0 for what must not run again",
+    "track_started": "read .state, which is 'running' then",
+    "on_commit": "call the task when the transaction has been committed",
     "acks_late": "nothing is lost without it: what a lost worker held runs again",
     "time_limit": "timeouts are not supported yet",
     "soft_time_limit": "timeouts are not supported yet",
     "timeout": "timeouts are not supported yet",
     "rate_limit": "rate limits are not supported yet",
     "result_expires": "write result_ttl=",
+    # RQ, Dramatiq
+    "ttl": "write expires= for how long it may wait; result_ttl= is of its value",
+    "failure_ttl": "write failed_ttl=",
+    "retry": "write retries=3, retry_delay=60",
+    "retry_when": "name by retry_on= what is tried again",
+    "min_backoff": "write retry_delay=, in seconds",
+    "max_backoff": "write max_delay=, in seconds",
+    "max_age": "write expires=",
+    "store_results": "values are stored; result_ttl=0 keeps none",
+    "actor_name": "write name=",
+    "job_id": "write key=",
+    "job_timeout": "timeouts are not supported yet",
+    "at_front": "write priority=1: higher is handed out first",
+    "depends_on": "write a.s() | b.s(), or a.s() >> b.s() for order alone",
     # Airflow
+    "dag_id": "write name=",
+    "python_callable": "write @q.task on the function",
+    "op_args": "call the task with them",
+    "op_kwargs": "call the task with them",
+    "provide_context": "write context=True; the body gets keyword `task`",
+    "multiple_outputs": "node['train'] takes one item of a value",
+    "do_xcom_push": "what is returned is passed on; result_ttl=0 keeps no value",
+    "dagrun_timeout": "deadlines are not supported yet",
+    "schedule": "schedules are not supported yet; let cron start it",
+    "schedule_interval": "schedules are not supported yet; let cron start it",
+    "start_date": "schedules are not supported yet; let cron start it",
+    "catchup": "schedules are not supported yet; let cron start it",
     "execution_timeout": "timeouts are not supported yet",
     "retry_exponential_backoff": "write backoff=2",
     "max_retry_delay": "write max_delay=",
@@ -461,6 +562,16 @@ ELSEWHERE: Final = {
     "link_error": "write on_error=alert.s()",
     "errback": "write on_error=alert.s()",
     # Dagster, Prefect
+    "retry_delay_seconds": "write retry_delay=",
+    "retry_jitter_factor": "write jitter=True",
+    "retry_condition_fn": "name by retry_on= what is tried again",
+    "timeout_seconds": "timeouts are not supported yet",
+    "cache_expiration": "write cache=, in seconds",
+    "cache_key_fn": "write cache=, in seconds; the key is the task, version= and the arguments",
+    "persist_result": "values are stored; result_ttl=0 keeps none",
+    "task_run_name": "write name=",
+    "flow_run_name": "write name=",
+    "wait_for": "write .after(other)",
     "on_completion": "write finally_=signature on the flow",
     "on_cancellation": "write finally_=signature on the flow",
     "on_crashed": "write on_failure=signature on the flow",

@@ -20,12 +20,21 @@ from flowq.errors import (
 )
 from flowq.habits import helpful
 from flowq.handle import PAGE_OF_IDS, ValueHandle
-from flowq.looking import Home, lacking, moment, one_value, shown_state
+from flowq.looking import (
+    Home,
+    is_value,
+    lacking,
+    moment,
+    one_value,
+    shown_state,
+    source_in,
+)
 from flowq.message import (
     EMPTY,
     Message,
     decode_message,
     id_text,
+    made_ms,
     node_id,
     nodes_of,
     read_cell,
@@ -114,8 +123,9 @@ class Call:
             return moment(look.due_ms)
         due = self._message.due_ms
         if self._message.delay_ms and len(self._message.id) == 16:
-            # an id begins with the milliseconds of its making (see `flowq.message.new_id`)
-            due = int.from_bytes(self._message.id[:6], "big") + self._message.delay_ms
+            # of what was started under a key, or by a body, the id does not tell
+            made = made_ms(self._message.id)
+            due = made + self._message.delay_ms if made else due
         at = moment(due)
         if at and look is not None and not look.state.final and at > datetime.now(timezone.utc):
             return None  # rescheduled to an earlier time
@@ -153,9 +163,18 @@ class Result(ValueHandle[R]):
         self._message = message
         self._arguments = arguments
         self._index = index
+        self._created = True
 
     def __repr__(self) -> str:
         return f"<Result: task {self.id}>"
+
+    @property
+    def created(self) -> bool:
+        """Whether it began with this handle; False if its key, or its body before, had begun it.
+
+        Known within ``with q.batch()`` only at its end.
+        """
+        return self._created
 
     @property
     def index(self) -> int | None:
@@ -258,6 +277,9 @@ class Result(ValueHandle[R]):
             if look.state is State.QUEUED:
                 due = "" if said else ", the next free worker takes it"
             return f"{text}{due}; {said}" if said else f"{text}{due}"
+        if look.state is State.SUCCESS and look.cell is not None:
+            source = source_in(read_cell(look.cell))
+            return f"{text}, from the cache, as {source} gave it" if source else text
         if look.state.final and look.state is not State.SUCCESS:
             gone = one_value(self._app, self._id, look)
             said = getattr(gone, "message", "") or getattr(gone, "reason", "")
@@ -270,12 +292,15 @@ class Result(ValueHandle[R]):
             return None
         return Run(self._app, self._id)
 
-    def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
+    def _search(
+        self, found: list[tuple[Any, bool]], raise_errors: bool
+    ) -> Callable[[], Sequence[bytes]]:
         def waiting() -> Sequence[bytes]:
             look = self._look()
             if not look.state.final:
                 return (self._id,)
-            found.append(self._value(look))
+            value = self._value(look)
+            found.append((value, is_value(value, look.state)))
             return ()
 
         return waiting
@@ -425,10 +450,10 @@ class ResultGroup(Run[list[R]]):
                 return GroupError(failures, len(self))
         return super()._outcome(root, raise_errors)
 
-    def _give(self, value: Any, raise_errors: bool) -> Any:
-        if isinstance(value, GroupError):
-            raise GroupError(value.failures, value.total)
-        return super()._give(value, raise_errors)
+    def _instead(self, found: Any) -> Any:
+        if isinstance(found, GroupError):
+            raise GroupError(found.failures, found.total)
+        return super()._instead(found)
 
     # --- reading ---------------------------------------------------------------------------------
 

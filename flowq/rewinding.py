@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from flowq.errors import GraphError
+from flowq.outline import forgiven as is_forgiven
 from flowq.plan import ROOT, Bits, Kind, Phase, Ranges, indexes, ranges_of
 from flowq.states import State
 from flowq.storage.base import NodeInfo
@@ -60,12 +62,20 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
         All nodes of the run.
     roots : iterable of int
         Indexes of what is to run again. The root chooses all of its body.
+
+    Raises
+    ------
+    GraphError
+        One of them runs because of how another ended, or stands in what does.
     """
     tree = _Tree(nodes)
+    roots = list(roots)
+    for root in roots:
+        _refuse_what_follows(tree, root)
     chosen: set[int] = set()
     opened: set[int] = set()
     dropped: set[int] = set()
-    todo = list(roots)
+    todo = roots
     if ROOT in todo:
         todo = [*tree.inside.get(ROOT, ()), *todo]
         todo.remove(ROOT)
@@ -117,6 +127,20 @@ def _losers_inside(tree: _Tree, around: int) -> Iterable[int]:
             yield index
 
 
+def _refuse_what_follows(tree: _Tree, index: int) -> None:
+    """A handler alone would leave its expansion open with nothing to wait for."""
+    asked = tree.nodes[index].name
+    while index != ROOT:
+        node = tree.nodes[index]
+        index = node.owner
+        if node.phase != Phase.BODY:
+            what = f"{tree.nodes[index].name!r}" if index != ROOT else "the run"
+            raise GraphError(
+                f"{asked!r} runs because of how {what} ended, or what is in it, and again only "
+                "with that; name what is to run again before it"
+            )
+
+
 def _afterwards(tree: _Tree, around: int) -> Iterable[int]:
     """What runs after the body of an expansion that is opened again: made anew with it.
 
@@ -132,7 +156,8 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
     """Find what a retry runs again: what failed, was blocked or cancelled, and is not forgiven.
 
     Looks from `inside` inwards: an expansion among them is searched, and is chosen itself only if
-    nothing inside it is. Handlers are never retried by themselves.
+    nothing inside it is. What was blocked or cancelled takes along what stopped it, though that was
+    forgiven: else it would be stopped again. Handlers are never retried by themselves.
 
     Parameters
     ----------
@@ -144,46 +169,45 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
     """
     tree = _Tree(nodes)
     found: list[int] = []
-    seen: set[int] = set()
     todo = [(inside, forgiven)]
     while todo:
         at, lenient = todo.pop()
-        some = False
-        for index in tree.inside.get(at, ()):
-            node = tree.nodes[index]
-            if node.phase != Phase.BODY:
-                continue
-            if node.state not in _STOPPED:
-                if lenient and node.state == State.SUCCESS and not _made_good(tree, index):
-                    todo.append((index, lenient))  # what it forgave stands inside
-                continue
-            if node.bits & Bits.FORGIVEN and not lenient:
-                continue
-            some = True
-            if node.kind == Kind.EXPANSION and _stopped_inside(tree, index, lenient):
+        stopped = _stopped(tree, at, lenient)
+        for index in stopped:
+            if tree.nodes[index].kind == Kind.EXPANSION and _stopped_inside(tree, index, lenient):
                 todo.append((index, lenient))
-                continue
-            found.append(index)
-            for above in _stopped_above(tree, node, seen):  # else it would find the same again
-                if tree.nodes[above].kind == Kind.EXPANSION and _stopped_inside(tree, above, True):
-                    todo.append((above, True))
-                else:
-                    found.append(above)
-        if not some and at != inside and tree.nodes[at].state in _STOPPED:
+            else:
+                found.append(index)
+        if lenient:
+            for index in tree.inside.get(at, ()):
+                node = tree.nodes[index]
+                good = node.phase == Phase.BODY and node.state == State.SUCCESS
+                if good and not _made_good(tree, index):
+                    todo.append((index, lenient))  # what it forgave stands inside
+        if not stopped and at != inside and tree.nodes[at].state in _STOPPED:
             found.append(at)
-    return list(dict.fromkeys(found))
+    return found
 
 
-def _stopped_above(tree: _Tree, node: NodeInfo, seen: set[int]) -> Iterable[int]:
-    """What stopped above a node that was blocked or cancelled, forgiven or not; each once."""
-    todo = [node] if node.state != State.FAILED else []
+def _stopped(tree: _Tree, at: int, lenient: bool) -> list[int]:
+    """Find what stopped in the body of an expansion and counts, and what that was stopped by."""
+    body = (tree.nodes[i] for i in tree.inside.get(at, ()))
+    todo = [n for n in body if _counts(n, lenient)]
+    found: dict[int, NodeInfo] = {}
     while todo:
-        for parent in indexes(todo.pop().parents):
-            above = tree.nodes[parent]
-            if parent not in seen and above.state in _STOPPED:
-                seen.add(parent)
-                todo.append(above)
-                yield parent
+        node = todo.pop()
+        if node.index in found or node.state not in _STOPPED:
+            continue
+        found[node.index] = node
+        if node.state != S.FAILED:
+            todo.extend(tree.nodes[i] for i in indexes(node.parents))
+    return sorted(found)
+
+
+def _counts(node: NodeInfo, lenient: bool) -> bool:
+    return (
+        node.phase == Phase.BODY and node.state in _STOPPED and (lenient or not is_forgiven(node))
+    )
 
 
 def _made_good(tree: _Tree, index: int) -> bool:
@@ -197,7 +221,4 @@ def _stopped_inside(tree: _Tree, index: int, lenient: bool) -> bool:
     inner = [tree.nodes[i] for i in tree.inside.get(index, ())]
     if any(n.phase == Phase.FALLBACK and n.state in _STOPPED for n in inner):
         return False
-    return any(
-        n.state in _STOPPED and n.phase == Phase.BODY and (lenient or not n.bits & Bits.FORGIVEN)
-        for n in inner
-    )
+    return any(_counts(n, lenient) for n in inner)

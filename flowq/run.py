@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from flowq.errors import ConfigError, ResultMissing, RunActive, StoreError
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
-from flowq.looking import Home, moment, one_value, put_together, shown_state
+from flowq.looking import Home, is_value, moment, one_value, put_together, shown_state
 from flowq.message import (
     Template,
     decode_template,
@@ -30,6 +30,9 @@ from flowq.text import notebook
 from flowq.timeline import critical_path, timeline
 from flowq.why import Why
 from flowq.wiring import Progress, RunNode, Stopping
+
+if TYPE_CHECKING:
+    from flowq.drawing import Drawing
 
 __all__ = ["Run"]
 
@@ -63,10 +66,21 @@ class Run(ValueHandle[T]):
         self._value = value
         self._stood_in: frozenset[int] | None = None
         self._names: dict[str, int] = {}
+        self._created = True
+
+    @property
+    def created(self) -> bool:
+        """Whether it began with this handle; False if its key, or its body before, had begun it.
+
+        Known within ``with q.batch()`` only at its end.
+        """
+        return self._created
 
     # --- the value -------------------------------------------------------------------------------
 
-    def _search(self, found: list[Any], raise_errors: bool) -> Callable[[], Sequence[bytes]]:
+    def _search(
+        self, found: list[tuple[Any, bool]], raise_errors: bool
+    ) -> Callable[[], Sequence[bytes]]:
         wanted = self._watched() if raise_errors else []
         failed_elsewhere = whole = False
         # What has ended is not looked at again: its value may be large.
@@ -79,7 +93,8 @@ class Run(ValueHandle[T]):
             if root is None:
                 self._missing()
             if root.state.final:
-                found.append(self._outcome(root, raise_errors))
+                value = self._outcome(root, raise_errors)
+                found.append((value, is_value(value, root.state)))
                 return ()
             if not wanted:
                 return (self._id,)
@@ -94,7 +109,7 @@ class Run(ValueHandle[T]):
                 if not look.state.final:
                     left.append(id)
                 elif look.state is not State.SUCCESS and not self._stands_in(id, look.state):
-                    found.append(one_value(self._app, id, look))
+                    found.append((one_value(self._app, id, look), False))
                     return ()
                 elif look.cell is not None:
                     cells[split_node(id)[1]] = look.cell
@@ -108,7 +123,8 @@ class Run(ValueHandle[T]):
             if failed_elsewhere:
                 wanted = []
                 return (self._id,)
-            found.append(self._resolved(cells))
+            value = self._resolved(cells)
+            found.append((value, is_value(value, State.SUCCESS)))
             return ()
 
         return waiting
@@ -216,16 +232,37 @@ class Run(ValueHandle[T]):
     def mermaid(self) -> str:
         """Draw it as Mermaid text: states by colour, what nodes became as boxes around that.
 
-        A map of many items is one shape, with counts by state.
+        A map of many items is one shape, with counts by state; arms of branches that were not taken
+        are pale.
         """
-        from flowq.picture import mermaid
+        from flowq.drawing import mermaid
 
-        return mermaid(self._infos())
+        return mermaid(self._drawing())
+
+    def svg(self) -> str:
+        """Draw it as SVG: states by colour, what nodes became as boxes around that.
+
+        A map of many items is one shape with a bar; arms of branches that were not taken are pale.
+        """
+        from flowq.svg import svg
+
+        return svg(self._drawing())
+
+    def _drawing(self) -> Drawing:
+        from flowq.picture import drawing_of
+
+        info = self._info()
+        name = f"{info.name or self.id}: {shown_state(info.state)}"
+        return drawing_of(self._infos(), name=name, store=self._app.store, run=self._id)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What notebooks show: the picture, or its id if the store does not tell."""
+        from flowq.drawing import mermaid
+        from flowq.svg import svg
+
         try:
-            return notebook(f"{self!r} {self.state}", self.mermaid())
+            drawing = self._drawing()
+            return notebook(f"{self!r} {self.state}", mermaid(drawing), svg(drawing))
         except (ResultMissing, StoreError):
             return {"text/plain": repr(self)}
 
@@ -342,6 +379,8 @@ class Run(ValueHandle[T]):
 
         Raises
         ------
+        GraphError
+            It runs because of how another ended (a handler, a fallback), or stands in what does.
         RunActive
             The run has not ended.
         ResultMissing
@@ -383,13 +422,20 @@ class Run(ValueHandle[T]):
         """Say in words why it, or one of its nodes, stands where it stands.
 
         Without `node`: the deepest unfinished causes, one line each, many items of one map in one;
-        or why it ended as it did. With it: what it waits for, or what it came after and what came
-        of it.
+        or why it ended as it did. With it: what it waits for, or which rule let it run, by which
+        ends and when, and what came of it. What stands in an arm of a branch that was not taken was
+        never made, and is told so.
         """
         whys = Why(self._app, self._id, self._infos, repr(self))
         if node is None:
             return whys.run(self._look(cells=False).state)
-        return whys.node(self._one(self._index(node)), whole=True)
+        try:
+            return whys.node(self._one(self._index(node)), whole=True)
+        except ResultMissing:
+            said = whys.never_made(node) if isinstance(node, str) else None
+            if said is None:
+                raise
+            return said
 
     # --- reading ---------------------------------------------------------------------------------
 

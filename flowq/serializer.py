@@ -7,6 +7,8 @@ without opening it.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
 import reprlib
 from typing import Any, Final, Protocol
@@ -35,6 +37,16 @@ class Serializer(Protocol):
         """
         ...
 
+    def digest(self, value: Any, what: str) -> bytes:
+        """Give 16 bytes that equal values have in common, in all processes, and no others.
+
+        Raises
+        ------
+        PayloadError
+            It cannot be keyed: there are no such bytes of it.
+        """
+        ...
+
     def loads(self, raw: bytes) -> Any:
         """Give the value back.
 
@@ -49,6 +61,7 @@ class Serializer(Protocol):
 _ATOMS: Final = frozenset(
     {int, str, float, bool, bytes, type(None), complex, bytearray, range, slice}
 )
+_SETS: Final = (set, frozenset)
 _BUILTIN_DEPTH: Final = 16
 
 
@@ -95,6 +108,21 @@ class PickleSerializer:
         check_size(len(raw) + 1, what)
         return self.codec + raw
 
+    def digest(self, value: Any, what: str) -> bytes:
+        """Give 16 bytes that equal values have in common; see `Serializer.digest`.
+
+        A value is keyed by what plain pickle says of it: functions and classes by their names, sets
+        whatever their order, dicts in theirs. What plain pickle cannot say (lambdas, functions and
+        classes that are defined within others, a value that holds itself) cannot be keyed.
+        """
+        try:
+            return _keyed(value)
+        except Exception as err:  # a value's own __reduce__ may raise anything
+            raise PayloadError(
+                f"{what} cannot be keyed: {type(err).__name__}: {err}; pass plain data, or "
+                "leave out key= and cache="
+            ) from err
+
     def loads(self, raw: bytes) -> Any:
         """Give the value back; see `Serializer.loads`."""
         if raw[:1] != self.codec:
@@ -107,6 +135,32 @@ class PickleSerializer:
             raise DecodeError(
                 f"a payload cannot be unpickled: {type(err).__name__}: {err}"
             ) from err
+
+
+class _Keying(pickle.Pickler):
+    """Writes what depends on a value alone: not on what is the same object, nor on hashes.
+
+    Nothing is written twice by reference (``fast``), and sets go by the digests of their items.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, 5)
+        self.fast = True
+
+    def persistent_id(self, obj: Any) -> Any:
+        """Give what stands for a set; all else is pickled."""
+        kind = type(obj)
+        if kind in _ATOMS or not issubclass(kind, _SETS):
+            return None
+        if kind not in _SETS:
+            raise pickle.PicklingError(f"a set of a kind of its own, {kind.__qualname__}")
+        return kind.__name__, sorted(map(_keyed, obj))
+
+
+def _keyed(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Keying(file).dump(value)
+    return hashlib.blake2b(file.getbuffer(), digest_size=16).digest()
 
 
 def check_size(size: int, what: str) -> None:

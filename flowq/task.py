@@ -50,7 +50,9 @@ R = TypeVar("R")
 class Owner(Submitter, Protocol):
     """The app, as far as a task needs it."""
 
-    def start_message(self, message: Message, spec: Any, args: Any, kwargs: Any) -> Result[Any]:
+    def start_message(
+        self, message: Message, spec: Any, args: Any, kwargs: Any, *, detached: bool = False
+    ) -> Result[Any]:
         """Enqueue one task alone."""
         ...
 
@@ -101,6 +103,8 @@ class Task(Generic[P, R]):
         ``add.options(delay=60)(1, 2)``.
     policy : RetryPolicy
         The retry policy of the declaration.
+    cache : float
+        Seconds for which successes are cached, by the declaration; 0 where they are not.
     context : bool
         Whether it is given the running task as keyword argument ``task``.
     is_async : bool
@@ -125,6 +129,7 @@ class Task(Generic[P, R]):
         kind: Any = type(func)
         self.is_async = any(map(inspect.iscoroutinefunction, (func, kind.__call__)))
         self.policy = RetryPolicy.of(options)
+        self.cache: float = options.get("cache") or 0.0
         self.parameters = parameters_of(func, self.name, self.context)
         update_wrapper(cast(Any, self), func, updated=())
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})
@@ -176,7 +181,8 @@ class Task(Generic[P, R]):
             self._check_place("call", f"{self.name}(...)")
         base = self._base
         message = build_message(base, args, kwargs, self._call_options)
-        return self._app.start_message(message, base, args, kwargs)
+        detached = self._call_options.get("detached", False)
+        return self._app.start_message(message, base, args, kwargs, detached=detached)
 
     def map(self, /, *lists: Iterable[Any], **kwargs: Any) -> ResultGroup[R]:
         """Enqueue a call for each element of a list, or of several of one length.
@@ -195,6 +201,21 @@ class Task(Generic[P, R]):
         if isinstance(items, Part):
             return self._map((items,), kwargs, True)
         return self._map(([tuple(item) for item in items],), kwargs, True)
+
+    def chunks(self, items: Iterable[Any], size: int, /, **kwargs: Any) -> ResultGroup[R]:
+        """Enqueue a map of which each message takes several elements, as Celery spells it.
+
+        Short for ``task.options(chunksize=size).map(items, **kwargs)``.
+
+        Parameters
+        ----------
+        items : iterable
+        size : int
+            How many elements go into one message, which is one item of the map.
+        **kwargs
+            The same for each call.
+        """
+        return self.options(chunksize=size).map(items, **kwargs)
 
     @helpful
     def schedule(

@@ -59,7 +59,7 @@ def bar(done: int, known: int, width: int = 20) -> str:
     return "━" * full + "─" * (width - full)
 
 
-def notebook(plain: str, drawing: str) -> dict[str, str]:
+def notebook(plain: str, drawing: str, svg: str) -> dict[str, str]:
     """Give a picture as notebooks take it: by MIME type, of which they show what they can best.
 
     Parameters
@@ -68,6 +68,12 @@ def notebook(plain: str, drawing: str) -> dict[str, str]:
         For those that show text alone.
     drawing : str
         Mermaid.
+    svg : str
     """
     fenced = f"```mermaid\n{drawing}```\n"
-    return {"text/plain": plain, "text/markdown": fenced, "text/vnd.mermaid": drawing}
+    return {
+        "text/plain": plain,
+        "text/markdown": fenced,
+        "text/vnd.mermaid": drawing,
+        "image/svg+xml": svg,
+    }

@@ -7,12 +7,13 @@ A template says how a value is put together; cells hold the pieces. Where a piec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from flowq.chunks import calls
 from flowq.errors import (
     Cancelled,
     DecodeError,
@@ -260,6 +261,9 @@ class Values:
                     message = decode_message(raw)
                     self._fetch((n for b in message.bindings for n in nodes_of(b.value)), False)
                     args, kwargs = self.arguments(message)
+                    if message.chunk and failure.index is not None:
+                        at = failure.index - (message.index or 0)
+                        args, kwargs = list(calls(args, kwargs, message.chunk))[at]
                     return msgspec.structs.replace(failure, args=tuple(args), kwargs=kwargs)
             return failure
         finally:
@@ -294,6 +298,10 @@ class Values:
             if template.only:
                 nodes = [i for i in nodes if self._succeeded(i)]
             values = [self.node(i) for i in nodes]
+            if template.chunk and template.only:
+                values = [value for part in values for value in part]
+            elif template.chunk:
+                values = list(_joined(values, template.chunk, template.total))
             return [v for v in values if type(v) is not Skipped] if template.drop else values
         if isinstance(template, Lit):
             return pool[template.index]
@@ -311,6 +319,15 @@ class Values:
         if isinstance(template, MappingTemplate):
             return {self._build(k, pool): self._build(v, pool) for k, v in template.items}
         raise DecodeError(f"a value that was never filled in: {template!r}")
+
+
+def _joined(chunks: Iterable[Any], size: int, total: int) -> Iterator[Any]:
+    """Go through the elements of chunks; what stands for a chunk does so for each of them."""
+    for k, value in enumerate(chunks):
+        if isinstance(value, MISSING):
+            yield from [value] * min(size, total - k * size)
+        else:
+            yield from value
 
 
 def share(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:

@@ -17,10 +17,11 @@ from flowq.errors import DecodeError
 from flowq.looking import culprit_of, failure_in, shown_state, tries_of
 from flowq.message import decode_message, id_text, read_cell, split_node
 from flowq.outline import FAILED, Line, count, forgiven, outline, within
-from flowq.plan import ROOT, Kind, ranges_of
+from flowq.plan import Kind, ranges_of
 from flowq.states import State
-from flowq.storage.base import NodeInfo, Store
+from flowq.storage.base import NodeInfo, RunInfo, Store
 from flowq.text import bar, duration, one_line
+from flowq.tracking import Tracker
 from flowq.wiring import Progress
 
 if TYPE_CHECKING:
@@ -28,11 +29,21 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-__all__ = ["LOOKS", "Lines", "Live", "Seen", "View", "counted", "explained", "see", "view_for"]
+__all__ = [
+    "LOOKS",
+    "Lines",
+    "Live",
+    "Seen",
+    "Sight",
+    "View",
+    "counted",
+    "explained",
+    "see",
+    "view_for",
+]
 
 LOOKS: Final = 0.5
 """Seconds between two looks at what is followed."""
-PAGE: Final = 500
 NAMED: Final = 5
 """So many failed items of a large map are told one by one."""
 STYLES: Final = {
@@ -66,45 +77,83 @@ class Seen(NamedTuple):
 
 def see(store: Store, id: bytes) -> Seen | None:
     """Look at a task, node or run, and at what is inside it; None if it is not known."""
-    if len(id) == 16 and (run := store.run(id)) is not None:  # before its nodes: its end comes last
-        infos = list(_nodes(store, id))
-        times = run.created_ms, run.ended_ms
-        return Seen(id, run.name, run.state, *times, infos, count(infos))
-    if len(id) > 16:
-        run_id, index = split_node(id)
-        page = store.nodes(run_id, after=index - 1, limit=1)
+    return Sight(store, id).see()
+
+
+class Sight:
+    """Looks at one task, node or run again and again, at the cost of what has changed.
+
+    Parameters
+    ----------
+    store : Store
+    id : bytes
+    """
+
+    def __init__(self, store: Store, id: bytes) -> None:
+        self._store = store
+        self._id = id
+        self._run: RunInfo | None = None
+        self._tracker: Tracker | None = None
+
+    def see(self) -> Seen | None:
+        """Look at it, and at what is inside it; None if it is not known."""
+        if len(self._id) > 16:
+            return self._node()
+        if self._run is None:
+            self._run = self._store.run(self._id)
+        return self._task() if self._run is None else self._whole(self._run)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Sleep until something may have moved, `timeout` seconds at most."""
+        if self._tracker is not None:
+            self._tracker.wait(timeout)
+        else:
+            self._store.wait_ended((self._id,), timeout=LOOKS if timeout is None else timeout)
+
+    def _infos(self) -> tuple[NodeInfo, list[NodeInfo]] | None:
+        """The root, and all other nodes by index."""
+        if self._tracker is None:
+            self._tracker = Tracker(self._store, self._id[:16])
+        if self._tracker.look() is None:
+            return None
+        root = self._tracker.root
+        assert root is not None
+        return root, [self._tracker.infos[i] for i in sorted(self._tracker.infos)]
+
+    def _whole(self, run: RunInfo) -> Seen | None:
+        found = self._infos()
+        if found is None:
+            return None
+        root, infos = found
+        times = run.created_ms, root.ended_ms if root.state.final else 0
+        return Seen(self._id, run.name, root.state, *times, infos, count(infos))
+
+    def _node(self) -> Seen | None:
+        run, index = split_node(self._id)
+        page = self._store.nodes(run, after=index - 1, limit=1)
         if not page or page[0].index != index:
             return None
-        node = page[0]
-        infos = []
-        if node.kind == Kind.EXPANSION:
-            infos = list(within(_nodes(store, run_id), index))
+        node, infos = page[0], []
+        if node.kind == Kind.EXPANSION and (found := self._infos()) is not None:
+            infos = list(within(found[1], index))
         times = node.started_ms or node.ready_ms, node.ended_ms
-        return Seen(id, node.name, node.state, *times, infos, count([node, *infos]))
-    look = store.look((id,))[0]
-    if look is None:
-        return None
-    began = ended = 0
-    if look.cell is not None:
-        cell = read_cell(look.cell)
-        began, ended = cell.started_ms, cell.ended_ms
-    name, raw = "", store.message(id)
-    if raw is not None:
-        with suppress(DecodeError):  # then it has no name that could be told
-            name = decode_message(raw).task
-    bad, busy = look.state in FAILED, look.state is State.RUNNING
-    progress = Progress(int(look.state.final), 1, int(bad), int(busy))
-    return Seen(id, name, look.state, began, ended, [], progress)
+        return Seen(self._id, node.name, node.state, *times, infos, count([node, *infos]))
 
-
-def _nodes(store: Store, run: bytes) -> Iterator[NodeInfo]:
-    after = -1
-    while True:
-        page = store.nodes(run, after=after, limit=PAGE)
-        yield from (info for info in page if info.index != ROOT)
-        if len(page) < PAGE:
-            return
-        after = page[-1].index
+    def _task(self) -> Seen | None:
+        look = self._store.look((self._id,))[0]
+        if look is None:
+            return None
+        began = ended = 0
+        if look.cell is not None:
+            cell = read_cell(look.cell)
+            began, ended = cell.started_ms, cell.ended_ms
+        name, raw = "", self._store.message(self._id)
+        if raw is not None:
+            with suppress(DecodeError):  # then it has no name that could be told
+                name = decode_message(raw).task
+        bad, busy = look.state in FAILED, look.state is State.RUNNING
+        progress = Progress(int(look.state.final), 1, int(bad), int(busy))
+        return Seen(self._id, name, look.state, began, ended, [], progress)
 
 
 def explained(

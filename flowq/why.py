@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
+from flowq.arms import ArmSeen, arms_of, condition_of
 from flowq.fragment import BRANCH
-from flowq.looking import Home, failure_in, lacking, moment, one_value, repr_in
-from flowq.message import Ref, decode_message, node_id, read_cell
+from flowq.looking import Home, failure_in, lacking, moment, one_value, source_in
+from flowq.message import node_id, read_cell
 from flowq.outline import FAILED, forgiven, stem, within
-from flowq.plan import ROOT, Kind, Phase
-from flowq.states import State
+from flowq.plan import ROOT, Bits, Kind, Phase
+from flowq.states import RULES, Rule, State, trigger_rule
 from flowq.storage.base import NodeInfo
 
 __all__ = ["CAUSES", "Why"]
@@ -117,6 +119,8 @@ class Why:
             return f" since {moment(info.started_ms)}, attempt {info.attempt + 1}"
         if info.state is S.SUCCESS:
             return self._became(info)
+        if info.state is S.SKIPPED and info.rule is not None and info.rule.b and not info.ready_ms:
+            return ", what it waits for did not fail so"
         id = node_id(self._run, info.index)
         look = self._app.store.look((id,))[0]
         if look is None:
@@ -166,7 +170,10 @@ class Why:
                 if len(left) < CAUSES:
                     left.append(f"{parent.name} ({parent.state.label})")
         rest = f" and {more:,} more" if more else ""
-        return f", until these end: {', '.join(left)}{rest}" if left else ""
+        if not left:
+            return ""
+        lacks = _lacks(info.rule, list(self._parents(info))) if info.rule is not None else ""
+        return f", until {lacks or 'these end'}: {', '.join(left)}{rest}"
 
     def _inside(self, info: NodeInfo) -> str:
         """Say what an expansion that has begun waits for."""
@@ -183,7 +190,7 @@ class Why:
     def _became(self, info: NodeInfo) -> str:
         """Say what an expansion that succeeded was made of."""
         if info.kind != Kind.EXPANSION:
-            return self._condition(info)
+            return self._condition(info) or self._cached(info)
         inner = list(within(self._all(), info.index))
         if not inner:
             return ", with nothing inside"
@@ -196,23 +203,52 @@ class Why:
         grew = f"became {grew}" if info.task else f"{grew} inside"
         return f"{self._condition(info)}, {grew}: {said}"
 
+    def _cached(self, info: NodeInfo) -> str:
+        """Say of a value from the cache whose it was."""
+        raw = self._app.store.cells(self._run, ((info.index, 1),)).get(info.index)
+        source = source_in(read_cell(raw)) if info.task and raw is not None else ""
+        return f", from the cache, as {source} gave it" if source else ""
+
     def _condition(self, info: NodeInfo) -> str:
-        """Say of a branch what its condition gave, as the short text that a worker has stored."""
-        raw = self._app.store.message(node_id(self._run, info.index))
-        if info.task != BRANCH or raw is None:
+        """Say of a branch what its condition gave, and which arm that has taken."""
+        found = condition_of(self._app.store, self._run, info)
+        if found is None:
             return ""
-        for binding in decode_message(raw).bindings:
-            ref = binding.value
-            above = self._find(ref.node) if isinstance(ref, Ref) else None
-            if above is None or not isinstance(ref, Ref):
+        index, given, item = found
+        above = self._find(index)
+        said = f", since {above.name if above else index} gave {given}"
+        said += f" (its {item})" if item else ""
+        arms = self._arms(info)
+        taken = [arm.label for arm in arms if arm.taken]
+        left = ", ".join(f'"{arm.label}"' for arm in arms if not arm.taken)
+        if taken:
+            said += f': arm "{taken[0]}" taken' + (f", not {left}" if left else "")
+        elif info.state is S.FAILED:
+            return ""  # `NoArm` tells it
+        return said
+
+    def _arms(self, info: NodeInfo) -> list[ArmSeen]:
+        inside = [i for i in self._all() if i.owner == info.index]
+        return arms_of(self._app.store, self._run, info, inside)
+
+    def never_made(self, path: str) -> str | None:
+        """Say why there is no node of this path: it, or what it stands in, is an arm not taken.
+
+        None if it is none.
+        """
+        for info in self._all():
+            if info.task != BRANCH or not path.startswith(f"{info.name}/"):
                 continue
-            cell = self._app.store.cells(self._run, ((ref.node, 1),)).get(ref.node)
-            given = repr_in(read_cell(cell)) if cell is not None else ""
-            item = "".join(f"[{key!r}]" for key in ref.path)
-            if given:
-                of = f" (its {item})" if item else ""
-                return f", since {above.name} gave {given}{of}"
-        return ""
+            rest = path[len(info.name) + 1 :]
+            for arm in self._arms(info):
+                steps = {row.name for row in arm.rows[1:]}
+                if arm.taken or not (rest == arm.label or rest in steps):
+                    continue
+                if not (info.state.final or info.state is S.EXPANDED):
+                    return f'{path}: waiting, until {info.name} takes arm "{arm.label}", or not'
+                since = self._condition(info).partition(": arm")[0]
+                return f'{path}: skipped, arm "{arm.label}" of {info.name} not taken{since}'
+        return None
 
     def _failed_before(self, info: NodeInfo) -> str:
         """Say why a task failed whose fallback runs now."""
@@ -221,16 +257,23 @@ class Why:
         return f", since it failed: {failure.message}" if failure is not None else ""
 
     def _came_after(self, info: NodeInfo) -> str:
-        """Say which ends let a node run, or what kept it from that."""
+        """Say which ends let a node run, or what kept it from that, and by which rule."""
         if info.state in (S.WAITING, S.BLOCKED, S.CANCELLED):
             return ""  # told already
         ends = list(self._parents(info))
         if not ends:
             return ""
-        told = [f"{p.name} ({p.state.label}{_at(p.ended_ms)})" for p in ends[:CAUSES]]
-        rest = f" and {len(ends) - CAUSES:,} more" if len(ends) > CAUSES else ""
-        verb = "it came after" if info.ready_ms or not info.state.final else "above it"
-        return f"; {verb} {', '.join(told)}{rest}"
+        ran = bool(info.ready_ms) or not info.state.final
+        if info.rule is None or (len(ends) == 1 and info.rule.b == 0):
+            return f"; {'it came after' if ran else 'above it'} {_listed(ends)}"
+        name = rule_name(info.rule, len(ends))
+        if not ran:
+            return f"; rule {name} did not hold: {_listed(ends)}"
+        held = deciding(info.rule, ends, info.ready_ms)
+        at = max((p.ended_ms for p in held), default=0)
+        if not held:  # its rule had no need of any of them
+            return f"; rule {name} held, whatever came of {_listed(ends)}"
+        return f"; rule {name} held{_at(at)} by {_listed(held)}"
 
     def _place(self, info: NodeInfo) -> str:
         """Say of what is no part of a body in which phase it, or what it stands in, has its turn.
@@ -278,6 +321,44 @@ class Why:
         found = list(self._infos())
         self._nodes.update((i.index, i) for i in found)
         return found
+
+
+def rule_name(rule: Rule, parents: int) -> str:
+    """Give a rule as users write it; several with the same numbers are one rule."""
+    for name in RULES:
+        with suppress(ValueError):
+            if trigger_rule(name, parents) == rule:
+                return name
+    return f"at_least({rule.a})"
+
+
+def deciding(rule: Rule, parents: Sequence[NodeInfo], ready_ms: int) -> list[NodeInfo]:
+    """Give the parents by whose ends a rule held: no more than it asks for, in order of time."""
+    ended = sorted((p for p in parents if p.state.final and p.ended_ms), key=lambda p: p.ended_ms)
+    ended = [p for p in ended if p.ended_ms <= ready_ms] or ended
+    if rule.c:
+        return ended[: max(rule.c, rule.a, rule.b)]
+    good = [p for p in ended if p.state is S.SUCCESS or p.bits & Bits.COUNTS_AS_SUCCESS]
+    bad = [p for p in ended if p.state in FAILED and p not in good]
+    return sorted(good[: rule.a] + bad[: rule.b], key=lambda p: p.ended_ms)
+
+
+def _lacks(rule: Rule, parents: Sequence[NodeInfo]) -> str:
+    """Say what a rule that is no matter of all parents still waits for."""
+    if rule.c:
+        return f"these end, by {rule_name(rule, len(parents))}"
+    good = sum(p.state is S.SUCCESS or bool(p.bits & Bits.COUNTS_AS_SUCCESS) for p in parents)
+    if rule.a:
+        return f"{rule.a - good} of these succeed, by {rule_name(rule, len(parents))}"
+    return f"one of these fails, by {rule_name(rule, len(parents))}"
+
+
+def _listed(ends: Sequence[NodeInfo]) -> str:
+    told = [f"{p.name} ({p.state.label}{_at(p.ended_ms)})" for p in ends[:CAUSES]]
+    more = len(ends) - CAUSES
+    if more > 0:
+        return f"{', '.join(told)} and {more:,} more"
+    return " and ".join(part for part in (", ".join(told[:-1]), told[-1]) if part)
 
 
 def _said(gone: Any) -> str:

@@ -251,6 +251,11 @@ class Submitter(Protocol):
     """Where a graph goes when it is started; the app."""
 
     @property
+    def name(self) -> str:
+        """Its name, of which ids under keys are made."""
+        ...
+
+    @property
     def serializer(self) -> Serializer:
         """Codec of arguments and results."""
         ...
@@ -270,14 +275,17 @@ class Submitter(Protocol):
         """
         ...
 
-    def start_message(self, message: Message, spec: TaskSpec, args: Any, kwargs: Any) -> Any:
-        """Enqueue one task alone; gives its ``Result``."""
+    def start_message(
+        self, message: Message, spec: TaskSpec, args: Any, kwargs: Any, *, detached: bool = False
+    ) -> Any:
+        """Enqueue one task alone; gives its ``Result``. See `start_plan` for `detached`."""
         ...
 
-    def start_plan(self, plan: Plan, *, members: Any = None) -> Any:
+    def start_plan(self, plan: Plan, *, members: Any = None, detached: bool = False) -> Any:
         """Submit a plan; gives its ``Run``.
 
-        With `members` (the `flowq.plan.Ranges` of the root's members, in order), it gives the
+        If a body starts it, it is cancelled with that body, unless it is `detached`. With `members`
+        (the `flowq.plan.Ranges` of the root's members, in order), it gives the
         ``ResultGroup`` over them.
         """
         ...

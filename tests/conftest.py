@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -19,6 +20,15 @@ from tests.servers import NoServer, RedisServer, find_server
 # A developer's own settings (FLOWQ_URL, ...) are not the tests'; a test sets what it needs.
 for _name in [n for n in os.environ if n.startswith("FLOWQ_") and not n.startswith("FLOWQ_TEST_")]:
     del os.environ[_name]
+
+
+def hear_interrupts() -> None:
+    """Let what tests start hear Ctrl-C: a script's ``pytest &`` inherits that it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+hear_interrupts()
 
 # Asserts of the shipped suite, and of what tests share, explain themselves as those of tests do.
 pytest.register_assert_rewrite("flowq.testing", "tests.model")

@@ -178,11 +178,17 @@ def _controls(runs: Any) -> None:
         runs, "watch", "Follow a run to its end; exit 1 if failed.", "run:watch", "ID"
     )
     watched.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
+    told = _reader(runs, "events", "Print what begins and ends, as it does.", "seeing:events", "ID")
+    told.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
+    told.add_argument("--after", metavar="ORDER", help="go on behind an event: its order")
+    told.add_argument("--timeout", type=_seconds, help="seconds to wait at most, then exit 5")
     why = _reader(runs, "why", "Say why a run or a node is where it is.", "seeing:why", "ID")
     why.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
     times = _reader(runs, "timeline", "Say where a run's time went.", "seeing:times", "ID")
     times.add_argument("--critical", action="store_true", help="only what its end waited for")
-    drawn = _reader(runs, "graph", "Print a run as Mermaid text.", "seeing:graph")
+    drawn = _reader(runs, "graph", "Draw a run, or a flow, as Mermaid or SVG.", "seeing:graph")
+    drawn.add_argument("--format", choices=("mermaid", "svg"), help="mermaid, or as -o ends")
+    drawn.add_argument("-o", "--output", metavar="FILE", help="write it there")
     drawn.add_argument("what", metavar="ID", help="a run, or with -A the name of a flow")
     _parameters(drawn)
     stop = _reader(
@@ -221,6 +227,7 @@ def _flows(nouns: Any) -> None:
     start = _of_app(flows, "start", "Start a flow; prints the id of the run.", "flow:start")
     start.add_argument("flow", metavar="NAME")
     _parameters(start)
+    start.add_argument("--key", help="idempotency key: the same one gives the run that exists")
     start.add_argument(
         "--watch", action="store_true", help="follow it to its end; exit 1 if failed"
     )

@@ -161,6 +161,7 @@ class _With:
 
     def __init__(self, app: FlowQ | Any) -> None:
         self._app = app
+        self.name = app.name
         self.serializer = app.serializer
         self.run_defaults = app.run_defaults
 

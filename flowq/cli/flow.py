@@ -24,13 +24,15 @@ from flowq.cli.output import (
 from flowq.cli.params import read_parameters, said_parameters
 from flowq.cli.reading import wants_json
 from flowq.cli.run import follow
+from flowq.drawing import mermaid
 from flowq.errors import FlowqError
 from flowq.node import kind_text
 from flowq.policy import nearest
-from flowq.primitives.mermaid import draw
+from flowq.primitives.mermaid import drawing_of
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ
+    from flowq.drawing import Drawing
     from flowq.flow import Flow
     from flowq.graph import Graph
 
@@ -61,7 +63,7 @@ def show(args: Any) -> int:
     app = _app(args)
     flow = find_flow(app, args.flow)
     if args.graph:
-        text = drawn(flow, args.param)
+        text = mermaid(drawn(flow, args.param))
         if wants_json(args):
             document({"flow": flow.name, "mermaid": text})
         else:
@@ -139,11 +141,11 @@ def start(args: Any) -> int:
         app.use_url(args.url)
     if not app.store.shares_processes:
         raise CliError("memory:// lives in one process; no worker would see the run")
-    run = flow(**given)
+    run = (flow if args.key is None else flow.options(key=args.key))(**given)
     json = wants_json(args)
     follows = args.watch or args.wait or args.timeout is not None
     if json:
-        line({"run": run.id, "flow": flow.name})
+        line({"run": run.id, "flow": flow.name, "created": run.created})
     elif not args.watch:
         print(run.id)
     if not follows:
@@ -190,8 +192,8 @@ def find_flow(app: FlowQ, name: str) -> Flow[..., Any]:
     raise CliError(f"the app {app.name!r} has no flow {name!r}{hint}", NOT_FOUND)
 
 
-def drawn(flow: Flow[..., Any], words: list[str]) -> str:
-    """Give the graph of a flow as Mermaid text."""
+def drawn(flow: Flow[..., Any], words: list[str]) -> Drawing:
+    """Give the picture of a flow's graph."""
     given = read_parameters(flow, words)
     try:
         graph = graph_of(flow, given)
@@ -200,7 +202,7 @@ def drawn(flow: Flow[..., Any], words: list[str]) -> str:
         needs = " ".join(f"-p {name}=..." for name in names)
         hint = f"; say {needs}" if names else ""
         raise CliError(f"{flow.name}: {err}{hint}") from None
-    return draw(graph)
+    return drawing_of(graph)
 
 
 def _app(args: Any) -> FlowQ:

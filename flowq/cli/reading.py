@@ -231,6 +231,10 @@ def _shown(store: Store, run: bytes, template: Template) -> str:
     if isinstance(template, Items):
         some = range(template.first, template.first + min(template.count, SHOWN))
         parts = [_shown(store, run, Ref(node)) for node in some]
+        if template.chunk:  # each is a list, and the value has what is in them
+            parts = [p[1:-1] if p[:1] + p[-1:] == "[]" else p for p in parts]
+            more = f", ... {template.total} in all" if template.count > SHOWN else ""
+            return f"[{', '.join(parts)}{more}]"
         return f"[{_joined(parts, template.count)}]"
     if isinstance(template, Seq):
         parts = [_shown(store, run, item) for item in template.items[:SHOWN]]

@@ -41,7 +41,7 @@ from flowq.message import id_text
 from flowq.outline import MANY, Line, outline
 from flowq.plan import Kind, Phase
 from flowq.states import State
-from flowq.watching import LOOKS, Live, Seen, counted, explained, see, view_for
+from flowq.watching import LOOKS, Live, Seen, Sight, counted, explained, view_for
 
 if TYPE_CHECKING:
     from flowq.storage import Store
@@ -146,11 +146,12 @@ def follow(store: Store, id: bytes, app: str, json: bool, timeout: float | None 
         The exit status that its outcome gives.
     """
     view = _Json(store) if json else view_for(store, sys.stdout, paint=paint)
+    sight, live = Sight(store, id), isinstance(view, Live)
     end = None if timeout is None else time.monotonic() + timeout
     try:
         while True:
             began = time.monotonic()
-            seen = see(store, id)
+            seen = sight.see()
             if seen is None:
                 raise CliError(
                     f"the app {app!r} knows no {id_text(id)}: never started here, or expired",
@@ -160,16 +161,17 @@ def follow(store: Store, id: bytes, app: str, json: bool, timeout: float | None 
             if seen.state.final:
                 break
             now = time.monotonic()
-            left = max(LOOKS, 4 * (now - began))  # what takes long to read is read less often
+            # a picture shows how long bodies run; what takes long to draw is drawn less often
+            left = max(LOOKS, 4 * (now - began)) if live else None
             if end is not None:
-                left = min(left, end - now)
-            if left <= 0:
+                left = end - now if left is None else min(left, end - now)
+            if left is not None and left <= 0:
                 word = shown_state(seen.state, True)
                 raise CliError(f"{id_text(id)} is still {word}: {seen.progress}", TIMED_OUT)
-            store.wait_ended([id], timeout=left)
+            sight.wait(left)
     finally:
         view.close()
-    if isinstance(view, Live):  # the picture has little room for reasons
+    if live:  # the picture has little room for reasons
         _conclude(store, seen)
     return OK if seen.state == State.SUCCESS else FAILED
 

@@ -1,12 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""``flowq run why``, ``timeline``, ``graph``, ``cancel``, ``retry``, ``rerun``: one run, asked."""
+"""``flowq run events``, ``why``, ``timeline``, ``graph``, ``cancel``, ``retry``, ``rerun``."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowq.cli.output import NOT_FOUND, OK, REFUSED, CliError, document, line
+from flowq.cli.output import (
+    FAILED,
+    NOT_FOUND,
+    OK,
+    REFUSED,
+    TIMED_OUT,
+    CliError,
+    document,
+    iso,
+    line,
+    moment,
+    note,
+    one_line,
+    paint,
+)
 from flowq.cli.reading import (
     LOOKED_AT,
     find_id,
@@ -18,15 +34,18 @@ from flowq.cli.reading import (
 )
 from flowq.cli.run import follow, found_run
 from flowq.errors import ResultMissing, RunActive
+from flowq.looking import shown_state
 from flowq.message import id_bytes, id_text
 from flowq.text import duration
 
 if TYPE_CHECKING:
     from flowq.app import FlowQ
+    from flowq.drawing import Drawing
     from flowq.run import Run
     from flowq.storage import Store
+    from flowq.wiring import Event
 
-__all__ = ["cancel", "graph", "rerun", "retry", "times", "why"]
+__all__ = ["cancel", "events", "graph", "rerun", "retry", "times", "why"]
 
 
 def why(args: Any) -> int:
@@ -41,6 +60,59 @@ def why(args: Any) -> int:
     else:
         print(said)
     return OK
+
+
+def events(args: Any) -> int:
+    """Run ``flowq run events``."""
+    from flowq.events import events as go_through
+
+    after = _order(args.after)
+    store, app, id = _asked(args)
+    id = _node_of(app, id, args.node)
+    json = wants_json(args)
+    end = None if args.timeout is None else time.monotonic() + args.timeout
+    last: Event | None = None
+    for event in go_through(
+        store, id, after=after, late=lambda: None if end is None else end - time.monotonic()
+    ):
+        if event is None:
+            raise CliError(f"{id_text(id)} has not ended", TIMED_OUT)
+        last = event
+        if json:
+            line(_event(event))
+        else:
+            tries = f"attempt {event.attempt}" if event.attempt > 1 else ""
+            name = event.node or event.task or f"run {event.id}"
+            parts = (moment(event.order[0]), name, paint(event.state), tries, one_line(event.why))
+            print("  ".join(part for part in parts if part), flush=True)
+    state = app.result(id_text(id)).state if last is None else last.state
+    return OK if state == "success" else FAILED
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "at": iso(event.order[0]),
+        "node": event.node or None,
+        "task": event.task or None,
+        "state": event.state,
+        "why": event.why or None,
+        "attempt": event.attempt or None,
+        "generation": event.generation,
+        "index": event.index,
+        "id": event.id,
+        "order": ".".join(map(str, event.order)),
+    }
+
+
+def _order(text: str | None) -> tuple[int, int, int, int] | None:
+    """Read the place of an event as ``--json`` gives it."""
+    if text is None:
+        return None
+    try:
+        a, b, c, d = map(int, text.split("."))
+    except ValueError:
+        raise CliError(f"--after {text!r} is no order; take it from run events --json") from None
+    return a, b, c, d
 
 
 def times(args: Any) -> int:
@@ -120,31 +192,47 @@ def _again(args: Any, rewind: Callable[[Run[Any]], int]) -> int:
 
 def graph(args: Any) -> int:
     """Run ``flowq run graph``."""
-    from flowq.picture import mermaid
-
     _, app = home_of(args)
     if app is not None:
         from flowq.cli.flow import drawn, find_flow
 
         app.load()
         if args.what in app.flows or not _is_id(args.what):
-            text = drawn(find_flow(app, args.what), args.param)
-            _print_graph(args, {"flow": args.what}, text)
-            return OK
+            drawing = drawn(find_flow(app, args.what), args.param)
+            return give_picture(args, {"flow": args.what}, drawing)
+    from flowq.picture import drawing_of
+
     if args.param:
         raise CliError("-p is for the graph of a flow; say its app: -A module:app")
     store = store_of(args)
     id = _find(store, args.what)[:16]
-    found_run(store, id, args.name)
-    _print_graph(args, {"run": id_text(id)}, mermaid(nodes(store, id)))
-    return OK
+    run = found_run(store, id, args.name)
+    name = f"{run.name or id_text(id)}: {shown_state(run.state)}"
+    drawing = drawing_of(nodes(store, id), name=name, store=store, run=id)
+    return give_picture(args, {"run": id_text(id)}, drawing)
 
 
-def _print_graph(args: Any, what: dict[str, str], text: str) -> None:
-    if wants_json(args):
-        document({**what, "mermaid": text})
+def give_picture(args: Any, what: dict[str, str], drawing: Drawing) -> int:
+    """Print a picture, or write it to the file that ``-o`` names."""
+    from flowq.drawing import mermaid
+    from flowq.svg import svg
+
+    form = args.format or ("svg" if (args.output or "").lower().endswith(".svg") else "mermaid")
+    text = svg(drawing) if form == "svg" else mermaid(drawing)
+    if args.output not in (None, "-"):
+        try:
+            Path(args.output).write_text(text, encoding="utf-8")
+        except OSError as err:
+            raise CliError(f"{args.output} cannot be written: {err.strerror or err}") from None
+        if wants_json(args):
+            document({**what, "format": form, "file": args.output})
+        else:
+            note(f"{form} in {args.output}")
+    elif wants_json(args):
+        document({**what, form: text})
     else:
         print(text, end="")
+    return OK
 
 
 def _is_id(text: str) -> bool:

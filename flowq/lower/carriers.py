@@ -63,6 +63,8 @@ def map_message(
     for word in ("tolerate", "need", "max_parallel"):
         if node.options.get(word):
             options[word] = node.options[word]
+    if node.chunk:
+        options["chunksize"] = node.chunk
     task = next(_tasks(node.inner), None) or next(_tasks(root))  # what gives the list at least
     bindings = messages.templates.bindings(edges, pool)
     captures = _captures(messages, captured, pool)

@@ -227,7 +227,7 @@ def policies(bodies: Sequence[Body]) -> dict[Node, str]:
                         "said; leave one of them out"
                     )
                 said = "continue"
-            policy = said or (default if owner is None or owner.items is None else "")
+            policy = said or default
             if policy in ("cancel", "continue") and node.kind is not Kind.JOIN:
                 found[node] = policy
     return found

@@ -81,12 +81,16 @@ class Messages:
         path : str
             Its name in the run.
         place : int or None
-            Of the element that it stands for, in its map.
+            Of the element that it stands for, in its map; of a chunk, of the first element.
         """
-        spec, args, edges = node.spec, node.args, node.edges
+        spec, args, kwargs, edges = node.spec, node.args, node.kwargs, node.edges
         assert spec is not None
+        chunk: tuple[int | str, ...] = ()
+        source = _chunked(node)
         if node.elements:
             args, edges = _with_elements(node)
+        if source is not None:
+            args, kwargs, edges, chunk = _with_chunk(node, source, args, edges)
         settings = self.packing.settings(node)
         pool: list[Any] = []
         bindings: tuple[Binding, ...] = ()
@@ -97,13 +101,14 @@ class Messages:
         message = Message(
             self.id(node.index),
             spec.name,
-            self.packing.payload(path, spec.name, args, node.kwargs, pool),
+            self.packing.payload(path, spec.name, args, kwargs, pool),
             *settings.fields,
             path,
             bindings,
             settings.policy,
             place,
             settings.prefetch,
+            chunk=chunk,
         )
         return message, reads
 
@@ -121,11 +126,12 @@ class Messages:
         (node,) = source.inner.nodes
         spec, first = node.spec, source.index + 1
         assert spec is not None
-        if len(node.elements) != 1 or source.dynamic or any(map(has_slots, node.edges.values())):
+        slots = any(map(has_slots, node.edges.values()))
+        if len(node.elements) != 1 or source.dynamic or source.chunk or slots:
             for i, item in enumerate(source.items):
                 source.item = (i, item)
                 node.index = first + i
-                yield self.task(node, f"{path}[{i}]", i)
+                yield self.task(node, f"{path}[{i}]", source.place(i))
             return
         settings = self.packing.settings(node)
         made_id, name, serializer = self.id, spec.name, self.packing.serializer
@@ -159,6 +165,8 @@ def _with_elements(node: Node) -> tuple[list[Any], dict[int | str, Any]]:
     """Give the arguments and edges of a task in the item that is being made."""
     args, edges = list(node.args), node.edges
     for element in node.elements:
+        if element.source.chunk:
+            continue  # see `_with_chunk`
         if element.source.lists is not None:
             edges = {**edges, **_open_edges(element)}
             continue
@@ -171,6 +179,58 @@ def _with_elements(node: Node) -> tuple[list[Any], dict[int | str, Any]]:
                     edges[k] = value
                     args[k] = None
     return args, edges
+
+
+def _chunked(node: Node) -> Node | None:
+    """The map of which a task takes several elements at once, if it does."""
+    for element in node.elements:
+        if element.source.chunk:
+            return element.source
+    for value in node.edges.values():
+        if type(value) is Slot and value.source.chunk:
+            return value.source
+    return None
+
+
+def _with_chunk(
+    node: Node, source: Node, args: list[Any], edges: Mapping[int | str, Any]
+) -> tuple[list[Any], dict[str, Any], dict[int | str, Any], tuple[int | str, ...]]:
+    """Put the elements of a chunk into the arguments and edges of its task.
+
+    The places of an element's arguments become one, with a tuple for each element.
+    """
+    kwargs, edges, places = dict(node.kwargs), dict(edges), []
+    item = source.item[1]
+    values: dict[int | str, Any] = {}
+    element = next((e for e in node.elements if e.source is source), None)
+    if element is not None:
+        at, width = element.at, len(_open_edges(element)) - element.spread
+        if source.lists is None:
+            width = _uniform(element)
+            values[at] = [tuple(element.given(x)) for x in item]
+        else:
+            slots = tuple(_open_edges(element).values())
+            values[at] = slots[0] if element.spread else slots
+        args = [*args[:at], None, *args[at + width :]]
+        edges = {
+            to + 1 - width if isinstance(to, int) and to > at else to: value
+            for to, value in edges.items()
+        }
+    for to, value in node.edges.items():
+        if isinstance(to, str) and type(value) is Slot and value.source is source:
+            part = value.part
+            known = source.lists is None
+            values[to] = [x if part is None else x[part] for x in item] if known else value
+            del edges[to]
+    for to, value in values.items():
+        places.append(to)
+        if source.lists is not None or names_nodes(value):
+            edges[to] = value
+        elif isinstance(to, int):
+            args[to] = value
+        else:
+            kwargs[to] = value
+    return args, kwargs, edges, tuple(places)
 
 
 def _uniform(element: Element) -> int:

@@ -92,7 +92,8 @@ class Rows:
         """Make the rows of an arm; the first is the branch that becomes it."""
         self._rows = [None] * (1 + self._facts.size_of_body(body))  # type: ignore[list-item]
         self._lay_out(body, INNER + 1)
-        self._rows[0] = self._face(body, "", NO_NODE, INNER)
+        label = body.owner.name if body.owner is not None else ""  # for pictures alone
+        self._rows[0] = self._face(body, label, NO_NODE, INNER)
         self._emit((self._body, body, INNER, ""), *self._steps(after(body.later, ""), INNER))
         return self._rows
 
@@ -160,7 +161,9 @@ class Rows:
         body, at, items = node.inner, node.index, node.items
         assert body is not None and items is not None
         count, first = len(items), at + 1
-        value = Items(first, count, True, "need" in node.options) if count else Seq(())
+        total = sum(map(len, items)) if node.chunk else 0
+        only = "need" in node.options
+        value = Items(first, count, True, node.chunk, total, only) if count else Seq(())
         all_items = ((first, count),) if count else ()
         alarms, inside = alarms_of_items(node), self._facts.size_of_item(node) - 1
         behind = first + count
@@ -209,10 +212,11 @@ class Rows:
         node.index = source.index + 1 + i
         alarms = alarms_of_items(source)
         self._lay_later(alarms, self._lay_later(node.later, inside))
-        self._task(node, source.index, path, i, bits_of_items(source))
+        place = source.place(i)
+        self._task(node, source.index, path, place, bits_of_items(source))
         return [
-            *self._steps(following(node.later, f"{path}/"), node.index, i),
-            *self._steps(following(alarms, f"{path}/"), source.index, i),
+            *self._steps(following(node.later, f"{path}/"), node.index, place),
+            *self._steps(following(alarms, f"{path}/"), source.index, place),
         ]
 
     def _item(self, source: Node, i: int, inside: int, path: str) -> Steps:

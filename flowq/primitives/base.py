@@ -10,12 +10,25 @@ from collections.abc import Mapping as MappingOf
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, cast, overload
 
+import msgspec
+
 from flowq.building import TRACE
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
 from flowq.habits import habit
 from flowq.lower import lower
-from flowq.node import Body, Take
+from flowq.node import Body, Node, Take
+from flowq.once import (
+    KEYED,
+    OF_STARTS,
+    Called,
+    called_with,
+    check_keyable,
+    digest_of,
+    kept_ms,
+    key_id,
+    renamed,
+)
 from flowq.plan import Plan, Ranges
 from flowq.policy import Place, check_options, nearest
 from flowq.primitives.build import Builder, Fragment, Part
@@ -46,6 +59,7 @@ __all__ = [
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 
+TTLS: Final[tuple[str, ...]] = ("result_ttl", "failed_ttl")
 OF_HANDLES: Final = frozenset(
     "get wait ready state cancel start id why progress result retry rerun watch events".split()
 )
@@ -441,10 +455,17 @@ class Composition(Gives[R], Joinable, Generic[R]):
 
         return draw(self._graph())
 
+    def svg(self) -> str:
+        """Draw the graph as SVG: arrows with parameters, boxes around what is nested."""
+        from flowq.primitives.mermaid import drawing_of
+        from flowq.svg import svg
+
+        return svg(drawing_of(self._graph()))
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What notebooks show: the picture, or the text of what cannot be drawn yet."""
         try:
-            return notebook(repr(self), self.mermaid())
+            return notebook(repr(self), self.mermaid(), self.svg())
         except GraphError:
             return {"text/plain": repr(self)}
 
@@ -508,21 +529,57 @@ class Composition(Gives[R], Joinable, Generic[R]):
         if trace is not None:
             trace.refuse(f"{self!r}.start()")
         submitter, plan, members = self._planned(app)
-        return submitter.start_plan(plan, members=members)
+        detached = self._options.get("detached", False)
+        return submitter.start_plan(plan, members=members, detached=detached)
 
     def _planned(self, app: Submitter | None) -> tuple[Submitter, Plan, Ranges | None]:
         """What starting submits, and where; with the members, if it is a group or map."""
-        graph = self._graph()
+        key = {k: self._options[k] for k in KEYED if k in self._options}
+        graph = (
+            self if self._options.keys().isdisjoint(OF_STARTS) else self._bare_of_starts()
+        )._graph()
         submitter = graph.submitter(app)
         plan = lower(graph, submitter)
-        members: Ranges | None = None
-        if graph.items_of is not None:
-            first = graph.items_of.index + 1
-            count = len(graph.items_of.items or ())
-            members = ((first, count),) if count else ()
-        elif graph.members is not None:
-            members = _in_order(n.index for n in graph.members)
-        return submitter, plan, members
+        if any(_is_cached(node) for body in graph.bodies() for node in body.nodes):
+            check_keyable(plan.rows, submitter)
+        if key:
+            plan = self._under_key(plan, self._scope(graph.name), submitter, key)
+        return submitter, plan, _members_of(graph)
+
+    def _bare_of_starts(self) -> Composition[R]:
+        """Itself without what speaks of a start, which no node has."""
+        return self._without(OF_STARTS)
+
+    def _scope(self, name: str) -> str:
+        """What keys of its runs are told apart by, beside them; `name` is that of the run."""
+        return name
+
+    def _under_key(
+        self, plan: Plan, name: str, submitter: Submitter, key: MappingOf[str, Any]
+    ) -> Plan:
+        """Give a plan the id that its key says; its root keeps what it was called with.
+
+        Of a flow that is its arguments, for what is built of them may change from one deploy to the
+        next; of all else, what the graph does.
+        """
+        said = {k: self._options[k] for k in TTLS if k in self._options}
+        kept, failed = kept_ms({**said, **key}, (plan.result_ttl_ms, plan.failed_ttl_ms))
+        who, args, kwargs = self._run_of()
+        if who is None:
+            called = digest_of(plan.rows, submitter.serializer)
+            called += self._shown()[:300].encode("utf-8", "replace")
+        else:
+            name, called = who.name, called_with(who, args, kwargs, submitter.serializer)
+        plan = renamed(plan, key_id(submitter.name, "run", name, key["key"]), called)
+        return msgspec.structs.replace(plan, result_ttl_ms=kept, failed_ttl_ms=failed)
+
+    def _shown(self) -> str:
+        """A text of it, with what it was made of."""
+        return repr(self)
+
+    def _run_of(self) -> tuple[Called | None, tuple[Any, ...], MappingOf[str, Any]]:
+        """The flow of which it is a run, and its arguments; None for any other graph."""
+        return None, (), {}
 
     if not TYPE_CHECKING:  # for checkers it cannot be called, which is right
 
@@ -531,6 +588,22 @@ class Composition(Gives[R], Joinable, Generic[R]):
             raise NodeUsedAsValue(
                 f"{self!r} is not called; .start() enqueues it and gives its handle"
             )
+
+
+def _is_cached(node: Node) -> bool:
+    declared = node.spec.options.get("cache") if node.spec is not None else 0
+    return bool(node.options.get("cache", declared))
+
+
+def _members_of(graph: Graph) -> Ranges | None:
+    """The members of what a group or map starts."""
+    if graph.items_of is not None:
+        first = graph.items_of.index + 1
+        count = len(graph.items_of.items or ())
+        return ((first, count),) if count else ()
+    if graph.members is not None:
+        return _in_order(n.index for n in graph.members)
+    return None
 
 
 def _in_order(indexes: Iterable[int]) -> Ranges:

@@ -19,6 +19,7 @@ from flowq.calls import own_priority
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.graph import Graph
 from flowq.node import Body, Node, Slot, leaves, listed
+from flowq.once import OF_STARTS
 from flowq.plan import Kind
 from flowq.primitives.adopt import adopt
 from flowq.primitives.follow import FOLLOWED, OF_NODES, alarms, call_alike, follow, handlers
@@ -123,6 +124,7 @@ def _search(values: Iterable[Any]) -> bool:
     return False
 
 
+_OF_STARTS: Final = frozenset(OF_STARTS)
 _NO_RUN: Final = frozenset((*OF_NODES, "trigger_rule"))
 """A map about which these are said is a node of a run, not the run."""
 
@@ -161,6 +163,12 @@ class Builder:
         options: Mapping[str, Any] | None = None,
     ) -> Node:
         """Add a node to a body."""
+        if options and not _OF_STARTS.isdisjoint(options):
+            (word, *_) = sorted(_OF_STARTS & options.keys())
+            raise GraphError(
+                f"{base!r} is a part of what is started, and {word}= speaks of a start: say it on "
+                "the flow or graph as a whole"
+            )
         node = Node(kind, body, base, spec=spec, args=args, kwargs=kwargs, options=options)
         node.where = self.where
         self._nodes.append(node)
@@ -406,7 +414,7 @@ class Builder:
         around, inner = node.body, node.inner
         assert inner is not None
         source = around.owner
-        if source is None or source.items is None or around.nodes != [node]:
+        if source is None or source.items is None or around.face or around.nodes != [node]:
             return inner
         around.nodes.remove(node)
         around.heads, around.since = [], len(self._bodies)

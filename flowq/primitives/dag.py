@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from flowq.errors import BindingError, GraphError
 from flowq.habits import helpful
 from flowq.node import Body, Node
+from flowq.once import OF_STARTS
 from flowq.policy import OPTIONS, check_options, nearest
 from flowq.primitives.base import Composition, Reference, as_part, mentions
 from flowq.primitives.build import Builder, Fragment, Part, Placing
@@ -352,9 +353,12 @@ class DAG(Composition[Any]):
     def _bare(self) -> Part:
         return Contents(self)
 
+    def _bare_of_starts(self) -> DAG:
+        return self  # its nodes know it; the options are the root's
+
     def put(self, build: Builder, body: Body) -> Placing:
         """Add it as one node, with its nodes inside."""
-        for name in ("result_ttl", "failed_ttl"):
+        for name in ("result_ttl", "failed_ttl", *OF_STARTS):
             if name in self._options:
                 raise GraphError(f"{self!r}: {name}= speaks of a run; here it is part of another")
         node, inner = build.expansion(body, self._name, self._options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from flowq.errors import CycleError, GraphError, NodeUsedAsValue
 from flowq.node import Body, leaves
+from flowq.once import Called
 from flowq.plan import Plan, Ranges
 from flowq.primitives.base import Item, Reference
 from flowq.primitives.build import Builder, Fragment, Part
@@ -102,7 +103,7 @@ class FlowGraph(DAG, Generic[R]):
     What ``nightly.build(day=...)`` gives, to look at (``.graph``, ``.mermaid()``) and to start.
     """
 
-    __slots__ = ("_backward", "_named", "_submitter", "_wheres")
+    __slots__ = ("_backward", "_named", "_submitter", "_wheres", "run_of")
 
     _wheres: Mapping[int, str]
 
@@ -115,6 +116,8 @@ class FlowGraph(DAG, Generic[R]):
         self._named: dict[str, FlowNode] = {}
         self._backward = False
         self._wheres = {}
+        self.run_of: tuple[Called | None, tuple[Any, ...], Mapping[str, Any]] = (None, (), {})
+        """The flow that built it, and its arguments, where it is the graph of a run."""
 
     def __repr__(self) -> str:
         return f"<flow {self._name}>"
@@ -126,6 +129,9 @@ class FlowGraph(DAG, Generic[R]):
     def _planned(self, app: Submitter | None) -> tuple[Submitter, Plan, Ranges | None]:
         # a flow that calls nothing belongs to an app all the same
         return super()._planned(self._submitter if app is None else app)
+
+    def _run_of(self) -> tuple[Called | None, tuple[Any, ...], Mapping[str, Any]]:
+        return self.run_of
 
     def edge(self, source: Any, target: Any, to: str | None = None) -> None:
         """Add an edge; see `DAG.edge`."""

@@ -10,6 +10,7 @@ from flowq.binding import check_call, params_of
 from flowq.building import TRACE
 from flowq.errors import GraphError
 from flowq.node import Body, Node
+from flowq.once import OF_STARTS, Called
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, has_parts
 from flowq.primitives.dag import Contents
@@ -100,10 +101,17 @@ class FlowSignature(Composition[R]):
         self._complete()
         options = {**self._flow.options, **self._options}
         made = self._trace(options.pop("name", self._base()), self._args, self._kwargs)
+        made.run_of = (self._flow, self._args, self._kwargs)
         return cast("FlowGraph[R]", made.options(**options))
 
+    def _scope(self, name: str) -> str:
+        return self._flow.name
+
+    def _run_of(self) -> tuple[Called | None, tuple[Any, ...], Mapping[str, Any]]:
+        return self._flow, self._args, self._kwargs
+
     def _refuse_ttl(self) -> None:
-        for name in ("result_ttl", "failed_ttl"):
+        for name in ("result_ttl", "failed_ttl", *OF_STARTS):
             if name in self._options:
                 raise GraphError(
                     f"{self!r}: {name}= speaks of the run, so it goes on what is started, not on "

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
+from flowq.chunks import chunks_of
 from flowq.errors import GraphError
 from flowq.fragment import list_of
 from flowq.graph import Graph
 from flowq.node import Body, Slot
+from flowq.once import OF_STARTS
 from flowq.policy import OPTIONS, check_options
 from flowq.primitives.base import Composition, Unknown
 from flowq.primitives.build import Builder, Fragment, Part, Placing
@@ -33,6 +35,8 @@ _OF_THE_MAP: Final = (
     "items",
     "tolerate",
     "need",
+    "chunksize",
+    *OF_STARTS,
 )
 """Options that speak of the map; all others speak of each item."""
 
@@ -126,6 +130,13 @@ class Map(Composition[list[R]], Generic[R]):
     def _base(self) -> str:
         return self._item._base()
 
+    def _shown(self) -> str:
+        over = short_repr(self._elements) if self._lists is None else "a list of its own"
+        return f"{self._item!r} for each of {over}"
+
+    def _scope(self, name: str) -> str:
+        return f"{self._item._scope(name)}.map"
+
     def _graph(self) -> Graph:
         run = {"name": self._options["name"]} if "name" in self._options else {}
         return Builder().build(self, self._base(), run, "items")
@@ -133,7 +144,8 @@ class Map(Composition[list[R]], Generic[R]):
     def put(self, build: Builder, body: Body) -> Placing:
         """Add one node, with the item's graph inside, once for all elements."""
         node, inner = build.expansion(body, self._base(), self._options)
-        node.items = self._elements
+        node.chunk = self._options.get("chunksize") or 0
+        node.items = chunks_of(self._elements, node.chunk) if node.chunk else self._elements
         if self._lists is not None:
             node.lists = list(self._lists)
             node.width = self._options.get("max_width", OPTIONS["max_width"].default)
@@ -161,6 +173,8 @@ def _assign(made: Map[Any], options: Mapping[str, Any], of_the_map: Collection[s
                 f"{made!r}: {', '.join(rest)} speak of a task; say it on the signatures inside"
             )
         made._item = made._item._with(options=rest)
+    if "chunksize" in made._options:
+        _check_chunks(made)
     if "tolerate" in made._options and "items" in made._options:
         raise GraphError(
             f"{made!r}: tolerate= keeps so many failures, so items= cannot be said too"
@@ -178,6 +192,21 @@ def _assign(made: Map[Any], options: Mapping[str, Any], of_the_map: Collection[s
                     f"{made!r}: {word}= is not for items of a map; say items='keep' or tolerate= "
                     f"for them, or .map(...).options({word}=...) for the map as a whole"
                 )
+
+
+def _check_chunks(made: Map[Any]) -> None:
+    """Refuse chunks of what is no task, or whose value would be no list."""
+    if not isinstance(made._item, Signature):
+        raise GraphError(
+            f"{made!r}: chunksize= puts several calls of a task into one message, and "
+            f"{made._item!r} is no task; say it on a map of the task inside, or leave it out"
+        )
+    fallback = made._item._options.get("fallback")
+    if hasattr(type(fallback), "put"):
+        raise GraphError(
+            f"{made!r}: {fallback!r} would be called once for a chunk, whose value is a list; with "
+            "chunksize= let fallback= be a task, which is called for each element"
+        )
 
 
 def map_of(
@@ -237,8 +266,9 @@ def map_of(
                 f"map of {item!r}: keyword arguments are for tasks; bind them in its steps"
             )
         item = item._with(kwargs=kwargs)
-    # said on what is mapped, these speak of the map
-    own = {name: item._options[name] for name in _OF_THE_MAP if name in item._options}
+    # said on what is mapped, these speak of the map; but a map has its own
+    inner = {} if isinstance(item, Map) else item._options
+    own = {name: inner[name] for name in _OF_THE_MAP if name in inner}
     bare = item._without(own) if own else item
     made: Map[Any] = Map(
         bare,

@@ -117,7 +117,7 @@ def _bind_element(node: Node, element: Element, room: float) -> None:
         _bind_open(node, element, room)
         return
     element.spread = room > 1 if source.unpack is None else source.unpack
-    for i, item in enumerate(source.items):
+    for i, item in enumerate(source.over):
         given = element.given(item)
         found = element.of(item)
         if source.unpack and type(found) not in (tuple, list):
@@ -213,10 +213,11 @@ def _which(node: Node, width: int) -> str:
     if element is None or not element.widths:
         return node.who
     source, wanted = element.source, width or next(iter(element.widths))
-    items = enumerate(source.items or ())
+    items = enumerate(source.over)
     i, item = next((i, x) for i, x in items if len(element.given(x)) == wanted)
     name = source.name or source.label or source.base
-    return f"{node.who}: {name}[{i}], of {short_repr(item)}"
+    which = f"element {i} of {name}," if source.chunk else f"{name}[{i}], of"
+    return f"{node.who}: {which} {short_repr(item)}"
 
 
 def _entries(body: Body) -> list[Node]:

@@ -119,6 +119,9 @@ class Signature(Composition[R]):
     def _base(self) -> str:
         return short_name(self._spec)
 
+    def _scope(self, name: str) -> str:
+        return self._spec.name
+
     def _bare(self) -> Signature[R]:
         return self  # its options are the node's
 
@@ -139,7 +142,10 @@ class Signature(Composition[R]):
         # a graph of one node takes the short path
         check_app(app, self._spec.submitter, repr(self))
         message = build_message(self._spec, self._args, self._kwargs, self._options)
-        return self._spec.submitter.start_message(message, self._spec, self._args, self._kwargs)
+        detached = self._options.get("detached", False)
+        return self._spec.submitter.start_message(
+            message, self._spec, self._args, self._kwargs, detached=detached
+        )
 
     def _takes(self, name: str, who: str) -> None:
         """Check that a value may still come to a parameter."""

@@ -141,7 +141,7 @@ import msgspec
 from flowq.message import Delivery, Message
 from flowq.outcome import Outcome
 from flowq.plan import Plan, Ranges
-from flowq.states import State
+from flowq.states import Rule, State
 
 __all__ = [
     "LAYOUT",
@@ -349,6 +349,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
         See `flowq.plan.Bits` and `flowq.plan.Phase`.
     grown : bool
         Whether a task has become an expansion.
+    rule : Rule or None
+        When it runs, counted over `parents`; None where all of them must succeed.
     """
 
     index: int
@@ -368,6 +370,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     bits: int = 0
     phase: int = 0
     grown: bool = False
+    rule: Rule | None = None
 
 
 class Loss(msgspec.Struct, frozen=True, array_like=True):
@@ -704,6 +707,19 @@ class Store(Protocol):
 
     def check(self, run: bytes) -> list[str]:
         """Compare a run's stored counts with its nodes' states; give what is wrong, in words."""
+        ...
+
+    # --- what is remembered beside --------------------------------------------------------------
+
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Give what is remembered under keys of 16 bytes; None where nothing is, or no longer."""
+        ...
+
+    def remember(self, entries: Sequence[tuple[bytes, bytes]], *, ttl_ms: int) -> None:
+        """Remember bytes under keys of 16 bytes, for so long; what was there before is replaced.
+
+        Each entry is atomic, and so is what `recall` gives of it. Repeating is safe.
+        """
         ...
 
     # --- what waits -----------------------------------------------------------------------------

@@ -216,6 +216,8 @@ class _Player:
 class _Executor(Executor):
     """Runs what stands in for a body, where there is something; all else is as for real."""
 
+    caches = False  # what stands for one node is not for another
+
     def __init__(self, app: FlowQ, run: str, stand_ins: StandIns) -> None:
         super().__init__(app, interrupt=lambda _: None)
         self._tasks = ChainMap({STAND_IN: cast("Any", StandInTask())}, cast("Any", self._tasks))

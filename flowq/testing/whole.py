@@ -26,6 +26,7 @@ class StandInTask:
 
     name = STAND_IN
     policy = RetryPolicy()
+    cache = 0.0
     context = False
     is_async = False
     func: Callable[..., Any]

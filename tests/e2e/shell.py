@@ -90,12 +90,17 @@ class Shell:
         return out.stdout.split()
 
     def start(
-        self, *words: str, main: str = "main", as_user: bool = False
+        self, *words: str, main: str = "main", as_user: bool = False, behind: bool = False
     ) -> subprocess.Popen[str]:
-        """Type a command; `as_user` takes root's right to write to what is read-only."""
+        """Type a command.
+
+        `as_user` takes root's right to write to what is read-only; `behind` ignores Ctrl-C, as a
+        script's shell has it ignored by what is started with ``&``.
+        """
+        shell = ["sh", "-c", 'trap "" INT; exec "$@"', "-"] if behind else []
         code = [AS_USER, MAIN.format(main=main)] if as_user else [MAIN.format(main=main)]
         return subprocess.Popen(
-            [sys.executable, "-c", *code, *words],
+            [*shell, sys.executable, "-c", *code, *words],
             cwd=self.folder,
             env=self.env,
             stdout=subprocess.PIPE,

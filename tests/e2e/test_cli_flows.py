@@ -184,6 +184,18 @@ def test_a_flow_is_started_and_the_status_is_its_outcome(
     assert late == 5 and "is still running" in still
 
 
+def test_a_flow_is_started_once_under_a_key(shop: Shell) -> None:
+    words = ("flow", "start", "nightly", "--key", "a", *APP)
+
+    first = shop.run(*words, "-p", "day=2026-11-05", "--json")
+    again = shop.run(*words, "-p", "day=2026-11-05", "--json")
+    other, _, said = shop.run(*words, "-p", "day=2026-11-06")
+
+    one, two = json.loads(first[1]), json.loads(again[1])
+    assert (one["run"], one["created"], two["created"]) == (two["run"], True, False)
+    assert other == 2 and "2026, 11, 5" in said and "2026, 11, 6" in said
+
+
 # --- runs that grow ------------------------------------------------------------------------------
 
 

@@ -37,6 +37,22 @@ def test_a_signal_lets_what_runs_finish_and_gives_0(
     assert each.run("result", id, "--name", each.name) == (0, "'slept'\n", "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+def test_a_worker_hears_ctrl_c_though_a_shell_ignores_it_for_jobs_behind(
+    shell: Shell, worker: list[subprocess.Popen[str]]
+) -> None:
+    # given `flowq worker &` in a script
+    worker.append(shell.start("worker", "shop:q", "-w", "1", behind=True))
+    until(worker[0], "+ shop.total")
+
+    # when
+    worker[0].send_signal(signal.SIGINT)
+
+    # then
+    until(worker[0], "SIGINT: finishing what runs")
+    assert worker[0].wait(30) == 0
+
+
 def test_two_signals_at_once_are_one_and_a_later_one_ends_what_runs(
     shell: Shell, worker: list[subprocess.Popen[str]]
 ) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flowq import FlowQ, current_task
+from flowq import FlowQ, current_task, group
 from tests.faults.growing import add_growing
 
 
@@ -111,6 +111,23 @@ def make(url: str, name: str) -> FlowQ:
     @q.task(name="farm.unfit")
     def unfit() -> None:
         raise Unfit("as it was")
+
+    @q.task(name="farm.starter", max_losses=100)
+    def starter(journal: str) -> list[str]:
+        """Start tasks and runs, and run until the file beside the journal exists."""
+        note(journal, "starter")
+        group_of = group(mark.s(journal, "in-run"), mark.s(journal, "in-run"))
+        made: list[Any] = [mark(journal, "child"), mark(journal, "child"), group_of.start()]
+        made.append(mark.map([journal], word="in-map"))
+        note(journal, "started")
+        while not Path(journal).with_name("starter.go").exists():
+            time.sleep(0.005)
+        return [x.id for x in made]
+
+    @q.task(name="farm.fragile", max_losses=0)
+    def fragile(journal: str) -> None:
+        note(journal, "fragile")
+        time.sleep(60)
 
     add_growing(q, note)
     return q

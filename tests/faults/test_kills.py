@@ -298,3 +298,43 @@ def test_what_does_not_end_goes_back_uncounted(farm: Farm, how: str) -> None:
     [look] = farm.q.store.look([id_bytes(held.id)])
     assert look is not None
     assert (look.state, look.losses) == (State.QUEUED, 0)
+
+
+@pytest.mark.timeout(120)
+def test_a_parent_redelivered_after_starting_a_child_run_starts_no_second_one(farm: Farm) -> None:
+    starter = farm.q.tasks["farm.starter"]
+    alone, run = starter(farm.journal), group(starter.s(farm.journal)).start()
+    farm.start("-k", "process", "-w", "3", "-q")
+
+    for times in (2, 3, 4):  # both have started theirs; then one again, and again
+        pid = int(farm.until_noted("started", times)[-1][1])
+        os.kill(pid, signal.SIGKILL)
+    farm.until_noted("started", 5)
+    farm.let_go("starter")
+    ids = [*alone.get(timeout=60), *run.get(timeout=60)[0]]
+    until(lambda: not farm.q.store.left(["default"]))
+
+    assert len(farm.lines("starter")) == 5
+    assert len(set(ids)) == 8
+    assert all(farm.q.result(id).state == "success" for id in ids)
+    counts = [len(farm.lines(word)) for word in ("child", "in-run", "in-map")]
+    assert counts == [4, 4, 2]
+    assert len(farm.q.store.runs()) == 5
+
+
+@pytest.mark.timeout(120)
+def test_what_is_never_to_run_again_fails_with_its_lost_worker(farm: Farm) -> None:
+    fragile = farm.q.tasks["farm.fragile"]
+    after = farm.q.tasks["farm.mark"].s(farm.journal, "after")
+    alone, run = fragile(farm.journal), (fragile.s(farm.journal) >> after).start()
+    farm.start("-k", "process", "-w", "2", "-q")
+
+    for _, pid, _ in farm.until_noted("fragile", 2):
+        os.kill(int(pid), signal.SIGKILL)
+
+    for result in (alone, run):
+        with pytest.raises(WorkerLost):
+            result.get(timeout=30)
+    assert farm.call("mark", farm.journal, "next").get(timeout=20) == "next"
+    assert len(farm.lines("fragile")) == 2
+    assert [n.state for n in run.nodes()] == ["failed", "blocked"]

@@ -36,6 +36,7 @@ assert_type((group(add.s(i) for i in range(3)) | total.s()), Chain[int])
 assert_type(chord([add.s(1), add.s(2)], total.s()), Chain[int])
 assert_type(group(add.s(1), add.s(2)), Group[int])
 assert_type(add.s().map([1, 2]), Map[int])
+assert_type(add.chunks([1, 2], 2), ResultGroup[int])
 
 # what starts gives a handle of it
 run = (add.s(1) | report.s()).start()

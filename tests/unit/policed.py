@@ -53,6 +53,11 @@ def kinds(values: list[Any]) -> list[Any]:
     return [type(x).__name__ if isinstance(x, Failure) else x for x in values]
 
 
+@app.task(name="first_of")
+def first_of(values: list[Any]) -> Any:
+    return values[0]
+
+
 @app.task(name="mirror")
 def mirror(x: Any, y: Any = "none") -> Any:
     return ("mirror", x, y)

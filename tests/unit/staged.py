@@ -7,10 +7,10 @@ import threading
 from typing import Any
 
 from flowq import FlowQ
-from flowq.clock import SkippingClock
 from flowq.executor import Executor, Job, Lane
 from flowq.outcome import Outcome
 from flowq.storage import open_store
+from flowq.testing import ManualClock
 from flowq.testing.model import ModelStore
 
 __all__ = ["Stage", "states", "store_of"]
@@ -54,10 +54,10 @@ class Stage:
         """Run what is given, or what was started of it, to its end; time is put forward for it."""
         started = self.start(started)
         self.work()
-        while not started.ready and isinstance(self.app.clock, SkippingClock):
+        while not started.ready and isinstance(self.app.clock, ManualClock):
             wait = self.app.store.step("w").next_ms
             assert wait is not None
-            self.app.clock.skip(wait)
+            self.app.clock.advance(wait / 1000)
             self.work()
         assert started.ready
         if hasattr(started, "nodes"):

@@ -16,6 +16,7 @@ import pytest
 
 import flowq
 from flowq import ConfigError, FlowQ, MemoryFlowQ, RedisFlowQ, SqliteFlowQ, UnknownTask, group
+from flowq.habits import HABITS
 from flowq.naming import app_path
 from tests.unit.hand import Hand
 
@@ -362,6 +363,26 @@ def test_inline_runs_calls_at_once_and_leaves_the_store_alone(q: FlowQ) -> None:
 def test_an_app_answers_habits_from_elsewhere(word: str, says: str) -> None:
     with pytest.raises(AttributeError, match=f"a FlowQ has no '{word}'; .*{says}"):
         getattr(FlowQ("habits"), word)
+
+
+HABITUAL = FlowQ("habitual", "memory://")
+STARTS: dict[str, Any] = {"task": HABITUAL.task(name="one")(lambda x: x)}
+STARTS["flow"] = HABITUAL.flow(name="all")(lambda: STARTS["task"](1))
+STARTED = {
+    "result": STARTS["task"](1),
+    "run": STARTS["flow"](),
+    "group": STARTS["task"].map([1]),
+}
+
+
+@pytest.mark.parametrize("word", sorted(HABITS))
+def test_each_habit_is_answered_by_all_that_does_not_have_the_word(word: str) -> None:
+    asked = [HABITUAL, *STARTS.values(), *STARTED.values()]
+
+    for thing in [x for x in asked if not hasattr(type(x), word)]:
+        with pytest.raises(AttributeError, match=f"has no '{word}'; ") as caught:
+            getattr(thing, word)
+        assert str(caught.value).endswith(HABITS[word])
 
 
 def test_a_consumer_warns_of_a_queue_that_no_task_names(caplog: pytest.LogCaptureFixture) -> None:

@@ -235,8 +235,13 @@ def test_after_a_flow_is_built_calls_start_again() -> None:
         assert extract("mon").state == "success"
 
 
-def test_options_of_a_map_said_on_a_flow_are_told_where_they_go() -> None:
+@pytest.mark.parametrize(
+    "use",
+    [lambda flow: flow("x"), lambda flow: flow.s("x"), lambda flow: flow.build("x")],
+    ids=["called", "s", "build"],
+)
+def test_options_of_a_map_on_a_flow_that_is_not_mapped_are_told_where_they_go(
+    use: Callable[[Any], Any],
+) -> None:
     with pytest.raises(GraphError, match=r"'items' does not go here.*\.options\(\.\.\.\) of a map"):
-        sub.options(items="keep")
-
-    assert sub.s().map([1]).options(items="keep")._graph()
+        use(sub.options(items="keep"))

@@ -345,6 +345,8 @@ def test_an_item_of_a_mapped_flow_is_the_flow_itself() -> None:
         "one-step",
         "one-step[0]",
         "one-step[1]",
+        "one-step[0]/clean",
+        "one-step[1]/clean",
     ]
     assert names(plan_of(tidy.s().map(["a"]))) == ["tidy[0]", "tidy[0]/clean", "tidy[0]/clean-2"]
     assert parents(plan, "one-step") == ["ping"]

@@ -128,6 +128,28 @@ def test_what_a_test_module_defines_can_be_found_by_another_process() -> None:
     assert out.stdout.split() == [b"eventually"]
 
 
+# --- what tests start
+
+
+def test_what_tests_start_hears_ctrl_c_though_a_shell_ignores_it_for_jobs_behind() -> None:
+    # given tests that a script started by `pytest &`
+    code = (
+        "import signal, subprocess, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import tests.conftest\n"
+        "asks = 'import signal; print(signal.getsignal(signal.SIGINT).__name__)'\n"
+        "subprocess.run([sys.executable, '-c', asks], check=True)\n"
+    )
+
+    # when
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+
+    # then
+    assert out.stdout.split() == ["default_int_handler"]
+
+
 # --- the server
 
 

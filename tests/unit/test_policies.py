@@ -15,6 +15,7 @@ from tests.unit.policed import (
     alert,
     bits_of,
     cleanup,
+    declared,
     excuse,
     fail,
     give,
@@ -221,6 +222,18 @@ class TestMaps:
         assert run.state == state
         if state == "success":
             assert run.get() == ["Failure", 1, "Failure", 3]
+
+    def test_its_words_go_on_a_flow_as_on_a_task(self, stage: Stage, known: bool) -> None:
+        if known:
+            group = stage.run(declared.options(items="keep").map([0, 1]))
+            assert (group.state, [type(x).__name__ for x in group.get()]) == (
+                "success", ["Failure", "int"]
+            )  # fmt: skip
+            pairs = declared.options(unpack=False, tolerate=1).starmap([(1,), (3,)])
+            assert stage.run(pairs).get() == [1, 3]
+        else:
+            items = declared.options(items="keep").options(priority=1).each()
+            assert stage.value(numbers.s(2) | items | kinds.s()) == ["Failure", 1]
 
     def test_an_item_that_is_blocked_counts_as_one_that_failed(
         self, stage: Stage, known: bool

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from flowq import DAG, chain, group, optional
-from flowq.errors import ConfigError, GraphError, NodeUsedAsValue, RunCancelled
+from flowq.errors import (
+    ConfigError,
+    Failure,
+    GraphError,
+    NodeUsedAsValue,
+    RunCancelled,
+)
 from flowq.plan import Bits
 from tests.unit.hand import Hand
 from tests.unit.policed import (
@@ -23,10 +29,12 @@ from tests.unit.policed import (
     declared,
     excuse,
     fail,
+    first_of,
     give,
     grow,
     mirror,
     numbers,
+    odd,
     pair,
     praise,
     skip,
@@ -58,6 +66,35 @@ class TestHandlers:
 
         assert (run.state, run.get()) == ("success", 2)
         assert len(told("alert")) == 1
+
+    @pytest.mark.parametrize(
+        ("make", "node"),
+        [
+            (lambda: chain(fail.s(1), give.s(), give.s().on_error(alert.s())), "fail"),
+            (lambda: chain(fail.s(1), group(give.s(), give.s()).on_error(alert.s())), "fail"),
+            (lambda: fail.s(1) | give.each().on_error(alert.s()), "fail"),
+            (lambda: odd.s().map([0, 1]) | give.s().on_error(alert.s()), "odd[0]"),
+            (
+                lambda: chain(odd.s(), give.s().on_error(alert.s())).map([0, 1]),
+                "odd[0]/odd",
+            ),
+        ],
+        ids=["two below", "a group", "a map", "below a map", "in an item"],
+    )
+    def test_an_alarm_of_what_was_blocked_rings_once_with_what_blocked_it(
+        self, stage: Stage, make: Callable[[], Any], node: str
+    ) -> None:
+        run = stage.run(make())
+
+        ((_, _, failure),) = told("alert")
+        assert (failure.node, failure.exc_type) == (node, "builtins.ValueError")
+        assert "blocked" in states(run).values()
+
+    def test_no_alarm_of_what_was_blocked_rings_for_what_was_skipped(self, stage: Stage) -> None:
+        run = stage.run(chain(skip.s(), give.s().on_error(alert.s())))
+
+        assert told("alert") == []
+        assert states(run)["give"] == "skipped"
 
     def test_no_alarm_rings_for_a_failure_that_a_fallback_made_good(self, stage: Stage) -> None:
         run = stage.run(fail.s(1).options(fallback=mirror, on_error=alert.s()))
@@ -189,6 +226,50 @@ class TestHandlers:
 
         assert states(run)["on_failure/give"] == "skipped"
         assert told("give") == [("give", 1), ("give", 1)]
+
+
+class TestFailuresAsValues:
+    """Whether `get` raises is said by the state, not by the type of what it found."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: fail.options(fallback=give.s()).s(1),
+            lambda: chain(fail.s().map([1]).options(items="keep"), first_of.s()),
+        ],
+        ids=["of a fallback", "of an item that is kept"],
+    )
+    def test_a_failure_that_is_the_value_of_a_success_is_given(
+        self, stage: Stage, make: Callable[[], Any]
+    ) -> None:
+        run = stage.run(make())
+
+        assert run.state == "success"
+        assert isinstance(run.get(), Failure)
+        assert run.get() == run.get(raise_errors=False)
+
+    def test_a_failure_that_a_called_task_returned_is_given(self, stage: Stage) -> None:
+        failure = Failure("fail", "an id", None, "error", "ValueError", "no 1")
+
+        result = stage.run(give(failure))
+
+        assert (result.state, result.get()) == ("success", failure)
+        assert result.get(raise_errors=False) == failure
+
+    def test_a_failure_is_given_while_other_nodes_run(self, stage: Stage) -> None:
+        # given a run of which the value is known, and something is left
+        dag = DAG("early")
+        dag.add(give.s(Failure("fail", "an id", None, "error", "ValueError", "no 1")), name="told")
+        dag.add(give.s().options(delay=3_600), name="late", after=["told"])
+        dag.returns(dag["told"])
+        run = dag.start(app)
+
+        stage.work()
+
+        assert run.state == "running"
+        assert isinstance(run.get(), Failure)
+        run.cancel()
+        stage.work()
 
 
 class TestOptional:

@@ -3,14 +3,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowq.errors import ConfigError, GraphError
-from flowq.policy import OPTIONS, RetryPolicy, check_name, check_options, to_ms, wait_ms
+from flowq.policy import (
+    ELSEWHERE,
+    OPTIONS,
+    RetryPolicy,
+    check_name,
+    check_options,
+    to_ms,
+    wait_ms,
+)
 
 
 @given(
@@ -123,6 +133,14 @@ def test_a_wrong_option_is_refused_in_words_that_help(given_: dict[str, object],
         ("autoretry_for", "write retry_on="),
         ("task_id", "write name="),
         ("on_failure_callback", "write on_error=alert.s()"),
+        ("max_retries", "write retries="),
+        ("default_retry_delay", "write retry_delay="),
+        ("execution_timeout", "not supported yet"),
+        ("depends_on", r"write a\.s\(\) \| b\.s\(\)"),
+        ("failure_ttl", "write failed_ttl="),
+        ("max_backoff", "write max_delay="),
+        ("retry_delay_seconds", "write retry_delay="),
+        ("schedule", "not supported yet"),
     ],
 )
 def test_an_option_of_another_library_is_answered_with_the_word_for_it(
@@ -130,6 +148,31 @@ def test_an_option_of_another_library_is_answered_with_the_word_for_it(
 ) -> None:
     with pytest.raises(GraphError, match=f"no option '{word}'; .*{says}"):
         check_options({word: 1}, "call", "task t")
+
+
+@pytest.mark.parametrize("word", sorted(ELSEWHERE))
+def test_every_word_of_another_library_is_answered_and_none_is_an_option(word: str) -> None:
+    assert word not in OPTIONS
+
+    with pytest.raises(ConfigError, match=f"no option '{word}'; ") as caught:
+        check_options({word: 1}, "task", "task t")
+    assert str(caught.value).endswith(ELSEWHERE[word])
+
+    # what it says to write exists
+    for option in re.findall(r"(\w+)=", ELSEWHERE[word]):
+        assert option in OPTIONS, option
+
+
+def test_what_airflow_users_type_is_taken() -> None:
+    class TriggerRule(str, Enum):
+        ALL_DONE = "all_done"
+
+    assert check_options({"trigger_rule": TriggerRule.ALL_DONE}, "node", "t") == {
+        "trigger_rule": "all_done"
+    }
+    assert check_options({"retry_delay": timedelta(minutes=5)}, "task", "t") == {
+        "retry_delay": 300.0
+    }
 
 
 def test_a_mistyped_rule_is_named_once() -> None:

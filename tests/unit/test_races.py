@@ -22,13 +22,13 @@ from flowq import (
     optional,
     sleep,
 )
-from flowq.clock import SYSTEM_CLOCK, SkippingClock
 from flowq.errors import BindingError
 from flowq.lower import lower
 from flowq.plan import Bits, indexes
+from flowq.testing import ManualClock
 from tests.unit.staged import Stage, states, store_of
 
-app = FlowQ("races", "memory://", clock=SkippingClock(SYSTEM_CLOCK))
+app = FlowQ("races", "memory://", clock=ManualClock())
 CALLS: list[Any] = []
 BROKEN: set[Any] = set()
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from flowq.errors import GraphError
 from flowq.plan import Bits, Kind, Phase, Ranges, indexes, ranges_of
 from flowq.rewinding import choose, to_retry
 from flowq.states import State
@@ -130,6 +133,43 @@ def test_a_retry_takes_what_failed_and_what_could_not_run() -> None:
 
     assert g.retry() == "b c d"
     assert g.retry(forgiven=True) == "b c d f"
+
+
+def test_what_follows_an_end_runs_again_only_with_it() -> None:
+    g = Graph()
+    g.add("f", S.FAILED, kind=Kind.EXPANSION)
+    g.add("a", S.FAILED, inside="f")
+    g.add("f/fallback", S.SUCCESS, inside="f", phase=Phase.FALLBACK, grown=True)
+    g.add("deep", inside="f/fallback")
+    g.add("alarm", parents="f", phase=Phase.HANDLERS)
+
+    for name in ("f/fallback", "deep", "alarm"):
+        with pytest.raises(GraphError, match="again only with that"):
+            g.rerun(name)
+    assert g.rerun("f") == ("f a f/fallback alarm", "", "deep")
+
+
+def test_a_retry_leaves_a_failure_that_counts_as_a_success() -> None:
+    g = Graph()
+    g.add("a", S.FAILED, bits=Bits.COUNTS_AS_SUCCESS)
+    g.add("b", S.FAILED, parents="a")
+    g.add("c", S.BLOCKED, bits=Bits.COUNTS_AS_SUCCESS, parents="b")
+
+    assert g.retry() == "b c"
+    assert g.retry(forgiven=True) == "a b c"
+
+
+def test_a_retry_takes_what_was_forgiven_above_what_could_not_run() -> None:
+    """Either was enough, and both failed: what needs one of them is blocked by forgiven ones."""
+    g = Graph()
+    g.add("a", S.FAILED, bits=Bits.FORGIVEN)
+    g.add("m", S.FAILED, kind=Kind.EXPANSION, bits=Bits.FORGIVEN)
+    g.add("in", S.FAILED, inside="m")
+    g.add("b", S.BLOCKED, parents="a", bits=Bits.FORGIVEN)
+    g.add("one", S.BLOCKED, parents="b m")
+    g.add("apart", S.FAILED, bits=Bits.FORGIVEN)
+
+    assert g.retry() == "a b in one"
 
 
 def test_a_retry_of_what_was_forgiven_looks_into_what_succeeded() -> None:

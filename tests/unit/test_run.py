@@ -274,7 +274,7 @@ def test_who_waits_for_many_values_reads_each_once(
     while waiting():
         assert hand.work(1)
 
-    assert got == [[2 + i for i in range(20)]]
+    assert got == [([2 + i for i in range(20)], True)]
     assert len(values) == len(set(values))
 
 

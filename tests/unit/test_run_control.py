@@ -232,7 +232,8 @@ def test_why_tells_the_arm_taken_the_fallback_and_what_is_forgiven(q: FlowQ, nig
     run = chooses.options(on_failure=report.s()).build().start()
     run_all(q)
 
-    assert "branch: success, since clean gave 3, became 2 nodes: 2 success" in run.why("branch")
+    said = 'branch: success, since clean gave 3: arm "3" taken, not "default", became 2 nodes'
+    assert said in run.why("branch")
     assert run.why("saved") == "saved: success: it failed, and saved/fallback took its place"
     assert run.why("saved/fallback").endswith("success (fallback of saved)")
     assert run.why("soft").endswith("ValueError('no 7') (forgiven: it does not count)")

@@ -157,7 +157,8 @@ def test_options_of_the_app_hold_unless_the_task_says_otherwise(q: FlowQ) -> Non
 
 def test_a_wrong_option_is_an_error_that_says_what_is_right(q: FlowQ) -> None:
     for options, said in (
-        ({"retry": 3}, "or 'retries'"),
+        ({"retry": 3}, "write retries=3"),
+        ({"retris": 3}, "mean 'retries'"),
         ({"retries": -1}, "between 0"),
         ({"priority": 1001}, "between -1000 and 1000"),
         ({"delay": -1}, "negative"),
@@ -310,7 +311,7 @@ def test_words_of_other_libraries_are_answered_with_ours(q: FlowQ) -> None:
     add = q.task(plain)
 
     for word, ours in (("delay", "enqueues"), ("apply_async", r"\.options"), ("si", ">>"),
-                       ("chunks", "map"), ("optoins", "did you mean .options")):  # fmt: skip
+                       ("skew", "delay"), ("optoins", "did you mean .options")):  # fmt: skip
         with pytest.raises(AttributeError, match=ours):
             getattr(add, word)
     with pytest.raises(AttributeError, match="call the task"):

@@ -59,6 +59,10 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     "deads": ("zset", "id -> number, by which they are listed"),
     "deads:n": ("string", "the last of those numbers"),
     "wait": ("hash", "id -> tokens (16 bytes each) of the threads that wait for its end"),
+    "cache:<key>": (
+        "string",
+        "6 bytes, and a result that stands for equal calls; expires by itself",
+    ),
     "a:<token>": ("list", "answers to a waiting thread; lives a minute"),
 }
 """Key behind the prefix -> (type, meaning)."""

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from flowq.clock import Clock
 from flowq.message import CULPRIT, HEAD, NO_NODE
 from flowq.plan import Bits, Kind, Phase, Ranges, indexes
-from flowq.states import State
+from flowq.states import Rule, State
 from flowq.storage.base import (
     DeadLetter,
     Look,
@@ -47,6 +48,7 @@ def _i4(index: int) -> bytes:
 class Reading:
     """The reading half of a `RedisStore`."""
 
+    _clock: Clock
     _key: bytes
     _wire: Connections
 
@@ -104,6 +106,17 @@ class Reading:
             letter = self.dead_letter(id)
             return letter.body if letter else None
         return message_of(row) or None
+
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Give what is remembered under keys; see `Store.recall`."""
+        if not keys:
+            return []
+        found = self._wire.ask(b"MGET", *(self._key + b"cache:" + key for key in keys))
+        fixed = self._clock.fixed_ms()  # else the server itself forgets in time
+        return [
+            None if raw is None or 0 < int.from_bytes(raw[:6], "big") <= fixed else raw[6:]
+            for raw in found
+        ]
 
     def run(self, id: bytes) -> RunInfo | None:
         """Describe one run, or None."""
@@ -272,6 +285,7 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         bits=head.bits,
         phase=head.phase,
         grown=bool(flags & EXPANSION and task),
+        rule=None if head.rule is None else Rule(*head.rule),
     )
 
 

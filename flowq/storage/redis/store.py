@@ -357,6 +357,16 @@ class RedisStore(Reading):
         expired, continued, more = self._run("sweep", b"%d" % limit)
         return Swept(expired, continued, more == 1)
 
+    # --- what is remembered beside --------------------------------------------------------------
+
+    def remember(self, entries: Sequence[tuple[bytes, bytes]], *, ttl_ms: int) -> None:
+        """Remember bytes under keys; see `Store.remember`."""
+        fixed = self._clock.fixed_ms()
+        till = rows.ms(fixed + ttl_ms if fixed else 0)
+        for key, raw in entries:
+            name = self._key + b"cache:" + key
+            self._wire.ask(b"SET", name, till + raw, b"PX", b"%d" % max(1, ttl_ms))
+
     # --- what waits -----------------------------------------------------------------------------
 
     def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:

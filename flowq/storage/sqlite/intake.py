@@ -217,7 +217,7 @@ def insert_nodes(
             (
                 id,
                 row.name,
-                message.task if message else None,
+                (message.task or None) if message else None,
                 pack_ranges(row.parents, base),
                 pack_ranges(row.children, base),
                 pack_ranges(row.lenient, base),

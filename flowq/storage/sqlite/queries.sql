@@ -365,10 +365,10 @@ FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)
 ORDER BY r.id DESC LIMIT ?3
 -- name: nodes
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule
 FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
 -- name: nodes_in
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule
 FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
 -- name: status_queues
 SELECT name, ready FROM queue ORDER BY name
@@ -428,3 +428,12 @@ DELETE FROM run WHERE id = ?
 DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE run = ? LIMIT ?)
 -- name: drop_dead
 DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE forget_ms <= ? LIMIT ?)
+
+-- --- what is remembered beside
+
+-- name: recall
+SELECT value FROM cache WHERE key = ? AND forget_ms > ?
+-- name: remember
+INSERT OR REPLACE INTO cache(key, forget_ms, value) VALUES (?, ?, ?)
+-- name: drop_cache
+DELETE FROM cache WHERE id IN (SELECT id FROM cache WHERE forget_ms <= ? LIMIT ?)

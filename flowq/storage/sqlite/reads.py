@@ -24,7 +24,7 @@ from flowq.storage.base import (
     Status,
 )
 from flowq.storage.sqlite.growth import spans
-from flowq.storage.sqlite.rows import KIND, LATER, PHASE, node_bits, unpack_ranges
+from flowq.storage.sqlite.rows import KIND, LATER, PHASE, node_bits, unpack_ranges, unpack_rule
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = [
@@ -148,9 +148,8 @@ def nodes(
 
 
 def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
-    id, name, task, flags, owner, state, generation, attempt, losses, ready, due, cell, parents = (
-        row
-    )
+    id, name, task, flags, owner, state, generation, attempt, losses, *rest = row
+    ready, due, cell, parents, rule = rest
     started = ended = 0
     culprit = None
     if cell is not None:
@@ -178,6 +177,7 @@ def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
         bits=node_bits(flags),
         phase=(flags & LATER) >> PHASE,
         grown=flags & KIND == _EXPANSION and task is not None,
+        rule=None if rule is None else unpack_rule(rule),
     )
 
 

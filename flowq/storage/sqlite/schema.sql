@@ -167,3 +167,11 @@ CREATE TABLE dead(
 );
 CREATE INDEX dead_run ON dead(run) WHERE run IS NOT NULL;
 CREATE INDEX dead_forget ON dead(forget_ms) WHERE forget_ms IS NOT NULL;
+
+CREATE TABLE cache(             -- results that stand for equal calls
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,   -- 16 bytes: says what was called, and with what
+    forget_ms INTEGER NOT NULL,
+    value BLOB NOT NULL         -- last, since it may be large
+);
+CREATE INDEX cache_forget ON cache(forget_ms);

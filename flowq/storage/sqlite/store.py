@@ -272,6 +272,21 @@ class SqliteStore:
         with self._db.read() as db:
             return checking.check(db, self._clock.now_ms(), run)
 
+    # --- what is remembered beside --------------------------------------------------------------
+
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Give what is remembered under keys; see `Store.recall`."""
+        with self._db.read() as db:
+            now = self._clock.now_ms()
+            rows = [db.execute(SQL["recall"], (key, now)).fetchone() for key in keys]
+            return [row[0] if row is not None else None for row in rows]
+
+    def remember(self, entries: Sequence[tuple[bytes, bytes]], *, ttl_ms: int) -> None:
+        """Remember bytes under keys; see `Store.remember`."""
+        with self._change() as change:
+            till = change.now + ttl_ms
+            change.db.executemany(SQL["remember"], [(key, till, raw) for key, raw in entries])
+
     # --- what waits -----------------------------------------------------------------------------
 
     def wait_ready(self, queues: Sequence[str], *, timeout: float) -> bool:

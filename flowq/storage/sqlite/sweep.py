@@ -32,7 +32,8 @@ def sweep(change: Change, limit: int) -> Swept:
     dropped = _drop_runs(change, max(0, limit - len(gone)))
     dropped += drop_given_up(change, max(0, limit - len(gone) - dropped))
     letters = db.execute(SQL["drop_dead"], (change.now, limit)).rowcount
-    n = len(late) + len(gone) + dropped + letters
+    results = db.execute(SQL["drop_cache"], (change.now, limit)).rowcount
+    n = len(late) + len(gone) + dropped + letters + results
     return Swept(n, continued, n >= limit or continued > 0)
 
 

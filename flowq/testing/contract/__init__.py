@@ -17,6 +17,7 @@ from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
 from flowq.testing.contract.races import TestLimits, TestNeeds, TestRaces, TestSleeps
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
+from flowq.testing.contract.remember import TestCalled, TestRemember
 from flowq.testing.contract.rewind import TestRewind
 from flowq.testing.contract.runs import TestSubmit, TestUnbegun, TestValues
 from flowq.testing.contract.tables import TestTransitions, TestVerdicts
@@ -25,6 +26,7 @@ from flowq.testing.contract.timers import TestDeadlines, TestPauses, TestSignals
 from flowq.testing.contract.workers import TestRelease, TestRenew
 
 __all__ = [
+    "TestCalled",
     "TestCancel",
     "TestCancelInwards",
     "TestDeadlines",
@@ -38,6 +40,7 @@ __all__ = [
     "TestRaces",
     "TestReads",
     "TestRelease",
+    "TestRemember",
     "TestRenew",
     "TestReschedule",
     "TestRewind",

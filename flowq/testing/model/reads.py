@@ -225,6 +225,8 @@ class Reads:
         """Dead letters, each with the run that it is kept with, or until when."""
         self._sessions: dict[SessionId, SessionInfo] = {}
         self._unopened: set[SessionId] = set()
+        self._cache: dict[bytes, tuple[int, bytes]] = {}
+        """What is remembered beside, each until when."""
         self._queues: set[str] = set()
         self._edges: deque[tuple[Run, int, State, int | None]] = deque()
         """What is still to be counted: run, child, how its parent ended, the culprit. With
@@ -530,6 +532,7 @@ def _info(t: Thing) -> NodeInfo:
             culprit = None if blamed == NO_NODE else blamed
     elif t.state == S.RUNNING:
         started = t.handed_ms
+    n = sum(count for _, count in t.plan.parents)
     return NodeInfo(
         index=t.index,
         name=t.plan.name,
@@ -548,4 +551,5 @@ def _info(t: Thing) -> NodeInfo:
         bits=t.plan.bits,
         phase=t.plan.phase,
         grown=t.kind == Kind.EXPANSION and t.message is not None,
+        rule=None if t.plan.rule == (n, 0, n, 0, 0) else t.plan.rule,
     )

@@ -450,10 +450,23 @@ class ModelStore(Ends):
                     drops.append(lambda key=key: self._runs.pop(key))  # type: ignore[misc]
             gone = [key for key in self._dead if not self._kept(key)]
             drops += [lambda key=key: self._dead.pop(key) for key in gone]  # type: ignore[misc]
+            old = [key for key, (till, _) in self._cache.items() if till <= self._now]
+            drops += [lambda key=key: self._cache.pop(key) for key in old]  # type: ignore[misc]
             for drop in drops[:limit]:
                 drop()
             n = len(late) + len(drops[:limit])
             return Swept(n, continued, n >= limit or bool(self._edges))
+
+    def remember(self, entries: Sequence[tuple[bytes, bytes]], *, ttl_ms: int) -> None:
+        """Remember bytes under keys; see `Store.remember`."""
+        with self._change():
+            self._cache.update((key, (self._now + ttl_ms, raw)) for key, raw in entries)
+
+    def recall(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Give what is remembered under keys; see `Store.recall`."""
+        with self._change():
+            found = [self._cache.get(key, (0, None)) for key in keys]
+            return [raw if till > self._now else None for till, raw in found]
 
     def close(self) -> None:
         """Nothing to close."""

@@ -119,8 +119,9 @@ local function expand(id, row, delivery, data)
     call('HSET', r.n, 'r', pack('>I6I6I6I4', now, result, failed, total + 1) .. name, 'q', '')
     call('HDEL', r.n, 'u')
     call('PERSIST', r.n)
-    -- it might first run when it was called, as its id says
-    local called = math.min(now, (unpack_('>I6', id)))
+    -- it might first run when it was called, as its id says; that of a key does not
+    local called = now
+    if math.floor(byte(id, 7) / 16) == 7 then called = math.min(now, (unpack_('>I6', id))) end
     call('SETRANGE', r.c, 0, pack('>BBBBI4I4I6I4I4I4H', EXPANDED, 0, 2, 255, NONE, inner, called, 0, 0, 0, 0))
     local number = call('INCR', P .. 'runs:n')
     call('ZADD', P .. 'runs', number, r.id)
