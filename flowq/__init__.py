@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowq.errors import Cancelled as Cancelled
     from flowq.errors import ConfigError as ConfigError
     from flowq.errors import CycleError as CycleError
+    from flowq.errors import DeadlineExceeded as DeadlineExceeded
     from flowq.errors import DecodeError as DecodeError
     from flowq.errors import Failure as Failure
     from flowq.errors import FlowqError as FlowqError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from flowq.errors import ResultTimeout as ResultTimeout
     from flowq.errors import Retry as Retry
     from flowq.errors import RunCancelled as RunCancelled
+    from flowq.errors import RunEnded as RunEnded
     from flowq.errors import Skip as Skip
     from flowq.errors import Skipped as Skipped
     from flowq.errors import StoreError as StoreError
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from flowq.errors import TaskDefinitionError as TaskDefinitionError
     from flowq.errors import TaskError as TaskError
     from flowq.errors import UnknownTask as UnknownTask
+    from flowq.errors import WaitTimeout as WaitTimeout
     from flowq.errors import WorkerLost as WorkerLost
     from flowq.flow import Flow as Flow
     from flowq.primitives import DAG as DAG
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from flowq.primitives import group as group
     from flowq.primitives import optional as optional
     from flowq.primitives import sleep as sleep
+    from flowq.primitives import wait_for as wait_for
     from flowq.result import Result as Result
     from flowq.result import ResultGroup as ResultGroup
     from flowq.run import Run as Run
@@ -72,14 +76,15 @@ _HOMES = {
     "constructors": "MemoryFlowQ RedisFlowQ SqliteFlowQ",
     "current": "CurrentTask current_task",
     "errors": (
-        "BindingError BindingWarning BlockingInTask Cancelled ConfigError CycleError DecodeError "
-        "Failure FlowqError GraphError GroupError Interrupted KeyReused NoArm NodeUsedAsValue "
-        "NotProduced PayloadError PayloadTooLarge Pending ResultMissing ResultTimeout Retry "
-        "RunCancelled Skip Skipped StoreError StoreUnavailable StoreVersionError TaskCancelled "
-        "TaskDefinitionError TaskError UnknownTask WorkerLost"
+        "BindingError BindingWarning BlockingInTask Cancelled ConfigError CycleError "
+        "DeadlineExceeded DecodeError Failure FlowqError GraphError GroupError Interrupted "
+        "KeyReused NoArm NodeUsedAsValue NotProduced PayloadError PayloadTooLarge Pending "
+        "ResultMissing ResultTimeout Retry RunCancelled RunEnded Skip Skipped StoreError "
+        "StoreUnavailable StoreVersionError TaskCancelled "
+        "TaskDefinitionError TaskError UnknownTask WaitTimeout WorkerLost"
     ),
     "flow": "Flow",
-    "primitives": "DAG Signature branch chain chord each first group optional sleep",
+    "primitives": "DAG Signature branch chain chord each first group optional sleep wait_for",
     "result": "Result ResultGroup",
     "run": "Run",
     "task": "Task",

@@ -7,19 +7,22 @@ from collections.abc import Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from flowq.binding import check_call
 from flowq.errors import BindingError, GraphError, NodeUsedAsValue, PayloadError
-from flowq.message import Message, new_id
+from flowq.message import Message, Value, new_id
 from flowq.once import arguments_digest, called_with, kept_ms, key_id
 from flowq.policy import OPTIONS, RetryPolicy
-from flowq.serializer import Serializer
+from flowq.serializer import Serializer, short_repr
 from flowq.states import trigger_rule
 from flowq.wiring import TaskSpec
 
-__all__ = ["Settings", "build_message", "own_priority", "pack"]
+__all__ = ["Settings", "build_message", "own_priority", "pack", "pack_value"]
 
 _TRAVELS: Final = (*RetryPolicy.__struct_fields__, "cache")
 """Options of a call that a worker must know; it knows those of the task's declaration."""
+_encode = msgspec.msgpack.Encoder().encode
 _RUN_KEEPS_MS: Final = round(OPTIONS["result_ttl"].default * 1000)
 
 
@@ -149,6 +152,17 @@ def pack(serializer: Serializer, value: Any, what: str) -> bytes:
         if isinstance(err.__cause__, BindingError):
             raise BindingError(f"{what}: {err.__cause__}") from None
         raise
+
+
+def pack_value(serializer: Serializer, value: Any, what: str) -> bytes:
+    """Give the body of the cell of a success that no body gave: what is sent, or a default.
+
+    Raises
+    ------
+    BindingError, NodeUsedAsValue, PayloadError, PayloadTooLarge
+        As `pack`.
+    """
+    return _encode(Value(pack(serializer, value, what), short_repr(value)))
 
 
 _declared: WeakKeyDictionary[TaskSpec, Settings] = WeakKeyDictionary()

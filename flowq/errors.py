@@ -38,7 +38,7 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -49,6 +49,7 @@ __all__ = [
     "Cancelled",
     "ConfigError",
     "CycleError",
+    "DeadlineExceeded",
     "DecodeError",
     "Failure",
     "FlowqError",
@@ -67,6 +68,7 @@ __all__ = [
     "Retry",
     "RunActive",
     "RunCancelled",
+    "RunEnded",
     "Skip",
     "Skipped",
     "StoreError",
@@ -76,7 +78,9 @@ __all__ = [
     "TaskDefinitionError",
     "TaskError",
     "UnknownTask",
+    "WaitTimeout",
     "WorkerLost",
+    "error_of",
 ]
 
 
@@ -302,6 +306,26 @@ class WorkerLost(TaskError):
     """The worker died while it ran the task, more often than ``max_losses`` allows."""
 
 
+class DeadlineExceeded(TaskError):
+    """Something did not end by its ``deadline=``, or ran in something that did not."""
+
+
+class WaitTimeout(TaskError):
+    """Nobody sent in time what a step waited for."""
+
+
+_BY_REASON: Final[dict[str, type[TaskError]]] = {
+    "lost": WorkerLost,
+    "deadline": DeadlineExceeded,
+    "timeout": WaitTimeout,
+}
+
+
+def error_of(failure: Failure) -> TaskError:
+    """Give the error that tells of a failure."""
+    return _BY_REASON.get(failure.reason, TaskError)(failure)
+
+
 if sys.version_info >= (3, 11):
 
     class _Several(TaskError, builtins.ExceptionGroup[FlowqError]):
@@ -362,13 +386,17 @@ class RunActive(FlowqError):
     """A run has not ended, and what was asked for is for those that have."""
 
 
+class RunEnded(FlowqError):
+    """A run has ended, so nothing can be sent to it any more."""
+
+
 class ResultMissing(NotProduced, LookupError):
     """The store does not know this id: never enqueued here, or expired (``result_ttl``)."""
 
 
 def _error_of(gone: Failure | Skipped | Cancelled) -> FlowqError:
     if isinstance(gone, Failure):
-        return WorkerLost(gone) if gone.reason == "lost" else TaskError(gone)
+        return error_of(gone)
     return RunCancelled(repr(gone)) if isinstance(gone, Cancelled) else NotProduced(repr(gone))
 
 

@@ -430,6 +430,7 @@ def expand_map(
     tolerate: int | float = 0,
     need: int = 0,
     max_parallel: int = 0,
+    deadline: float = 0,
     chunksize: int = 0,
 ) -> list[NodeRow]:
     """Make the items of a map whose list is known by now.
@@ -451,6 +452,8 @@ def expand_map(
         If not 0, so many successes are enough, and fewer a failure.
     max_parallel : int
         If not 0, so many of them may be under way at a time.
+    deadline : float
+        If not 0, seconds from now within which they have to end.
     chunksize : int
         How many elements go into one item; 0 if each is an item of its own.
 
@@ -511,7 +514,12 @@ def expand_map(
         total = len(elements) if chunksize else 0
         value = Items(INNER + 1, count, True, chunksize, total, bool(need))
     face = _face(count, value, rung)
-    bounds = {"tolerate": share_of(tolerate, count), "need": need, "most": max_parallel}
+    bounds = {
+        "tolerate": share_of(tolerate, count),
+        "need": need,
+        "most": max_parallel,
+        "deadline_ms": round(deadline * 1000),
+    }
     return [msgspec.structs.replace(face, **bounds), *out, *behind]
 
 

@@ -95,6 +95,12 @@ class Node:
         value.
     sleep_ms : int
         For a join: how long after what it awaits it ends.
+    signal : str
+        For a join that waits for what is sent to the run: under which name.
+    timeout_ms : int
+        How long such a one waits; 0 for ever.
+    instead : tuple
+        Its value after that, alone; empty if it fails.
     later : list of Body
         For a task or a map: what is to follow its failure.
     alarms : list of Body
@@ -127,6 +133,7 @@ class Node:
         "elements",
         "index",
         "inner",
+        "instead",
         "item",
         "items",
         "kind",
@@ -144,8 +151,10 @@ class Node:
         "race",
         "reads",
         "rule",
+        "signal",
         "sleep_ms",
         "spec",
+        "timeout_ms",
         "unpack",
         "where",
         "width",
@@ -195,6 +204,9 @@ class Node:
         self.where = ""
         self.race = False
         self.sleep_ms = 0
+        self.signal = ""
+        self.timeout_ms = 0
+        self.instead: tuple[Any, ...] = ()
         self.later: Sequence[Body] = ()
         self.alarms: Sequence[Body] = ()
         self.optional: Set[Node] = _NO_NODES
@@ -517,6 +529,8 @@ def kind_text(node: Node) -> str:
         return "first"
     if node.sleep_ms:
         return "sleep"
+    if node.signal:
+        return "wait_for"
     return {Kind.TASK: "task", Kind.JOIN: "join", Kind.EXPANSION: "graph"}[node.kind]
 
 

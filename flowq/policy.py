@@ -45,7 +45,9 @@ LAST_MS: Final = round(datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp() * 1
 NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]:/-]{1,200}")
 """What ids and names may look like wherever they become keys, paths or URLs."""
 
-Place: TypeAlias = Literal["task", "call", "node", "map", "branch", "first", "sleep", "flow", "app"]
+Place: TypeAlias = Literal[
+    "task", "call", "node", "map", "branch", "first", "sleep", "wait_for", "flow", "app"
+]
 """Where an option may be said: on ``@q.task``; on a task that is called; on a signature or node; on
 a task of which a map is made; on a branch, a race, a sleep; on a chain, group, DAG or run; as a
 default of the whole app."""
@@ -58,6 +60,7 @@ PLACES: Final[dict[str, str]] = {
     "branch": "branch(...).options(...)",
     "first": "first(...).options(...)",
     "sleep": "sleep(...).options(...)",
+    "wait_for": "wait_for(...).options(...)",
     "flow": "@q.flow(...), .options(...) of a flow, chain, group or DAG",
     "app": "FlowQ(...)",
 }
@@ -124,6 +127,10 @@ def _version(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("must be text or a whole number")
     return str(value)
+
+
+def _some_seconds(value: Any) -> float:
+    return to_ms(value, zero=False) / 1000
 
 
 def _moment(value: Any) -> int:
@@ -338,7 +345,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "trigger_rule": Option(
         _rule,
         "all_success",
-        ("node", "map", "branch", "sleep"),
+        ("node", "map", "branch", "sleep", "wait_for"),
         "",
         "Which ends of its parents let a node run.",
     ),
@@ -402,6 +409,13 @@ OPTIONS: Final[dict[str, Option]] = {
         ("map",),
         "",
         "So many items, or so large a part of them, may fail; they are kept as a Failure.",
+    ),
+    "deadline": Option(
+        _some_seconds,
+        None,
+        ("map", "flow"),
+        "seconds",
+        "How long its body may take from its start, or its newest retry; then it has failed.",
     ),
     "need": Option(
         _whole(1, 10_000_000),
@@ -477,7 +491,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "name": Option(
         _name,
         None,
-        ("task", "node", "map", "branch", "first", "sleep", "flow"),
+        ("task", "node", "map", "branch", "first", "sleep", "wait_for", "flow"),
         "",
         "Name of the task, node or run.",
     ),

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from flowq.errors import ConfigError, ResultMissing, RunActive, StoreError
+from flowq.calls import pack_value
+from flowq.errors import ConfigError, ResultMissing, RunActive, RunEnded, StoreError
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
 from flowq.looking import Home, is_value, moment, one_value, put_together, shown_state
@@ -22,10 +25,10 @@ from flowq.message import (
 )
 from flowq.outline import count, forgiven, within
 from flowq.plan import ROOT, Bits, Kind, Phase, indexes
-from flowq.policy import nearest
+from flowq.policy import check_name, nearest
 from flowq.rewinding import choose, to_retry
 from flowq.states import State
-from flowq.storage.base import Look, NodeInfo, RunInfo
+from flowq.storage.base import Look, NodeInfo, RunInfo, Sent
 from flowq.text import notebook
 from flowq.timeline import critical_path, timeline
 from flowq.why import Why
@@ -287,6 +290,88 @@ class Run(ValueHandle[T]):
         """
         state = self._app.store.cancel((self._id,), force=force)[0]
         return self._stopping(ROOT, state, force)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is paused: nothing of it begins until `resume`."""
+        return self._info().paused
+
+    def pause(self) -> bool:
+        """Let nothing more of it begin; what runs goes on, and so do deadlines and timeouts.
+
+        Nodes that would begin are ``held`` until `resume`. A cancel lets it go on, so that what
+        cleans up after it can run.
+
+        Returns
+        -------
+        bool
+            True if it is paused now; False if it has ended.
+        """
+        state = self._app.store.pause(self._id)
+        if state is None:
+            self._missing()
+        return not state.final
+
+    def resume(self) -> bool:
+        """Let it go on after a `pause`; harmless if it is not paused.
+
+        Returns
+        -------
+        bool
+            True if it goes on; False if it has ended.
+        """
+        state = self._app.store.resume(self._id)
+        if state is None:
+            self._missing()
+        return not state.final
+
+    def send(
+        self, name: str, value: Any = None, *, to: str | None = None, id: str | None = None
+    ) -> bool:
+        """Send a value to a step of it that waits: ``wait_for(name)``.
+
+        Of several that wait under the name the one that has waited longest gets it. If none waits
+        yet, the value is kept until one does. Each value is for one step.
+
+        Parameters
+        ----------
+        name : str
+            As in ``wait_for(name)``.
+        value : object
+            Becomes the value of that step.
+        to : str, optional
+            Path of the step, or of what is around it (``"review[3]"``), which need not exist yet.
+        id : str, optional
+            Of several sends to this run with one id only the first counts, so that a send whose
+            answer was lost can be repeated.
+
+        Returns
+        -------
+        bool
+            True if a step has taken it, or one had taken that with this id; False if it is kept.
+
+        Raises
+        ------
+        RunEnded
+            It has ended; nothing was kept.
+        PayloadError
+            The value cannot travel.
+        """
+        check_name(name, "send")
+        body = pack_value(self._app.serializer, value, f"what is sent as {name!r}")
+        who = f"{getpass.getuser()}@{socket.gethostname()}"
+        came = self._app.store.send(self._id, name, body, to=to or "", key=id or "", who=who)
+        if came is None:
+            self._missing()
+        if came == "ended":
+            raise RunEnded(f"{self!r} has ended, so nothing can be sent to it")
+        if came == "repeated":
+            return any(s.key == id and s.node is not None for s in self._app.store.sent(self._id))
+        return came == "taken"
+
+    def sent(self) -> list[Sent]:
+        """List what was sent to it: name, to whom, by whom, when, and which node has taken it."""
+        return self._app.store.sent(self._id)
 
     def _stopping(self, expansion: int, state: State | None, force: bool) -> Stopping:
         """Say what the cancel of one of its expansions came to."""

@@ -23,8 +23,7 @@ from flowq.errors import (
     Pending,
     RunCancelled,
     Skipped,
-    TaskError,
-    WorkerLost,
+    error_of,
 )
 from flowq.message import (
     CULPRIT,
@@ -374,7 +373,7 @@ def said_of(task: str, id: str, node: str | None) -> str:
 def raise_for(value: Failure | Skipped | Cancelled | Pending) -> FlowqError:
     """Give the error that a caller sees for what stands in place of a value."""
     if isinstance(value, Failure):
-        return WorkerLost(value) if value.reason == "lost" else TaskError(value)
+        return error_of(value)
     who = said_of(value.task, value.id, value.node)
     reason = getattr(value, "reason", "")
     if reason == "cancelled" and isinstance(value, Cancelled):

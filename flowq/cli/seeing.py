@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from flowq.storage import Store
     from flowq.wiring import Event
 
-__all__ = ["cancel", "events", "graph", "rerun", "retry", "times", "why"]
+__all__ = ["asked", "cancel", "events", "graph", "rerun", "retry", "times", "why"]
 
 
 def why(args: Any) -> int:
     """Run ``flowq run why``."""
-    _, app, id = _asked(args)
+    _, app, id = asked(args)
     id = _node_of(app, id, args.node)
     node = id_text(id)
     handle = app.result(node)
@@ -67,7 +67,7 @@ def events(args: Any) -> int:
     from flowq.events import events as go_through
 
     after = _order(args.after)
-    store, app, id = _asked(args)
+    store, app, id = asked(args)
     id = _node_of(app, id, args.node)
     json = wants_json(args)
     end = None if args.timeout is None else time.monotonic() + args.timeout
@@ -117,7 +117,7 @@ def _order(text: str | None) -> tuple[int, int, int, int] | None:
 
 def times(args: Any) -> int:
     """Run ``flowq run timeline``."""
-    _, app, id = _asked(args)
+    _, app, id = asked(args)
     run = app.run(id_text(id[:16]))
     nodes = run.critical_path() if args.critical else run.timeline()
     began = min((n.started_at for n in nodes if n.started_at), default=None)
@@ -141,7 +141,7 @@ def times(args: Any) -> int:
 
 def cancel(args: Any) -> int:
     """Run ``flowq run cancel``."""
-    _, app, id = _asked(args)
+    _, app, id = asked(args)
     id = _node_of(app, id, args.node)
     stopping = app.result(id_text(id)).cancel(force=args.force)
     if wants_json(args):
@@ -171,7 +171,7 @@ def rerun(args: Any) -> int:
 
 def _again(args: Any, rewind: Callable[[Run[Any]], int]) -> int:
     """Let nodes of a run that has ended run again, and follow it if that is wanted."""
-    store, app, id = _asked(args)
+    store, app, id = asked(args)
     if args.node is not None and args.node.isdigit():
         args.node = int(args.node)
     try:
@@ -244,7 +244,7 @@ def _find(store: Store, text: str) -> bytes:
     return find_id(text, (run.id for run in runs(store, LOOKED_AT)), "run", hint)
 
 
-def _asked(args: Any) -> tuple[Store, FlowQ, bytes]:
+def asked(args: Any) -> tuple[Store, FlowQ, bytes]:
     """Give the store that is asked, an app on it, and the id of what is meant there."""
     from flowq.app import FlowQ
 

@@ -60,7 +60,7 @@ def map_message(
         if not known:
             edges[k] = given
     options: dict[str, Any] = {"max_width": node.width}
-    for word in ("tolerate", "need", "max_parallel"):
+    for word in ("tolerate", "need", "max_parallel", "deadline"):
         if node.options.get(word):
             options[word] = node.options[word]
     if node.chunk:

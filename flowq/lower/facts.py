@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import Final
+from typing import Any, Final
 
 from flowq.calls import own_priority
 from flowq.errors import GraphError, UnknownTask
@@ -68,6 +68,10 @@ class Facts:
     def size(self, node: Node) -> int:
         """How many rows a node takes, what is inside it and what follows it included."""
         return size_of(node, self._sizes)
+
+    def options_of(self, node: Node) -> Mapping[str, Any]:
+        """The options of a node; those of the graph are its root's."""
+        return self.graph.options if node is self.graph.root else node.options
 
     def size_of_item(self, source: Node) -> int:
         """How many rows an item of a map takes, and what starts if it fails."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowq.calls import Settings, pack
+from flowq.calls import Settings, pack, pack_value
 from flowq.lower.facts import Facts
 from flowq.lower.templates import Templates, names_nodes, reads_of
 from flowq.message import Binding, Message, node_id
@@ -37,6 +37,10 @@ class Packing:
             found = Settings(node.spec, node.options, self._priorities[node], node in self._read)
             self._settings[key] = found
         return found
+
+    def value(self, value: Any, what: str) -> bytes:
+        """Give the body of a cell with a value that is known now."""
+        return pack_value(self.serializer, value, what)
 
     def payload(
         self, path: str, task: str, args: list[Any], kwargs: Mapping[str, Any], pool: list[Any]

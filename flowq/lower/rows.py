@@ -7,7 +7,7 @@ each other, and their insides behind them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -278,6 +278,7 @@ class Rows:
             tolerate=share_of(node.options.get("tolerate", 0), inner),
             need=node.options.get("need", 0),
             most=node.options.get("max_parallel", 0),
+            deadline_ms=_deadline(self._facts.options_of(node)),
         )
 
     def _face(self, body: Body, path: str, owner: int, at: int, bits: int = 0) -> NodeRow:
@@ -299,6 +300,7 @@ class Rows:
             bits=bits,
             body=ranges_of((*indexes(within), *behind)) if behind else within,
             later=later,
+            deadline_ms=_deadline(body.face.options) if body.face is not None else 0,
         )
 
     # --- nodes -----------------------------------------------------------------------------------
@@ -322,11 +324,22 @@ class Rows:
                 self._task(node, owner, path, place, self._facts.bits(node))
             else:
                 row = self._row(node, owner, path, node.kind, None, (), self._facts.bits(node))
-                if node.race or node.sleep_ms:
-                    owns = ranges(self._facts.owned.get(node, ()))
-                    row = msgspec.structs.replace(row, owns=owns, sleep_ms=node.sleep_ms)
-                self._rows[node.index - self._first] = row
+                self._rows[node.index - self._first] = self._as_join(node, row)
         return todo
+
+    def _as_join(self, node: Node, row: NodeRow) -> NodeRow:
+        """Say what only some joins do: decide a race, sleep, wait for what is sent."""
+        if node.race:
+            return msgspec.structs.replace(row, owns=ranges(self._facts.owned[node]))
+        if node.sleep_ms:
+            return msgspec.structs.replace(row, sleep_ms=node.sleep_ms)
+        if node.signal:
+            value = b""
+            if node.instead:
+                value = self._messages.packing.value(node.instead[0], f"the default of {node.who}")
+            signal, timeout = node.signal, node.timeout_ms
+            return msgspec.structs.replace(row, signal=signal, timeout_ms=timeout, value=value)
+        return row
 
     def _task(self, node: Node, owner: int, path: str, place: int | None, bits: int) -> None:
         """Make the row of a task."""
@@ -396,6 +409,10 @@ class Rows:
                 f"the name {self._above + path!r} is over {MAX_NAME} characters; give shorter names"
             )
         return path
+
+
+def _deadline(options: Mapping[str, Any]) -> int:
+    return round(options.get("deadline", 0) * 1000)
 
 
 def _bodies(body: Body, alarms: Sequence[Body]) -> set[Body]:

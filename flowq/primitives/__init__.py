@@ -11,6 +11,7 @@ from flowq.primitives.map import Map, each, map_of
 from flowq.primitives.optional import optional
 from flowq.primitives.signature import Signature
 from flowq.primitives.sleep import Sleep, sleep
+from flowq.primitives.wait import WaitFor, wait_for
 
 __all__ = [
     "DAG",
@@ -23,6 +24,7 @@ __all__ = [
     "Map",
     "Signature",
     "Sleep",
+    "WaitFor",
     "branch",
     "chain",
     "chord",
@@ -32,4 +34,5 @@ __all__ = [
     "map_of",
     "optional",
     "sleep",
+    "wait_for",
 ]

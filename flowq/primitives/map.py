@@ -32,6 +32,7 @@ _OF_THE_MAP: Final = (
     "trigger_rule",
     "max_width",
     "max_parallel",
+    "deadline",
     "items",
     "tolerate",
     "need",

@@ -22,6 +22,7 @@ from flowq.primitives.flowgraph import FlowGraph, FlowNode, walk
 from flowq.primitives.map import Map
 from flowq.primitives.signature import Signature
 from flowq.primitives.sleep import Sleep
+from flowq.primitives.wait import WaitFor
 from flowq.wiring import Started, TaskSpec
 
 __all__ = ["Trace"]
@@ -99,7 +100,7 @@ class Trace:
     def _check_part(self, part: Composition[Any]) -> None:
         args: tuple[Any, ...] = ()
         kwargs: Mapping[str, Any] = {}
-        if isinstance(part, Branch | First | Sleep):
+        if isinstance(part, Branch | First | Sleep | WaitFor):
             return  # what they are given was looked at one by one
         if isinstance(part, Map):
             item = part._item
