@@ -134,7 +134,8 @@ def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Ver
             change.later.add(queue)
             continue
         elif isinstance(outcome, GiveBack):
-            change.put("again", _QUEUED, flags, change.front, None, attempt, losses, key)
+            change.put("again", _QUEUED, flags, change.again, None, attempt, losses, key)
+            change.again += 1
             change.add_ready(queue)
             continue
         elif isinstance(outcome, Expand):
