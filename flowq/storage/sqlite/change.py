@@ -16,7 +16,7 @@ from typing import Any, Final
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
-from flowq.storage.sqlite import bounds, phases, races, rewind
+from flowq.storage.sqlite import bounds, phases, races, rewind, timers
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.ends import Ends
 from flowq.storage.sqlite.rows import (
@@ -263,6 +263,8 @@ class Change(Ends):
                 self.later.add(queue)
         elif kind == Kind.EXPANSION:
             self.put("start", _EXPANDED, rank, self.now, None, None, id)
+            if flags & TIMED:
+                timers.set_deadline(self, id)
             self.begin(id, rank == self.back)
         else:
             races.start_join(self, id, run, flags, owner, rank)

@@ -34,7 +34,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
-INSERT INTO expansion(id, unfinished, need, most) VALUES (?, ?, ?, ?)
+INSERT INTO expansion(id, unfinished, need, most, deadline_ms) VALUES (?, ?, ?, ?, ?)
 -- name: add_run
 INSERT INTO run(uuid, base, nodes, name, live, created_ms, forget_ms, keep_ms, failed_keep_ms)
 VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING id
@@ -124,7 +124,7 @@ FROM message m LEFT JOIN expansion e ON e.id = m.owner WHERE m.id IN (SELECT val
 -- name: count_expansion
 UPDATE expansion SET unfinished = unfinished - ?1, failures = failures + ?2, cancels = cancels + ?3, skips = skips + ?4,
 culprit = CASE WHEN ?2 > 0 AND failures = 0 THEN ?5 ELSE culprit END
-WHERE id = ?6 RETURNING unfinished, failures, cancels, skips, culprit, turn, marks, outcome, need, won
+WHERE id = ?6 RETURNING unfinished, failures, cancels, skips, culprit, turn, marks, outcome, need, won, due_ms
 -- name: expansion_row
 SELECT id, run, state, flags, owner FROM message WHERE id = ?
 -- name: template
@@ -189,6 +189,17 @@ UPDATE expansion SET after = ? WHERE id = ?
 -- name: waits_on
 UPDATE expansion SET after = min(after, ? - 1) WHERE id = ?
 
+-- --- time
+
+-- name: set_deadline
+UPDATE expansion SET due_ms = ? + deadline_ms WHERE id = ? AND deadline_ms > 0
+-- name: drop_deadline
+UPDATE expansion SET due_ms = NULL WHERE id = ?
+-- name: deadlines
+SELECT due_ms, id FROM expansion WHERE due_ms <= ? ORDER BY due_ms, id LIMIT ?
+-- name: called
+SELECT name, task FROM plan WHERE id = ?
+
 -- --- edges that are left
 
 -- name: body
@@ -233,7 +244,7 @@ attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped =
 -- name: unbecome
 UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
 -- name: renew_expansion
-UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, marks = 0, outcome = NULL WHERE id = ?
+UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, due_ms = NULL, marks = 0, outcome = NULL WHERE id = ?
 -- name: to_count
 SELECT m.id, m.flags, p.parents FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
 -- name: ended_parents
@@ -287,7 +298,7 @@ SELECT count(*) FROM session WHERE deadline_ms > ?
 -- name: next_deadline
 SELECT min(deadline_ms) FROM session WHERE id <> ?
 -- name: next_due
-SELECT min(due_ms) FROM message WHERE state = 1
+SELECT (SELECT min(due_ms) FROM message WHERE state = 1), (SELECT min(due_ms) FROM expansion WHERE due_ms IS NOT NULL)
 -- name: sessions
 SELECT s.name, s.deadline_ms, s.info, (SELECT count(*) FROM message m WHERE m.session = s.id)
 FROM session s WHERE s.deadline_ms > ? ORDER BY s.id
@@ -303,7 +314,7 @@ INSERT OR REPLACE INTO dead(uuid, reason, at_ms, run, forget_ms, losses, body) V
 -- --- handing out
 
 -- name: due
-SELECT id, queue, rank FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
+SELECT id, queue, rank, due_ms FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
 -- name: queue_due
 UPDATE message SET state = 3, rank = ? WHERE id = ?
 -- name: next_ready

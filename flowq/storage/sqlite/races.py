@@ -17,8 +17,6 @@ from flowq.storage.sqlite.rows import ANY_QUEUE, LOSING, LOST, NEEDED, RACE, SLE
 from flowq.storage.sqlite.statements import SQL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from flowq.storage.sqlite.ends import Ends
 
 __all__ = ["count_win", "is_not_wanted", "lost", "owned", "start_join", "wake"]
@@ -82,11 +80,10 @@ def start_join(change: Ends, id: int, run: int, flags: int, owner: int | None, r
     _pass(change, id, run, flags, owner, began=False)
 
 
-def wake(change: Ends, ids: Sequence[int]) -> None:
-    """Let joins end that have slept long enough."""
-    for id in ids:
-        _, run, _, flags, owner = change.db.execute(SQL["expansion_row"], (id,)).fetchone()
-        _pass(change, id, run, flags, owner)
+def wake(change: Ends, id: int) -> None:
+    """Let a join end that has slept long enough."""
+    _, run, _, flags, owner = change.db.execute(SQL["expansion_row"], (id,)).fetchone()
+    _pass(change, id, run, flags, owner)
 
 
 def _pass(

@@ -89,9 +89,12 @@ CREATE TABLE expansion(         -- what changes of it beside its message row
     most INTEGER NOT NULL DEFAULT 0,  -- so many of its body may be under way
     under INTEGER NOT NULL DEFAULT 0, -- how many are, where it has that
     after INTEGER NOT NULL DEFAULT 0, -- message.id of the last entry before which none waits
+    deadline_ms INTEGER NOT NULL DEFAULT 0, -- how long its body may take
+    due_ms INTEGER,                   -- when that is over, while it runs
     marks INTEGER NOT NULL DEFAULT 0, -- stopped, closing, forbidden phases; see rows.py
     outcome INTEGER                   -- once it is fixed: how it ends
 );
+CREATE INDEX expansion_due ON expansion(due_ms) WHERE due_ms IS NOT NULL;
 
 CREATE TABLE run(
     id INTEGER PRIMARY KEY AUTOINCREMENT,
