@@ -31,7 +31,6 @@ from flowq.storage.sqlite.rows import (
     PLACES,
     RACE,
     REWOUND,
-    SLEEPS,
     SOFT,
     SOFTER,
     STOPPING_ALL,
@@ -247,7 +246,7 @@ class Change(Ends):
         self, id: int, run: int, flags: int, queue: int, owner: int | None, rank: int
     ) -> None:
         kind = flags & KIND
-        if flags & BOUNDED and owner is not None and (kind != Kind.JOIN or flags & SLEEPS):
+        if flags & BOUNDED and owner is not None and kind != Kind.JOIN:
             bounds.enter(self, owner)
         if kind == Kind.TASK:
             due = expires = None

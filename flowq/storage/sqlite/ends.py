@@ -34,6 +34,7 @@ from flowq.storage.sqlite.rows import (
     OVERDUE,
     OVERTAKEN,
     OVERTIME,
+    SIGNAL,
     SOFT,
     SOFTER,
     STOPPED,
@@ -128,6 +129,8 @@ class Ends(Batch):
         """End a node; its edges are walked by `walk`. `began`: it was not waiting any more."""
         if flags & (LOST | NEEDED) and races.is_not_wanted(self, flags, owner):
             state, culprit, cell = State.SKIPPED.value, None, races.lost(cell, self.now)
+        if flags & SIGNAL:
+            self.put("await_no_more", id)
         self.put("end", state, flags, None, cell, id)
         self.passed(id, run, flags, owner, state, culprit, began=began)
 

@@ -229,7 +229,8 @@ def insert_nodes(
                 row.tolerate,
                 pack_later(row.later),
                 pack_ranges(row.owns, base),
-                row.sleep_ms or None,
+                row.sleep_ms or row.timeout_ms or None,
+                row.signal or None,
                 encode_message(message) if message else None,
             )
         )

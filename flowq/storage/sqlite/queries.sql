@@ -31,8 +31,8 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, signal, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
 INSERT INTO expansion(id, unfinished, need, most, deadline_ms) VALUES (?, ?, ?, ?, ?)
 -- name: add_run
@@ -188,6 +188,31 @@ SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 0 ORDER BY id LIMIT 
 UPDATE expansion SET after = ? WHERE id = ?
 -- name: waits_on
 UPDATE expansion SET after = min(after, ? - 1) WHERE id = ?
+
+-- --- what is sent
+
+-- name: awaited
+SELECT name, signal, value FROM plan WHERE id = ?
+-- name: await
+INSERT INTO awaiting(node, run, signal, since_ms) VALUES (?, ?, ?, ?)
+-- name: await_no_more
+DELETE FROM awaiting WHERE node = ?
+-- name: taker
+SELECT a.node FROM awaiting a JOIN plan p ON p.id = a.node WHERE a.run = ?1 AND a.signal = ?2
+AND (?3 = '' OR p.name = ?3 OR substr(p.name, 1, length(?3) + 1) = ?3 || '/') ORDER BY a.since_ms, a.node LIMIT 1
+-- name: kept
+SELECT id, body FROM sent WHERE run = ?1 AND name = ?2 AND node IS NULL
+AND (recipient = '' OR recipient = ?3 OR substr(?3, 1, length(recipient) + 1) = recipient || '/') ORDER BY id LIMIT 1
+-- name: take
+UPDATE sent SET node = ? WHERE id = ?
+-- name: add_sent
+INSERT INTO sent(run, name, recipient, key, who, at_ms, node, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+-- name: sent_with
+SELECT 1 FROM sent WHERE run = ? AND key = ? AND key <> ''
+-- name: sent
+SELECT name, recipient, key, who, at_ms, node FROM sent WHERE run = ? ORDER BY id
+-- name: drop_sent_of
+DELETE FROM sent WHERE id IN (SELECT id FROM sent WHERE run = ? LIMIT ?)
 
 -- --- time
 

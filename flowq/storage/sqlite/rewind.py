@@ -183,7 +183,7 @@ def _lenient(change: Change, child: int, span: tuple[int, int], state: int, flag
 def _blame(change: Change, id: int, root: int) -> int | None:
     """Give the culprit of a parent that failed or is blocked."""
     state, flags, culprit, inner = change.db.execute(SQL["blame"], (id,)).fetchone()
-    if state == State.FAILED and flags & KIND == Kind.TASK:
+    if state == State.FAILED and flags & KIND != Kind.EXPANSION:
         return id - root
     found: int | None = inner if state == State.FAILED else culprit
     return found

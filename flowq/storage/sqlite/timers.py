@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flowq.storage.sqlite.change import Change
     from flowq.storage.sqlite.ends import Ends
 
-__all__ = ["overdue", "ring", "set_deadline"]
+__all__ = ["failed", "overdue", "ring", "set_deadline"]
 
 _LATE: Final = "DeadlineExceeded('its deadline has passed')"
 _encode = msgspec.msgpack.Encoder().encode
@@ -47,14 +47,21 @@ def overdue(change: Ends, id: int, run: int, ran: bytes | None = None) -> bytes:
 
     `ran`: the cell to which the body came; its times are kept.
     """
+    return failed(change, id, run, "deadline", _LATE, ran)
+
+
+def failed(
+    change: Ends, id: int, run: int, reason: str, text: str, ran: bytes | None = None
+) -> bytes:
+    """Give the cell of a node that failed by the clock."""
     name, task = change.db.execute(SQL["called"], (id,)).fetchone()
     failure = Failure(
         task=task or "",
         id=id_text(change.name(id, run, None)),
         node=name or None,
-        reason="deadline",
+        reason=reason,
         exc_type="",
-        message=_LATE,
+        message=text,
     )
     _, delivery, started, _ = HEAD.unpack_from(ran) if ran else (0, 0, 0, 0)
     times = {"delivery": delivery, "started_ms": started, "ended_ms": change.now}
