@@ -122,10 +122,11 @@ those that end skipped or cancelled, by a rule or with an expansion around them 
 have a reason as text; what is blocked with an expansion has the same culprit.
 
 Order at hand-out: higher priority first over all the queues asked for. Within a priority what a
-settlement queues or what comes back (retry, return, loss) goes before what was enqueued; otherwise
-first come first served, and nodes queued together (in one page) in the order of their indexes;
-what begins with a run counts as enqueued, also what a later step of that starts. What one session
-loses at once comes back in any order.
+settlement queues or what comes back (retry, return, loss) goes before what was enqueued; what is
+given back by `GiveBack`, not begun, before all that, in the order given; otherwise first come first
+served, and nodes queued together (in one page) in the order of their indexes; what begins with a
+run counts as enqueued, also what a later step of that starts. What one session loses at once comes
+back in any order.
 
 A message with losses is handed out only to a session that holds nothing, alone, and that session
 is handed nothing more until it is settled.

@@ -39,6 +39,7 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "'q' -> lanes; 'u' -> nodes uploaded, until it is complete; 'x' and index -> what is "
         "reserved for its fragment; 'X' -> ranges that nobody sees yet; 'o' and index -> its row "
         "before it became an expansion; 'l' and index: it runs though it has lost a race; "
+        "'m' and index -> how many are under way in a bounded expansion, entries behind the next; "
         "'w' -> what is to run again",
     ),
     "c:<run>": ("string", "32 bytes a node: what changes"),

@@ -238,7 +238,22 @@ class Reading:
         for i in indexes(read_ranges(raw)):  # of fragments on their way, or of lost deliveries
             heads[i] = None
             known[i * RECORD.size : (i + 1) * RECORD.size] = bytes(RECORD.size)
-        return list(_check(bytes(known), heads))
+        return [*_check(bytes(known), heads), *self._check_places(run, known, heads)]
+
+    def _check_places(
+        self, run: bytes, records: bytearray, heads: Sequence[NodeHead | None]
+    ) -> Iterator[str]:
+        """Compare how many are under way in bounded expansions with what their nodes say."""
+        for i, head in enumerate(heads):
+            if not head or not head.most or records[i * RECORD.size] != State.EXPANDED:
+                continue
+            raw = self._wire.ask(b"HGET", self._key + b"n:" + run, b"m" + _i4(i))
+            counted = int.from_bytes((raw or bytes(4))[:4], "big")
+            body = (k for k, x in enumerate(heads) if x and x.owner == i and not x.phase)
+            states = [State(records[k * RECORD.size]) for k in body]
+            true = sum(not x.final and x != State.WAITING for x in states)
+            if true != counted:
+                yield f"expansion {i} counts {counted} under way, its nodes' states say {true}"
 
     def _heads(self, run: bytes, count: int) -> list[NodeHead | None]:
         out: list[NodeHead | None] = []

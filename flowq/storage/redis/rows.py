@@ -165,8 +165,8 @@ def guarded(rows: Iterable[NodeRow]) -> set[int]:
 
 
 def _guards(row: NodeRow) -> bool:
-    """Whether what ends in a node may stop others by what the node itself says."""
-    return bool(row.need)
+    """Whether what ends in a node may stop others, or let them begin, as the node itself says."""
+    return bool(row.need or row.most)
 
 
 def _parents(row: NodeRow) -> int:
@@ -278,8 +278,8 @@ def read_run(raw: bytes) -> tuple[int, int, str]:
 class NodeHead:
     """A node's row without its message, read."""
 
-    __slots__ = ("bits", "children", "entries", "groups", "inner", "kind", "lenient", "name",
-                 "need", "owner", "parents", "phase", "reads", "rule", "value")  # fmt: skip
+    __slots__ = ("bits", "children", "entries", "groups", "inner", "kind", "lenient", "most",
+                 "name", "need", "owner", "parents", "phase", "reads", "rule", "value")  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
         (off, special, self.kind, self.bits, self.phase, _, _, self.owner, self.inner, *counts,
@@ -299,7 +299,7 @@ class NodeHead:
             last -= _RULE.size
             self.rule = _RULE.unpack_from(raw, last)
         self.lenient: Ranges = ()
-        self.need = 0
+        self.need = self.most = 0
         self.groups: list[Ranges] = []
         if special & MORE:
             self._read_more(raw[last - 4 - int.from_bytes(raw[last - 4 : last], "big") : last])
@@ -310,7 +310,7 @@ class NodeHead:
         def ranges(at: int, n: int) -> Ranges:
             return tuple(_RANGE.iter_unpack(raw[at : at + 8 * n]))
 
-        edges, _, count, self.need, _, _, owned = _MORE.unpack_from(raw)
+        edges, _, count, self.need, self.most, _, owned = _MORE.unpack_from(raw)
         self.lenient = ranges(_MORE.size, edges)
         at = _MORE.size + 8 * (edges + owned)
         for _ in range(count):

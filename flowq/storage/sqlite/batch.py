@@ -40,6 +40,8 @@ class Batch:
         When a session last renewed or stepped.
     front, back : int
         Ranks of what comes back or is queued by a settlement, and of what is enqueued.
+    again : int
+        Rank of the next that is given back: before all that has one.
     ready : dict of int to int
         By queue: how many more (or fewer) messages are queued in it.
     later : set of int
@@ -61,6 +63,7 @@ class Batch:
         self.first = following - ids
         self.back = tick << 20
         self.front = self.back - _FRONT
+        self.again = -_FRONT - self.back
         self.rank = self.front
         self.ready: dict[int, int] = {}
         self.later: set[int] = set()

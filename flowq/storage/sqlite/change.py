@@ -16,7 +16,7 @@ from typing import Any, Final
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
-from flowq.storage.sqlite import bounds, phases, races, rewind
+from flowq.storage.sqlite import bounds, phases, races, rewind, timers
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.ends import Ends
 from flowq.storage.sqlite.rows import (
@@ -31,7 +31,6 @@ from flowq.storage.sqlite.rows import (
     PLACES,
     RACE,
     REWOUND,
-    SLEEPS,
     SOFT,
     SOFTER,
     STOPPING_ALL,
@@ -247,7 +246,7 @@ class Change(Ends):
         self, id: int, run: int, flags: int, queue: int, owner: int | None, rank: int
     ) -> None:
         kind = flags & KIND
-        if flags & BOUNDED and owner is not None and (kind != Kind.JOIN or flags & SLEEPS):
+        if flags & BOUNDED and owner is not None and kind != Kind.JOIN:
             bounds.enter(self, owner)
         if kind == Kind.TASK:
             due = expires = None
@@ -263,6 +262,8 @@ class Change(Ends):
                 self.later.add(queue)
         elif kind == Kind.EXPANSION:
             self.put("start", _EXPANDED, rank, self.now, None, None, id)
+            if flags & TIMED:
+                timers.set_deadline(self, id)
             self.begin(id, rank == self.back)
         else:
             races.start_join(self, id, run, flags, owner, rank)

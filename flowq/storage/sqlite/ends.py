@@ -12,7 +12,7 @@ from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import MEMORY_OF_ENDED_MS
-from flowq.storage.sqlite import bounds, phases, races
+from flowq.storage.sqlite import bounds, phases, races, timers
 from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.rows import (
@@ -31,6 +31,10 @@ from flowq.storage.sqlite.rows import (
     LOST,
     NAMED,
     NEEDED,
+    OVERDUE,
+    OVERTAKEN,
+    OVERTIME,
+    SIGNAL,
     SOFT,
     SOFTER,
     STOPPED,
@@ -125,6 +129,8 @@ class Ends(Batch):
         """End a node; its edges are walked by `walk`. `began`: it was not waiting any more."""
         if flags & (LOST | NEEDED) and races.is_not_wanted(self, flags, owner):
             state, culprit, cell = State.SKIPPED.value, None, races.lost(cell, self.now)
+        if flags & SIGNAL:
+            self.put("await_no_more", id)
         self.put("end", state, flags, None, cell, id)
         self.passed(id, run, flags, owner, state, culprit, began=began)
 
@@ -234,13 +240,12 @@ class Ends(Batch):
         """End or stop those of a page."""
         self.flush()
         rows = self.rows_of(ids)
-        if what in (STOPPING_ALL, LOSING):
-            lost = LOST if what == LOSING else 0
+        if what in (STOPPING_ALL, LOSING, OVERTAKEN):
             cell = self.reason(State.CANCELLED, None, _STANDS_IN)
             for row in rows:
                 # in a body's turn those of later phases stand by
-                if lost or more or not row[3] & LATER:
-                    self._stop(row, cell, lost)
+                if what == LOSING or more or not row[3] & LATER:
+                    self._stop(row, cell, what)
             return
         waiting = [row for row in rows if row[2] == _WAITING]
         if what == UNCALLED:
@@ -262,17 +267,20 @@ class Ends(Batch):
         """Read nodes as the statement ``waiting`` gives them, by index."""
         return self.db.execute(SQL["waiting"], (json.dumps(ids),)).fetchall()
 
-    def _stop(self, row: tuple[Any, ...], cell: bytes, lost: int = 0) -> None:
-        """Stop a node with what it stands in; `lost`: that mark, if it has."""
+    def _stop(self, row: tuple[Any, ...], cell: bytes, what: int) -> None:
+        """Stop a node with what it stands in; `what` is walked."""
         id, run, state, flags, queue, owner, *_ = row
-        flags |= lost
+        if what == LOSING:
+            flags |= LOST
         if state == _RUNNING:
+            if what == OVERTAKEN and not flags & STOPPING:
+                flags |= OVERTIME
             self.put("set_flags", flags | STOPPING, id)
             self.stopped = True
         elif state == _EXPANDED:
-            if lost:
+            if what == LOSING:
                 self.put("set_flags", flags, id)
-            phases.cancel_inwards(self, id)
+            phases.cancel_inwards(self, id, how=OVERTAKEN if what == OVERTAKEN else STOPPING_ALL)
         elif state < _SUCCESS:
             if state == _QUEUED:
                 self.add_ready(queue, -1)
@@ -304,8 +312,13 @@ class Ends(Batch):
 
     def keep_failure(self, x: phases.Expansion) -> None:
         """Store the cell of an expansion that has failed, before what follows it."""
-        cell = self.reason(State.FAILED, x.culprit, "")
+        cell = self._failure_of(x)
         self.db.execute(SQL["keep_cell"], (cell, x.id))
+
+    def _failure_of(self, x: phases.Expansion) -> bytes:
+        if x.marks & OVERDUE and x.culprit == x.id - self.run_of(x.run)[1]:
+            return timers.overdue(self, x.id, x.run)
+        return self.reason(State.FAILED, x.culprit, "")
 
     def end_expansion(self, x: phases.Expansion, outcome: State, value: bytes | None) -> None:
         """End an expansion after all that was to run in it."""
@@ -315,6 +328,8 @@ class Ends(Batch):
             cell = pack_cell(outcome, value or b"", flags=TEMPLATE, ended_ms=self.now)
         elif outcome == State.CANCELLED and x.marks & STOPPED:
             cell = pack_cell(outcome, b"cancelled", ended_ms=self.now)
+        elif outcome == State.FAILED:
+            cell = self._failure_of(x)
         else:
             cell = self.reason(outcome, x.culprit, "its value names")
         blame = x.culprit if outcome == State.FAILED else None

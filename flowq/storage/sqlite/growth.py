@@ -20,6 +20,7 @@ from flowq.outcome import Expand, Outcome
 from flowq.plan import INNER, ROOT, Kind, NodeRow, relocate
 from flowq.states import State
 from flowq.storage.base import SUBMIT_PAGE
+from flowq.storage.sqlite import timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.intake import insert_nodes, open_run
 from flowq.storage.sqlite.rows import (
@@ -198,7 +199,10 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
         key,
     )
     db.execute(SQL["become"], row)
-    db.execute(SQL["add_expansion"], (key, face.inner, face.need, face.most))
+    row = (key, face.inner, face.need, face.most, face.deadline_ms)
+    db.execute(SQL["add_expansion"], row)
+    if face.deadline_ms:
+        timers.set_deadline(change, key)
     change.begin(key, enqueued=False)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from flowq.message import Delivery, node_id
 from flowq.storage.base import REPLY_BYTES
-from flowq.storage.sqlite import phases, races
+from flowq.storage.sqlite import phases, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.known import Link, Row
 from flowq.storage.sqlite.rows import ANY_QUEUE, PREFETCH, unpack_ranges
@@ -27,17 +27,19 @@ _ORDER: Final = itemgetter(0, 1, 2, 3)
 
 
 def queue_due(change: Change) -> None:
-    """Queue what was scheduled and is due, and end what has slept, with a page of its edges."""
+    """Queue what was scheduled and is due, and do what timers say, with a page of its edges."""
     rows = change.db.execute(SQL["due"], (change.now, _DUE)).fetchall()
-    slept = []
-    for i, (id, queue, rank) in enumerate(rows):
+    rung = []
+    for i, (id, queue, rank, due) in enumerate(rows):
         if queue == ANY_QUEUE:
-            slept.append(id)
+            rung.append((due, id, False))
             continue
         change.put("queue_due", (change.front if rank < 0 else change.back) + i, id)
         change.add_ready(queue)
-    if slept:
-        races.wake(change, slept)
+    late = change.db.execute(SQL["deadlines"], (change.now, _DUE)).fetchall()
+    rung += [(due, id, True) for due, id in late]
+    if rung:
+        timers.ring(change, sorted(rung))
         change.walk()
 
 
@@ -98,7 +100,7 @@ def next_ms(change: Change, session: int) -> int | None:
     if change.pages_left:
         return 0
     moments = [
-        change.db.execute(SQL["next_due"]).fetchone()[0],
+        *change.db.execute(SQL["next_due"]).fetchone(),
         change.db.execute(SQL["next_deadline"], (session,)).fetchone()[0],
     ]
     found = [moment for moment in moments if moment is not None]

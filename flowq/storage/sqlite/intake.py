@@ -12,6 +12,7 @@ from flowq.message import NO_NODE, Message, encode_message, id_text
 from flowq.plan import ROOT, Kind, NodeRow, Plan
 from flowq.states import State
 from flowq.storage.base import SUBMIT_PAGE
+from flowq.storage.sqlite import timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.rows import (
     FAILED_KEEP_MS,
@@ -185,7 +186,7 @@ def insert_nodes(
     """
     nodes: list[tuple[Any, ...]] = []
     plans: list[tuple[Any, ...]] = []
-    expansions: list[tuple[int, int, int, int]] = []
+    expansions: list[tuple[int, int, int, int, int]] = []
     for index, row in enumerate(rows, first):
         id = base + index
         parents = sum(n for _, n in row.parents)
@@ -197,7 +198,7 @@ def insert_nodes(
             priority = message.priority
             flags |= _task_flags(message)
         if row.kind == Kind.EXPANSION:
-            expansions.append((id, row.inner, row.need, row.most))
+            expansions.append((id, row.inner, row.need, row.most, row.deadline_ms))
         nodes.append(
             (
                 id,
@@ -228,7 +229,8 @@ def insert_nodes(
                 row.tolerate,
                 pack_later(row.later),
                 pack_ranges(row.owns, base),
-                row.sleep_ms or None,
+                row.sleep_ms or row.timeout_ms or None,
+                row.signal or None,
                 encode_message(message) if message else None,
             )
         )
@@ -241,5 +243,6 @@ def _go(change: Change, run: int, base: int) -> None:
     """Start the root of a run that is complete."""
     change.db.execute(SQL["go_live"], (run,))
     change.rank = change.back
+    timers.set_deadline(change, base)
     change.begin(base, enqueued=True)
     change.walk(SUBMIT_PAGE)

@@ -20,6 +20,8 @@ from flowq.storage.sqlite.rows import (
     FOLLOWED,
     KIND,
     LATER,
+    OVERDUE,
+    OVERTAKEN,
     STOPPED,
     STOPPING_ALL,
     TOUCHED,
@@ -45,6 +47,7 @@ __all__ = [
     "is_in_turn",
     "load_inside",
     "may_start",
+    "pass_deadline",
 ]
 
 _WANTED: Final = {State.SUCCESS: When.SUCCESS, State.FAILED: When.FAILED}
@@ -66,6 +69,7 @@ class Expansion:
     outcome: int | None
     need: int = 0
     won: int = 0
+    due: int | None = None
 
 
 @dataclass(slots=True)
@@ -155,11 +159,16 @@ def end_turn(change: Ends, x: Expansion, failures: int, cancels: int, skips: int
     outcome = None if x.outcome is None else State(x.outcome)
     value: bytes | None = None
     if not x.turn:
+        if x.due is not None:
+            change.db.execute(SQL["drop_deadline"], (x.id,))
         stopped = bool(x.marks & STOPPED)
         met = x.won >= x.need if x.need else None
         outcome = outcome_of(failures, cancels, skips, tolerate=tolerate, stopped=stopped, met=met)
-        if outcome == State.FAILED and x.culprit is None:
-            x.culprit = x.id - change.run_of(x.run)[1]  # fewer succeeded than it needs
+        overdue = x.marks & OVERDUE and not stopped
+        if overdue:
+            outcome = State.FAILED
+        if overdue or (outcome == State.FAILED and x.culprit is None):  # it lacks what it needs
+            x.culprit = x.id - change.run_of(x.run)[1]
             change.db.execute(SQL["blame_itself"], (x.culprit, x.id))
         if outcome == State.FAILED and later:
             change.keep_failure(x)
@@ -272,8 +281,22 @@ def _stop_all(change: Ends, id: int, turn: int) -> None:
     change.push(id, STOPPING_ALL, turn)
 
 
-def cancel_inwards(change: Ends, id: int, *, force: bool = False) -> None:
-    """Cancel an expansion that has begun."""
+def pass_deadline(change: Ends, id: int) -> None:
+    """Stop an expansion whose time is up, if its body still runs."""
+    change.db.execute(SQL["drop_deadline"], (id,))
+    x = _standing(change, id)
+    if x is None or x.state != _EXPANDED or x.turn or x.marks & STOPPED:
+        return
+    change.db.execute(SQL["set_marks"], (x.marks | OVERDUE | CLOSING, id))
+    change.closing.add(id)
+    change.push(id, OVERTAKEN, 0)
+
+
+def cancel_inwards(change: Ends, id: int, *, force: bool = False, how: int = STOPPING_ALL) -> None:
+    """Cancel an expansion that has begun.
+
+    `how`: the walk by which its body is stopped, `OVERTAKEN` if something around it is overdue.
+    """
     x = _standing(change, id)
     if x is None or x.state != _EXPANDED:
         return
@@ -287,4 +310,5 @@ def cancel_inwards(change: Ends, id: int, *, force: bool = False) -> None:
         x.marks |= forbidden(Phase.HANDLERS) | CLOSING
     change.db.execute(SQL["set_marks"], (x.marks, id))
     if closes:
-        _stop_all(change, id, x.turn)
+        change.closing.add(id)
+        change.push(id, how if x.phase == Phase.BODY else STOPPING_ALL, x.turn)

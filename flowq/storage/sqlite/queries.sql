@@ -31,10 +31,10 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, signal, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
-INSERT INTO expansion(id, unfinished, need, most) VALUES (?, ?, ?, ?)
+INSERT INTO expansion(id, unfinished, need, most, deadline_ms) VALUES (?, ?, ?, ?, ?)
 -- name: add_run
 INSERT INTO run(uuid, base, nodes, name, live, created_ms, forget_ms, keep_ms, failed_keep_ms)
 VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING id
@@ -124,7 +124,7 @@ FROM message m LEFT JOIN expansion e ON e.id = m.owner WHERE m.id IN (SELECT val
 -- name: count_expansion
 UPDATE expansion SET unfinished = unfinished - ?1, failures = failures + ?2, cancels = cancels + ?3, skips = skips + ?4,
 culprit = CASE WHEN ?2 > 0 AND failures = 0 THEN ?5 ELSE culprit END
-WHERE id = ?6 RETURNING unfinished, failures, cancels, skips, culprit, turn, marks, outcome, need, won
+WHERE id = ?6 RETURNING unfinished, failures, cancels, skips, culprit, turn, marks, outcome, need, won, due_ms
 -- name: expansion_row
 SELECT id, run, state, flags, owner FROM message WHERE id = ?
 -- name: template
@@ -189,6 +189,42 @@ UPDATE expansion SET after = ? WHERE id = ?
 -- name: waits_on
 UPDATE expansion SET after = min(after, ? - 1) WHERE id = ?
 
+-- --- what is sent
+
+-- name: awaited
+SELECT name, signal, value FROM plan WHERE id = ?
+-- name: await
+INSERT INTO awaiting(node, run, signal, since_ms) VALUES (?, ?, ?, ?)
+-- name: await_no_more
+DELETE FROM awaiting WHERE node = ?
+-- name: taker
+SELECT a.node FROM awaiting a JOIN plan p ON p.id = a.node WHERE a.run = ?1 AND a.signal = ?2
+AND (?3 = '' OR p.name = ?3 OR substr(p.name, 1, length(?3) + 1) = ?3 || '/') ORDER BY a.since_ms, a.node LIMIT 1
+-- name: kept
+SELECT id, body FROM sent WHERE run = ?1 AND name = ?2 AND node IS NULL
+AND (recipient = '' OR recipient = ?3 OR substr(?3, 1, length(recipient) + 1) = recipient || '/') ORDER BY id LIMIT 1
+-- name: take
+UPDATE sent SET node = ? WHERE id = ?
+-- name: add_sent
+INSERT INTO sent(run, name, recipient, key, who, at_ms, node, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+-- name: sent_with
+SELECT 1 FROM sent WHERE run = ? AND key = ? AND key <> ''
+-- name: sent
+SELECT name, recipient, key, who, at_ms, node FROM sent WHERE run = ? ORDER BY id
+-- name: drop_sent_of
+DELETE FROM sent WHERE id IN (SELECT id FROM sent WHERE run = ? LIMIT ?)
+
+-- --- time
+
+-- name: set_deadline
+UPDATE expansion SET due_ms = ? + deadline_ms WHERE id = ? AND deadline_ms > 0
+-- name: drop_deadline
+UPDATE expansion SET due_ms = NULL WHERE id = ?
+-- name: deadlines
+SELECT due_ms, id FROM expansion WHERE due_ms <= ? ORDER BY due_ms, id LIMIT ?
+-- name: called
+SELECT name, task FROM plan WHERE id = ?
+
 -- --- edges that are left
 
 -- name: body
@@ -233,7 +269,7 @@ attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped =
 -- name: unbecome
 UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
 -- name: renew_expansion
-UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, marks = 0, outcome = NULL WHERE id = ?
+UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, due_ms = NULL, marks = 0, outcome = NULL WHERE id = ?
 -- name: to_count
 SELECT m.id, m.flags, p.parents FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
 -- name: ended_parents
@@ -287,7 +323,7 @@ SELECT count(*) FROM session WHERE deadline_ms > ?
 -- name: next_deadline
 SELECT min(deadline_ms) FROM session WHERE id <> ?
 -- name: next_due
-SELECT min(due_ms) FROM message WHERE state = 1
+SELECT (SELECT min(due_ms) FROM message WHERE state = 1), (SELECT min(due_ms) FROM expansion WHERE due_ms IS NOT NULL)
 -- name: sessions
 SELECT s.name, s.deadline_ms, s.info, (SELECT count(*) FROM message m WHERE m.session = s.id)
 FROM session s WHERE s.deadline_ms > ? ORDER BY s.id
@@ -303,7 +339,7 @@ INSERT OR REPLACE INTO dead(uuid, reason, at_ms, run, forget_ms, losses, body) V
 -- --- handing out
 
 -- name: due
-SELECT id, queue, rank FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
+SELECT id, queue, rank, due_ms FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
 -- name: queue_due
 UPDATE message SET state = 3, rank = ? WHERE id = ?
 -- name: next_ready

@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Final
 
 from flowq.message import EMPTY, HEAD, TEMPLATE, Ref, encode_template, pack_cell
 from flowq.states import State
-from flowq.storage.sqlite import phases
-from flowq.storage.sqlite.rows import ANY_QUEUE, LOSING, LOST, NEEDED, RACE, SLEEPS, unpack_ranges
+from flowq.storage.sqlite import bounds, phases, signals
+from flowq.storage.sqlite.rows import (
+    ANY_QUEUE,
+    BOUNDED,
+    LOSING,
+    LOST,
+    NEEDED,
+    RACE,
+    SIGNAL,
+    SLEEPS,
+    unpack_ranges,
+)
 from flowq.storage.sqlite.statements import SQL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from flowq.storage.sqlite.ends import Ends
 
 __all__ = ["count_win", "is_not_wanted", "lost", "owned", "start_join", "wake"]
@@ -72,20 +80,31 @@ def owned(change: Ends, race: int) -> list[tuple[int, int]]:
 
 
 def start_join(change: Ends, id: int, run: int, flags: int, owner: int | None, rank: int) -> None:
-    """Let a join end whose rule says so, or sleep first."""
-    if flags & SLEEPS:
-        due = change.now + change.db.execute(SQL["sleep"], (id,)).fetchone()[0]
+    """Let a join end whose rule says so, or sleep first, or wait for what is sent."""
+    if flags & SIGNAL and (found := signals.kept(change, id, run)) is not None:
+        change.put("set_ready", change.now, id)
+        cell = pack_cell(_SUCCESS, found, ended_ms=change.now)
+        change.end_node(id, run, flags, owner, _SUCCESS, cell, None, began=False)
+        return
+    if flags & (SLEEPS | SIGNAL):
+        wait = change.db.execute(SQL["sleep"], (id,)).fetchone()[0]
+        due = None if wait is None else change.now + wait
         change.put("start", _SCHEDULED, rank, change.now, due, None, id)
-        change.later.add(ANY_QUEUE)
+        if due is not None:
+            change.later.add(ANY_QUEUE)
+        if flags & BOUNDED and owner is not None:
+            bounds.enter(change, owner)
         return
     change.put("set_ready", change.now, id)
     _pass(change, id, run, flags, owner, began=False)
 
 
-def wake(change: Ends, ids: Sequence[int]) -> None:
-    """Let joins end that have slept long enough."""
-    for id in ids:
-        _, run, _, flags, owner = change.db.execute(SQL["expansion_row"], (id,)).fetchone()
+def wake(change: Ends, id: int) -> None:
+    """Let a join end that has slept, or waited, long enough."""
+    _, run, _, flags, owner = change.db.execute(SQL["expansion_row"], (id,)).fetchone()
+    if flags & SIGNAL:
+        signals.time_out(change, id, run, flags, owner)
+    else:
         _pass(change, id, run, flags, owner)
 
 

@@ -20,6 +20,7 @@ from flowq.storage.base import (
     NodeInfo,
     QueueInfo,
     RunInfo,
+    Sent,
     SessionInfo,
     Status,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "nodes",
     "run",
     "runs",
+    "sent",
     "sessions",
     "status",
 ]
@@ -118,6 +120,18 @@ def run(db: sqlite3.Connection, now: int, id: bytes) -> RunInfo | None:
     """Describe one run."""
     row = db.execute(SQL["run"], (id, now)).fetchone()
     return _run_info(row) if row else None
+
+
+def sent(db: sqlite3.Connection, now: int, run: bytes) -> list[Sent]:
+    """List what was sent to a run."""
+    row = db.execute(SQL["run"], (run, now)).fetchone()
+    if row is None:
+        return []
+    base, number = row[7], row[8]
+    return [
+        Sent(name, to, key, who, at, None if node is None else node - base)
+        for name, to, key, who, at, node in db.execute(SQL["sent"], (number,))
+    ]
 
 
 def runs(db: sqlite3.Connection, now: int, after: bytes, limit: int) -> list[RunInfo]:

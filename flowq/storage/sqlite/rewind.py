@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowq.plan import ROOT, Kind, Ranges, ranges_of
 from flowq.states import State
+from flowq.storage.sqlite import timers
 from flowq.storage.sqlite.rows import (
     BOUNDED,
     FORGIVEN,
@@ -23,6 +24,7 @@ from flowq.storage.sqlite.rows import (
     LOST,
     NAMED,
     NEEDED,
+    OVERTIME,
     REWOUND,
     SETTLED,
     STOPPING,
@@ -146,7 +148,7 @@ def _renew(change: Change, ids: list[int], root: int) -> None:
         elif kind == Kind.EXPANSION:
             own = sum(n for _, n in unpack_ranges(inside)) - sum(g.inner for g in followed)
             db.execute(SQL["renew_expansion"], (own, 0, 0, 0, None, 0, 0, id))
-        flags = flags & ~(KIND | SETTLED | STOPPING | LOST) | kind
+        flags = flags & ~(KIND | SETTLED | STOPPING | LOST | OVERTIME) | kind
         db.execute(SQL["renew_node"], (flags, id))
     db.execute(SQL["forget_losses"], (json.dumps(ids),))
 
@@ -181,7 +183,7 @@ def _lenient(change: Change, child: int, span: tuple[int, int], state: int, flag
 def _blame(change: Change, id: int, root: int) -> int | None:
     """Give the culprit of a parent that failed or is blocked."""
     state, flags, culprit, inner = change.db.execute(SQL["blame"], (id,)).fetchone()
-    if state == State.FAILED and flags & KIND == Kind.TASK:
+    if state == State.FAILED and flags & KIND != Kind.EXPANSION:
         return id - root
     found: int | None = inner if state == State.FAILED else culprit
     return found
@@ -216,6 +218,7 @@ def _count_inside(change: Change, ids: list[int], root: int) -> None:
                     won += number
         db.execute(SQL["renew_expansion"], (*counts, blame, won, under, id))
         change.forget(id)
+        timers.set_deadline(change, id)
 
 
 def _rows(change: Change, statement: str, ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:

@@ -34,12 +34,16 @@ __all__ = [
     "NAMED",
     "NEEDED",
     "NOT_WANTED",
+    "OVERDUE",
+    "OVERTAKEN",
+    "OVERTIME",
     "PHASE",
     "PLACES",
     "PREFETCH",
     "RACE",
     "REWOUND",
     "SETTLED",
+    "SIGNAL",
     "SLEEPS",
     "SOFT",
     "SOFTER",
@@ -70,7 +74,7 @@ KIND: Final = 3  # flowq.plan.Kind
 STOPPING: Final = 4  # cancelled while running
 SETTLED: Final = 8  # its present delivery was settled by the session that had it
 PREFETCH: Final = 16  # never handed out together with others
-TIMED: Final = 32  # its message has a delay, an eta or an expiry: look there when it may run
+TIMED: Final = 32  # its message has a delay, an eta or an expiry, or it has a deadline: look there
 BITS: Final = 6  # how far flowq.plan.Bits are shifted; all but STOPPING, which is 4 above
 FORGIVEN: Final = Bits.FORGIVEN << BITS
 NAMED: Final = Bits.NAMED << BITS
@@ -84,6 +88,8 @@ LENIENT: Final = 1 << 16  # there are edges in plan.lenient
 NEEDED: Final = 1 << 17  # it stands in the body of an expansion that needs some of them
 SLEEPS: Final = 1 << 18  # there is plan.sleep_ms
 BOUNDED: Final = 1 << 20  # it stands in the body of an expansion with `most`
+OVERTIME: Final = 1 << 21  # it ran when a deadline passed; it is to stop, and has failed then
+SIGNAL: Final = 1 << 22  # it waits for what is sent: there is plan.signal
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0
@@ -92,6 +98,7 @@ ANY_QUEUE: Final = 0
 # Column `marks` of an expansion.
 STOPPED: Final = 1  # cancelled while its body ran
 CLOSING: Final = 2  # nothing starts any more of those whose turn it is
+OVERDUE: Final = 32  # its deadline passed while its body ran
 NOT_WANTED: Final = 2  # how far a phase that a cancel has forbidden is shifted: `forbidden`
 
 # Column `state` of a walk, beside the states in which a node may have ended: what is walked.
@@ -105,6 +112,7 @@ REWOUND: Final = 33  # a run's nodes wait again: the table rewind
 INDULGENT: Final = 32  # it ended somehow: its lenient edges
 LOSING: Final = 34  # what a race owns is not wanted any more
 FILLING: Final = 36  # the next begin for which there is room; see bounds.py
+OVERTAKEN: Final = 37  # the nodes of a body are stopped, since its time is up
 SOFTER: Final = 35  # it failed in a later phase, which counts as a success but for races
 INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 
@@ -139,7 +147,8 @@ def node_flags(row: NodeRow, around: int = 0) -> int:
     """
     flags = int(row.kind) | (row.bits & _PLANNED) << BITS | row.phase << PHASE
     flags |= (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
-    flags |= SLEEPS if row.sleep_ms else 0
+    flags |= (SLEEPS if row.sleep_ms else 0) | (TIMED if row.deadline_ms else 0)
+    flags |= SIGNAL if row.signal else 0
     return flags if row.phase else flags | around
 
 

@@ -72,7 +72,8 @@ CREATE TABLE plan(              -- never updated
     tolerate INTEGER NOT NULL DEFAULT 0, -- failures in it that do not count
     later BLOB,                 -- what runs after its body, by index: list of flowq.plan.Later
     owns BLOB,                  -- what a race stops once it is decided
-    sleep_ms INTEGER,           -- how long a join sleeps
+    sleep_ms INTEGER,           -- how long a join sleeps, or waits for what is sent
+    signal TEXT,                -- under which name that is sent
     body BLOB                   -- last, so that large ones are not read for the rest
 );
 
@@ -89,9 +90,12 @@ CREATE TABLE expansion(         -- what changes of it beside its message row
     most INTEGER NOT NULL DEFAULT 0,  -- so many of its body may be under way
     under INTEGER NOT NULL DEFAULT 0, -- how many are, where it has that
     after INTEGER NOT NULL DEFAULT 0, -- message.id of the last entry before which none waits
+    deadline_ms INTEGER NOT NULL DEFAULT 0, -- how long its body may take
+    due_ms INTEGER,                   -- when that is over, while it runs
     marks INTEGER NOT NULL DEFAULT 0, -- stopped, closing, forbidden phases; see rows.py
     outcome INTEGER                   -- once it is fixed: how it ends
 );
+CREATE INDEX expansion_due ON expansion(due_ms) WHERE due_ms IS NOT NULL;
 
 CREATE TABLE run(
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -121,6 +125,29 @@ CREATE TABLE growth(            -- fragments that nodes became, see growth.py
 CREATE INDEX growth_run ON growth(run);
 CREATE INDEX growth_node ON growth(node);
 CREATE INDEX growth_open ON growth(first) WHERE live = 0;
+
+CREATE TABLE sent(              -- to runs, see signals.py
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    recipient TEXT NOT NULL,    -- name of a node, or of what is around it; empty: anyone
+    key TEXT NOT NULL,
+    who TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    node INTEGER,               -- message.id of what has taken it
+    body BLOB NOT NULL
+);
+CREATE INDEX sent_run ON sent(run);
+CREATE INDEX sent_kept ON sent(run, name) WHERE node IS NULL;
+CREATE INDEX sent_key ON sent(run, key) WHERE key <> '';
+
+CREATE TABLE awaiting(          -- joins that wait for what is sent
+    node INTEGER PRIMARY KEY,   -- message.id
+    run INTEGER NOT NULL,
+    signal TEXT NOT NULL,
+    since_ms INTEGER NOT NULL
+);
+CREATE INDEX awaiting_signal ON awaiting(run, signal, since_ms);
 
 CREATE TABLE rewind(            -- runs whose nodes are made to wait again, see rewind.py
     run INTEGER PRIMARY KEY,

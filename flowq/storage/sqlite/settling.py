@@ -28,9 +28,10 @@ from flowq.storage.base import (
     SessionInfo,
     Verdict,
 )
+from flowq.storage.sqlite import timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.growth import expand
-from flowq.storage.sqlite.rows import FAILED_KEEP_MS, NEEDED, SETTLED, STOPPING
+from flowq.storage.sqlite.rows import FAILED_KEEP_MS, NEEDED, OVERTIME, SETTLED, STOPPING
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["bury", "fail_expired", "lose", "settle", "take_back"]
@@ -125,7 +126,10 @@ def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Ver
         key, whole, _, run, flags, _, attempt, losses, owner, keep, failed_keep, queue = row
         flags |= SETTLED
         verdicts.append("settled")
-        if flags & STOPPING:
+        if flags & OVERTIME:
+            cell = timers.overdue(change, key, run, _cancelled_cell(change, outcome))
+            change.end(key, whole, run, flags, owner, (keep, failed_keep), _FAILED, cell)
+        elif flags & STOPPING:
             cell = _cancelled_cell(change, outcome)
             change.end(key, whole, run, flags, owner, (keep, failed_keep), _CANCELLED, cell)
         elif isinstance(outcome, RetryAt):
@@ -134,7 +138,8 @@ def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Ver
             change.later.add(queue)
             continue
         elif isinstance(outcome, GiveBack):
-            change.put("again", _QUEUED, flags, change.front, None, attempt, losses, key)
+            change.put("again", _QUEUED, flags, change.again, None, attempt, losses, key)
+            change.again += 1
             change.add_ready(queue)
             continue
         elif isinstance(outcome, Expand):
@@ -247,8 +252,11 @@ def lose(
         n += 1
         name = change.name(id, run, uuid)
         if flags & STOPPING:
+            state = _CANCELLED
             cell = pack_cell(_CANCELLED, b"cancelled", delivery=delivery, ended_ms=change.now)
-            change.end(id, uuid, run, flags, owner, (keep, failed_keep), _CANCELLED, cell)
+            if flags & OVERTIME:
+                state, cell = _FAILED, timers.overdue(change, id, run, cell)
+            change.end(id, uuid, run, flags, owner, (keep, failed_keep), state, cell)
             continue
         if not running(name):
             change.put("again", _QUEUED, flags, change.front, None, attempt, losses, id)

@@ -19,6 +19,8 @@ from flowq.storage.base import (
     Look,
     NodeInfo,
     RunInfo,
+    Send,
+    Sent,
     SessionId,
     SessionInfo,
     Status,
@@ -34,6 +36,7 @@ from flowq.storage.sqlite import (
     reads,
     rewind,
     settling,
+    signals,
     sweep,
 )
 from flowq.storage.sqlite.change import Change
@@ -259,6 +262,20 @@ class SqliteStore:
         with self._change() as change:
             return outside.reschedule(change, id, delay_ms, due_ms)
 
+    def send(
+        self,
+        run: bytes,
+        name: str,
+        body: bytes,
+        *,
+        to: str = "",
+        key: str = "",
+        who: str = "",
+    ) -> Send | None:
+        """Send a value to a run; see `Store.send`."""
+        with self._change() as change:
+            return signals.send(change, run, Sent(name, to, key, who, change.now), body)
+
     def sweep(self, *, limit: int = 1_000) -> Swept:
         """Do a bounded part of the housekeeping; see `Store.sweep`."""
         with self._change() as change:
@@ -345,6 +362,11 @@ class SqliteStore:
         """List nodes of a run by index; see `Store.nodes`."""
         with self._db.read() as db:
             return reads.nodes(db, self._clock.now_ms(), run, after, limit, state)
+
+    def sent(self, run: bytes) -> list[Sent]:
+        """List what was sent to a run; see `Store.sent`."""
+        with self._db.read() as db:
+            return reads.sent(db, self._clock.now_ms(), run)
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
         """List runs, newest first; see `Store.runs`."""

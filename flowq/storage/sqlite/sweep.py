@@ -48,6 +48,7 @@ def _drop_runs(change: Change, limit: int) -> int:
         run, base, nodes, _ = found
         db.execute(SQL["abandon"], (run,))  # from here on nobody sees it
         dropped += db.execute(SQL["drop_dead_of"], (run, limit - dropped)).rowcount
+        dropped += db.execute(SQL["drop_sent_of"], (run, limit - dropped)).rowcount
         if dropped == limit:
             break
         grown = db.execute(SQL["last_growth"], (run,)).fetchone()

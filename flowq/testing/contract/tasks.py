@@ -31,6 +31,7 @@ from flowq.testing.contract.base import (
     end,
     look_at,
     make_plan,
+    node,
     pass_time,
     run_all,
     states_of,
@@ -155,6 +156,29 @@ class TestStep(StoreContract):
 
         given = step.deliveries[0]
         assert (given.id, given.delivery, given.attempt, given.losses) == (message.id, 2, 0, 0)
+
+    def test_what_is_given_back_goes_first_again_in_its_order(self, store: Store) -> None:
+        p = make_plan({"s": [], **{f"i{k}": ["s"] for k in range(6)}})
+        store.submit(p)
+        given = store.step("w", done(store.step("w", want=1)), want=4).deliveries
+        back = [GiveBack(d.id, d.delivery) for d in given]
+
+        store.step("w", back[2:])
+        step = store.step("w", back[:2], want=10)
+
+        assert [d.id for d in step.deliveries] == [node(p, f"i{k}") for k in range(6)]
+
+    def test_one_that_lost_a_worker_goes_first_again_too(self, store: Store) -> None:
+        lost = [task(), task()]
+        store.enqueue(lost)
+        store.step("gone", want=2)
+        store.release("gone", lost=[m.id for m in lost])
+        store.enqueue([task()])
+        (given,) = store.step("w", want=1).deliveries
+
+        (again,) = store.step("w", [GiveBack(given.id, given.delivery)], want=1).deliveries
+
+        assert (again.id, again.losses, again.delivery) == (given.id, 1, 3)
 
     def test_a_task_that_nobody_knows_comes_back_later_each_time_and_then_is_dead(
         self, store: Store, clock: ManualClock

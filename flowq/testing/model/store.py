@@ -107,7 +107,7 @@ class ModelStore(Ends):
         with self._change():
             self._close_gap(lease_ms // 3)
             self._touch(session, lease_ms)
-            verdicts = [self._settle(session, outcome) for outcome in outcomes]
+            verdicts = [self._settle(session, o, place) for place, o in enumerate(outcomes)]
             self._drive()
             self._take_back()
             self._drive()
@@ -129,7 +129,7 @@ class ModelStore(Ends):
                 unopened=session in self._unopened,
             )
 
-    def _settle(self, session: SessionId, outcome: Outcome) -> Verdict:
+    def _settle(self, session: SessionId, outcome: Outcome, place: int) -> Verdict:
         t = self._find(outcome.id)
         if t is None and len(outcome.id) == 16:  # a task alone that has become a run
             t = self._find(node_id(outcome.id, ROOT))
@@ -147,6 +147,7 @@ class ModelStore(Ends):
             self._at(t, self._now + outcome.delay_ms, front=True)
         elif isinstance(outcome, GiveBack):
             self._at(t, 0, front=True)
+            t.order = (0, -self._call, 0, b"", place, t.id)  # before all that came back earlier
         elif isinstance(outcome, Expand):
             self._expand(t, outcome.rows)
         elif isinstance(outcome, Unknown):

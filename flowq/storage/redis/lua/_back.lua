@@ -81,10 +81,10 @@ local function try(id, f, ...)
   end_broken(id)
 end
 
--- Back to its queue, before what was enqueued.
-local function give_back(id, row, losses)
+-- Back to its queue, before what was enqueued; or `first` of all, where nobody had begun it.
+local function give_back(id, row, losses, first)
   local queue, priority = queue_of(id, row)
-  push(id, queue, priority, true, losses > 0)
+  push(id, queue, priority, true, losses > 0, first)
 end
 
 -- A session is gone that held this message; was it running there?

@@ -145,6 +145,7 @@ function finish(r, x, state, cell, settled, culprit)
     end
   end
   if waited and (has(x.flags, 2) or has(x.flags, 32)) then spread(r, x.i, INSIDE + state, culprit) end
+  if not waited and phase == 0 and o and o.flags >= 160 then phases().free(r, o) end
   count_owner(r, owner, x.i, phase, bits, state, culprit)
 end
 
@@ -165,6 +166,11 @@ local function let_run(id, queue, priority, timed)
   push(id, queue, priority, front)
 end
 
+local function spread_entries(r, x)
+  local bounded = x.flags >= 160 and phases().most_of(r, x) > 0
+  spread(r, x.i, bounded and FILL or EXPANDED, NONE)
+end
+
 local function start(r, x)
   dirty(r, x)
   x.ready = now
@@ -179,7 +185,8 @@ local function start(r, x)
       x.a = x.a - ended
     end
     if x.a == 0 then end_expansion(r, x)
-    else spread(r, x.i, has(x.flags, 16) and JUDGE or EXPANDED, NONE) end
+    elseif has(x.flags, 16) then spread(r, x.i, JUDGE, NONE)
+    else spread_entries(r, x) end
   elseif has(x.flags, 4) then
     if has(x.flags, 32) then return phases().pass(r, x) end
     finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)
@@ -281,6 +288,10 @@ local function walk()
     front = first_come
     local row = row_of(r, i)
     if not row or not is_whole(20, row) then head = head + 1
+    elseif state == FILL then
+      local before, looked, all = ends, phases().fill(r, node(r, i), row, edges)
+      edges = edges - looked - (ends - before)
+      if all then head = head + 1 end
     else
       local at, ranges, o = 42, (unpack_('>I4', row, 20)), nil
       local visit = state >= LENIENT and phases().visit

@@ -154,9 +154,9 @@ local function expand(id, row, delivery, data)
   if flags > 0 and not has(x.flags, flags) then x.flags = x.flags + flags end
   if has(byte(become, 5), 32) and not has(x.flags, 32) then x.flags = x.flags + 32 end
   guard(r, x, become)
-  x.groups, x.need = nil, nil
+  x.more = nil
   x.lane = 255 -- tells that it was a task
   x.a, x.b, x.c, x.d, x.n = inner, 0, 0, 0, NONE
   dirty(r, x)
-  if inner == 0 then end_expansion(r, x) else spread(r, i, EXPANDED, NONE) end
+  if inner == 0 then end_expansion(r, x) else spread_entries(r, x) end
 end

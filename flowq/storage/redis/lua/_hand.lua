@@ -153,15 +153,12 @@ end
 
 -- Puts ids back where they were popped from, from the k-th on.
 local function put_back(list, ids, k)
+  if k > #ids then return end
   local back = {}
-  for j = #ids, k, -1 do back[#back + 1] = ids[j] end
-  if #back == 0 then return end
-  if list.alone then
-    for j = 1, #back do back[j] = '\0\0\0\0' .. back[j] end
-  elseif list.counted then
-    call('HINCRBY', P .. 'g:' .. list.queue, list.counted, -#back)
+  for j = k, #ids do
+    back[#back + 1] = list.alone and pack('>i4', popped_of(list.queue, list.level)) .. ids[j] or ids[j]
   end
-  list.size = many('LPUSH', list.key, back)
+  list.size = put_first(list.queue, list.member, list.level, back)
   call('ZADD', P .. 'p:' .. list.queue, list.level, list.member)
 end
 
@@ -169,8 +166,7 @@ end
 local function is_turn_of(list)
   local first = call('LINDEX', list.key, 0)
   if not first then return true end
-  local popped = tonumber(call('HGET', P .. 'g:' .. list.queue, 'n' .. list.level) or 0)
-  return unpack_('>I4', first) <= popped
+  return unpack_('>i4', first) <= popped_of(list.queue, list.level)
 end
 
 -- Moves messages of one list to the chosen; gives whether the choice ends there.

@@ -11,8 +11,9 @@ local OUTCOME, PASSED = 128, 1024
 -- UNCALLED ends such a group that is not called for; INSIDE + state ends all in its body as it ended,
 -- which never began; STOP stops those whose turn it was (as a number too); LENIENT counts a success
 -- along its lenient edges, PARDONED a failure as success, but for what is of a later phase and for
--- races; LOSE lets all that a race owns lose.
+-- races; LOSE lets all that a race owns lose; FILL lets entries of a bounded expansion begin while there are places.
 local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP, LOSE = 11, 12, 13, 14, 15, 16, 28, 29
+local FILL = 30
 local rare
 
 function phases()
@@ -70,14 +71,15 @@ function phases()
     return row and byte(row, 8) or 0
   end
 
-  -- The later groups of a node.
-  local function groups_of(r, x)
-    if not x.groups then
-      local more = has(x.flags, 32) and more_of(row_of(r, x.i))
-      x.groups = more and more.groups or {}
-    end
-    return x.groups
+  -- What few nodes have, read once.
+  local NOTHING = {groups = {}, need = 0, most = 0}
+  local function extras_of(r, x)
+    if not x.more then x.more = has(x.flags, 32) and more_of(row_of(r, x.i)) or NOTHING end
+    return x.more
   end
+
+  -- The later groups of a node.
+  local function groups_of(r, x) return extras_of(r, x).groups end
 
   local function is_in(group, i)
     for k = 0, group.nodes - 1 do
@@ -115,9 +117,7 @@ function phases()
   -- How many successes an expansion needs, if it is the turn of its body; it counts them where others
   -- count cancels. 0 if it has no need.
   local function need_of(r, o)
-    if o.mode >= PASSED or not has(o.flags, 32) then return 0 end
-    if not o.need then o.need = more_of(row_of(r, o.i)).need end
-    return o.need
+    return o.mode < PASSED and extras_of(r, o).need or 0
   end
 
   local function has_enough(r, o)
@@ -253,6 +253,7 @@ function phases()
         outcome = outcome_of(x, more and more.tolerate or 0, has(x.mode, STOPPED))
       else
         outcome = has(x.mode, STOPPED) and CANCELLED or has_enough(r, x) and SUCCESS or FAILED
+        if outcome == FAILED and x.n == NONE then x.n = x.i end -- nothing failed, yet too few succeeded
       end
       if outcome == FAILED and more and #more.groups > 0 then -- so that those can read it
         local id = r.id .. pack('>I4', x.i)
@@ -419,6 +420,77 @@ function phases()
     end
   end
 
+  -- How many nodes of the body of an expansion may be under way, if it is the turn of that; 0 if all.
+  local function most_of(r, o)
+    return o.flags >= 160 and o.mode < PASSED and extras_of(r, o).most or 0
+  end
+
+  -- Of a bounded expansion: how many are under way, and how many of its entries are behind the one that
+  -- begins next.
+  local function places_of(r, o)
+    if not o.places then
+      local raw = call('HGET', r.n, 'm' .. pack('>I4', o.i))
+      o.places = {0, 0}
+      if raw then o.places[1], o.places[2] = unpack_('>I4I4', raw) end
+    end
+    if not o.places.changed then
+      o.places.changed = true
+      r.places = r.places or {}
+      r.places[#r.places + 1] = o
+    end
+    return o.places
+  end
+
+  -- Looks at the rule of a node, if there is a place for it.
+  local function weigh(r, o, x)
+    local most = most_of(r, o)
+    if most == 0 or has(x.flags, 64) then return judge(r, x) end
+    local places = places_of(r, o)
+    if places[1] >= most then return end
+    local taken = places[1] + 1
+    places[1] = taken
+    judge(r, x)
+    if x.state >= SUCCESS and places[1] == taken then places[1] = taken - 1 end -- a join took no time
+  end
+
+  -- A node ended that was under way in an expansion: the next may begin.
+  local function free(r, o)
+    if most_of(r, o) == 0 then return end
+    local places = places_of(r, o)
+    if places[1] > 0 then places[1] = places[1] - 1 end
+    if o.state == EXPANDED and not has(o.mode, CLOSING) and not o.fills then
+      o.fills = true
+      spread(r, o.i, FILL, NONE)
+    end
+  end
+
+  -- Lets entries begin while there are places; gives how many it looked at, and whether that is all.
+  local function fill(r, o, row, edges)
+    o.fills = nil
+    local most, looked = most_of(r, o), 0
+    if most == 0 or o.state ~= EXPANDED or has(o.mode, CLOSING) then return 0, true end
+    local c, rd, e = unpack_('>I4I4I4', row, 20)
+    local at, places = 42 + 8 * (c + rd), places_of(r, o)
+    local skip = places[2]
+    for k = 0, e - 1 do
+      local first, n = unpack_('>I4I4', row, at + 8 * k)
+      while skip < n and places[1] < most and o.state == EXPANDED do
+        if looked >= edges then return looked, false end
+        local count = math.min(n - skip, most - places[1], edges - looked, AT_ONCE)
+        if count > 1 then read_nodes(r, first + skip, count) end
+        for j = first + skip, first + skip + count - 1 do
+          local x = node(r, j)
+          places[2] = places[2] + 1
+          if x and x.state == WAITING then weigh(r, o, x) end
+        end
+        skip, looked = skip + count, looked + count
+      end
+      if skip < n then break end
+      skip = skip - n
+    end
+    return looked, true
+  end
+
   -- Where a cursor's ranges begin in its node's row, how many there are, and in which expansion they lie.
   local function reach(r, i, row, state, culprit)
     local o = node(r, (state == GROUP or state == JUDGE) and i or (unpack_('>I4', row, 12)))
@@ -455,7 +527,7 @@ function phases()
           local fails_here = phase_of(r, x) > phase or is_race(r, x)
           count(r, x, fails_here and FAILED or SUCCESS, culprit, is_quiet(r, o, x))
         elseif not is_quiet(r, o, x) then
-          judge(r, x)
+          weigh(r, o, x)
         end
       end
     end
@@ -545,11 +617,12 @@ function phases()
   rare = {
     absolve = absolve, body_of = body_of, close = close, cancel_inwards = cancel_inwards, end_early = end_early,
     end_stopped = end_stopped,
-    end_turn = end_turn, falls_back = falls_back, flush_left = flush_left, has_enough = has_enough,
+    end_turn = end_turn, falls_back = falls_back, fill = fill, flush_left = flush_left, free = free,
+    has_enough = has_enough,
     has_turn = has_turn, holders = holders, is_quiet = is_quiet_here, is_race = is_race,
-    is_unwanted = is_unwanted, lost_cell = lost_cell, mark = mark, more_of = more_of,
+    is_unwanted = is_unwanted, lost_cell = lost_cell, mark = mark, more_of = more_of, most_of = most_of,
     need_of = need_of, node_seen = node_seen, pass = pass, reach = reach, rouse = rouse, tail_of = tail_of,
-    visit = visit, wake_up = wake_up, win = win,
+    visit = visit, wake_up = wake_up, weigh = weigh, win = win,
   }
   return rare
 end

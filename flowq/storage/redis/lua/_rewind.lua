@@ -15,7 +15,7 @@ end
 
 local function drop(r, j)
   local i4 = pack('>I4', j)
-  if call('HDEL', r.n, i4, 'e' .. i4, 'l' .. i4, 'o' .. i4, 'x' .. i4) == 0 then return end
+  if call('HDEL', r.n, i4, 'e' .. i4, 'l' .. i4, 'm' .. i4, 'o' .. i4, 'x' .. i4) == 0 then return end
   call('HDEL', r.v, i4)
   call('SETRANGE', r.c, j * 32, string.rep('\0', 32))
   local head = call('HGET', r.n, 'r')
@@ -25,6 +25,13 @@ end
 local function parents_of(row)
   local c, rd, e, p = unpack_('>I4I4I4I4', row, 20)
   return 42 + 8 * (c + rd + e), p
+end
+
+-- Nothing is under way in a bounded expansion, and the first of its entries comes first.
+local function empty(r, x)
+  if x.flags < 160 then return end
+  x.places = nil
+  call('HDEL', r.n, 'm' .. pack('>I4', x.i))
 end
 
 local function renew(r, j)
@@ -57,7 +64,8 @@ local function renew(r, j)
   for k = 0, ranges - 1 do x.n = x.n + unpack_('>I4', row, at + 8 * k + 4) end
   x.state, x.gen, x.ready, x.mode = WAITING, (x.gen + 1) % 256, 0, 0
   x.a, x.b, x.c, x.d = 0, 0, 0, 0
-  x.groups, x.need = nil, nil
+  x.more = nil
+  empty(r, x)
   dirty(r, x)
 end
 
@@ -72,6 +80,7 @@ local function reopen(r, j)
   end
   if j > 0 then x.gen = (x.gen + 1) % 256 end
   x.state, x.mode, x.a, x.b, x.c, x.d, x.n = EXPANDED, 0, 0, 0, 0, 0, NONE
+  empty(r, x)
   call('HDEL', r.v, sub(id, 17))
   dirty(r, x)
 end
@@ -163,7 +172,7 @@ local function begin(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row or x.state ~= WAITING then return end
   local o = node(r, (unpack_('>I4', row, 12)))
-  if not is_quiet(r, o, x) then judge(r, x) end
+  if not is_quiet(r, o, x) then phases().weigh(r, o, x) end
 end
 
 local DO = {drop, renew, reopen, count_parents, count_inside, begin}

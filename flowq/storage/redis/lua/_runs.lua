@@ -124,6 +124,13 @@ local function flush_runs()
       many('HSET', r.n, r.losers)
       r.losers = nil
     end
+    if r.places then
+      for _, o in ipairs(r.places) do
+        call('HSET', r.n, 'm' .. pack('>I4', o.i), pack('>I4I4', o.places[1], o.places[2]))
+        o.places.changed = nil
+      end
+      r.places = nil
+    end
     if r.ended then
       for _, key in ipairs({r.c, r.n, r.v}) do call('PEXPIRE', key, r.ended + 3600000) end
       call('ZADD', P .. 'x', now + r.ended, 'r' .. r.id)

@@ -86,6 +86,7 @@ local function done_node(id, lease, meta, cell)
   else
     count_children(r, i, lease)
   end
+  if o and o.flags >= 160 then phases().free(r, o) end
   count_owner(r, owner, i, 0, bits, SUCCESS, NONE)
 end
 
@@ -116,7 +117,7 @@ local function settle_other(id, lease, meta, data)
     call('ZADD', P .. 'k:' .. queue, 0, 1)
   elseif kind == 5 then
     remember(id, delivery, attempt, losses, 1, since)
-    give_back(id, row, losses)
+    give_back(id, row, losses, true)
   else
     if since == 0 then since = now end
     local waited = now - since
