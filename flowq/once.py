@@ -12,9 +12,9 @@ import msgspec
 
 from flowq.chunks import calls
 from flowq.errors import GraphError, PayloadError
+from flowq.fragment import BUILT_IN
 from flowq.message import Message, derived_id, node_id
 from flowq.plan import ROOT, NodeRow, Plan, decode_rows
-from flowq.policy import OPTIONS
 from flowq.serializer import Serializer, short_repr
 from flowq.wiring import Submitter
 
@@ -157,7 +157,9 @@ def check_keyable(rows: Iterable[NodeRow], submitter: Submitter) -> None:
     serializer = submitter.serializer
     for row in rows:
         m = row.message
-        if m is None or not m.policy.get("cache", _declared(submitter, m.task)):
+        if m is None or m.task in BUILT_IN:
+            continue
+        if not m.policy.get("cache", _declared(submitter, m.task)):
             continue
         serializer.digest(
             serializer.loads(m.payload), f"arguments of node {row.name!r} (task {m.task})"
@@ -165,10 +167,7 @@ def check_keyable(rows: Iterable[NodeRow], submitter: Submitter) -> None:
 
 
 def _declared(submitter: Submitter, task: str) -> float:
-    try:
-        return float(submitter.spec(task).options.get("cache") or OPTIONS["cache"].default)
-    except LookupError:  # a map, a branch
-        return 0.0
+    return float(submitter.spec(task).options.get("cache") or 0.0)
 
 
 # --- plans ---------------------------------------------------------------------------------------
