@@ -221,6 +221,32 @@ def test_arguments_that_cannot_be_keyed_are_an_error_at_the_call(charge: Any) ->
         charge.options(key="k")(lambda: 7)
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_task_under_a_key_that_became_a_run_is_found_too(
+    q: FlowQ, hand: Hand, charge: Any, ended: bool
+) -> None:
+    @q.task(name="grow")
+    def grow(n: int) -> Any:
+        CALLS.append(f"grow {n}")
+        return [charge.s(i) for i in range(n)]
+
+    first = grow.options(key="k")(3)
+    if ended:
+        run_all(q)
+    else:
+        (delivery,) = hand.fetch()
+        q.store.step(hand.session, [Executor(q).run(Lane(0), Job(delivery))])
+
+    again = grow.options(key="k")(3)
+    with pytest.raises(KeyReused, match=r"\(3\).*\(4\)"):
+        grow.options(key="k")(4)
+    run_all(q)
+
+    assert not again.created
+    assert again.get() == first.get() == [0, 1, 2]
+    assert CALLS == ["grow 3", 0, 1, 2]
+
+
 # --- keys: runs ----------------------------------------------------------------------------------
 
 
