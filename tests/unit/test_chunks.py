@@ -8,6 +8,8 @@ import threading
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowq import Flow, FlowQ, GroupError, Retry, Skip, current_task, each, group
 from flowq.chunks import calls, chunks_of
@@ -191,6 +193,32 @@ class TestValues:
         run = stage.run(Flow(app, indexed, {"name": "indexed"}).build())
 
         assert run.get() == [[4, 8, 12], 6]
+
+
+ELEMENTS = st.lists(
+    st.one_of(
+        st.integers(-3, 9),
+        st.lists(st.integers(0, 2), max_size=3),
+        st.lists(st.integers(0, 2), max_size=2).map(tuple),
+        st.just({"k": (1,)}),
+    ),
+    max_size=9,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ELEMENTS, st.integers(1, 10), st.booleans(), st.sampled_from((None, False)), st.booleans())
+def test_any_list_gives_what_it_gives_without_chunks(
+    elements: list[Any], size: int, listed: bool, unpack: bool | None, named: bool
+) -> None:
+    days = {"day": each(elements)} if named else {}
+    xs = late(elements) if listed else elements
+    made = tag.s("-").map(xs, **days).options(unpack=unpack)
+
+    values = [m.test().get() for m in (made, made.options(chunksize=size))]
+
+    assert values[0] == values[1]
+    assert len(values[0]) == len(elements)
 
 
 class TestOneChunk:
