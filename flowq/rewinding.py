@@ -92,6 +92,9 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
                 todo.append(inner)
         around = tree.nodes[at].owner
         while around not in opened and around not in chosen:
+            if around != ROOT and not tree.nodes[around].ready_ms:
+                todo.append(around)  # it never began: whether it does, its parents say
+                break
             opened.add(around)
             todo.extend(tree.children.get(around, ()))
             todo.extend(_afterwards(tree, around))
