@@ -86,8 +86,9 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
         chosen.add(at)
         todo.extend(tree.children.get(at, ()))
         for inner in tree.inside.get(at, ()):
-            if tree.nodes[at].grown and tree.nodes[inner].phase == Phase.BODY:
-                dropped.update((inner, *tree.within(inner)))  # it will be made anew
+            # what it had become will be made anew, alarms of that too
+            if tree.nodes[at].grown and tree.nodes[inner].phase != Phase.FALLBACK:
+                dropped.update((inner, *tree.within(inner)))
             else:
                 todo.append(inner)
         around = tree.nodes[at].owner

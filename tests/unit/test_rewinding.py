@@ -137,6 +137,16 @@ def test_a_retry_takes_what_failed_and_what_could_not_run() -> None:
     assert g.retry(forgiven=True) == "b c d f"
 
 
+def test_alarms_of_what_a_task_had_become_are_dropped_with_that_and_its_fallback_is_kept() -> None:
+    g = Graph()
+    g.add("n", S.SUCCESS, grown=True)
+    g.add("n/in", inside="n")
+    g.add("n/in/alarm", inside="n", parents="n/in", phase=Phase.HANDLERS)
+    g.add("n/fallback", inside="n", phase=Phase.FALLBACK)
+
+    assert g.rerun("n") == ("n n/fallback", "", "n/in n/in/alarm")
+
+
 def test_what_never_began_is_chosen_with_what_stands_in_it() -> None:
     """Opened, it would run though its parents say that it must not."""
     g = Graph()
