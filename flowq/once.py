@@ -28,8 +28,8 @@ __all__ = [
     "digest_of",
     "kept_ms",
     "key_id",
-    "payload_digest",
     "renamed",
+    "value_digest",
 ]
 
 KEYED: Final[tuple[str, ...]] = ("key", "key_ttl")
@@ -195,17 +195,16 @@ def digest_of(rows: Iterable[NodeRow], serializer: Serializer) -> bytes:
         m = row.message
         if m is not None:
             found.update(_encode((m.task, m.bindings)))
-            found.update(payload_digest(m.payload, serializer))
+            if m.payload:
+                found.update(value_digest(serializer.loads(m.payload), serializer))
             for plan in m.plans:
                 found.update(digest_of(decode_rows(plan), serializer))
     return found.digest()
 
 
-def payload_digest(payload: bytes, serializer: Serializer) -> bytes:
-    """Give 16 bytes that stand for what a payload holds; nothing for what cannot be keyed."""
-    if not payload:
-        return b""
+def value_digest(value: Any, serializer: Serializer) -> bytes:
+    """Give 16 bytes that stand for a value; none for what cannot be keyed."""
     try:
-        return serializer.digest(serializer.loads(payload), "arguments")
+        return serializer.digest(value, "arguments")
     except PayloadError:
         return b""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -144,6 +145,15 @@ def test_however_arguments_are_passed_they_are_the_same(q: FlowQ, charge: Any) -
     ]
 
     assert [r.created for r in again] == [False] * 4
+
+
+def test_of_many_starts_at_once_under_a_key_one_begins_it(q: FlowQ, charge: Any, bill: Any) -> None:
+    for what in (charge, bill):
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda n, w=what: w.options(key="k")(7), range(24)))
+
+        assert sorted(r.created for r in made) == [False] * 23 + [True]
+        assert len({r.id for r in made}) == 1
 
 
 def test_a_key_is_one_tasks_own(q: FlowQ, charge: Any, bill: Any) -> None:
