@@ -195,6 +195,8 @@ def digest_of(rows: Iterable[NodeRow], serializer: Serializer) -> bytes:
         m = row.message
         if m is not None:
             found.update(_encode((m.task, m.bindings)))
+            if m.chunk:
+                found.update(_encode(m.chunk))
             if m.payload:
                 found.update(value_digest(serializer.loads(m.payload), serializer))
             for plan in m.plans:

@@ -17,6 +17,7 @@ from flowq.errors import BindingError, ConfigError, Failure, GraphError
 from flowq.fragment import expand_map
 from flowq.lower import lower
 from flowq.message import Items, decode_template
+from flowq.once import digest_of
 from flowq.plan import INNER
 from tests.unit.staged import Stage, states
 
@@ -255,6 +256,15 @@ class TestOneChunk:
         assert one == same == [2, 4, 6]
         assert alike == [[(1,), (2,), (1,), (2,)], 6]
         assert sorted(map(str, CALLS)) == ["1", "2", "3", "3", "[(1,), (2,)]"]
+
+    def test_a_chunk_is_not_taken_for_one_call_with_its_list(self) -> None:
+        chunk, one = (
+            lower(made._graph(), app).rows
+            for made in (chunked(give, 2, [1, 2]), give.s().map([[(1,), (2,)]]))
+        )
+
+        assert [len(rows) for rows in (chunk, one)] == [2, 2]
+        assert digest_of(chunk, app.serializer) != digest_of(one, app.serializer)
 
     def test_a_handle_counts_and_gives_chunks(self, stage: Stage) -> None:
         made = chunked(double, 2, range(5)).test()
