@@ -351,7 +351,7 @@ class FlowQ:
             trace.refuse(f"{spec.name} was enqueued")
         current = CURRENT.get()
         if current is not None:
-            message = started_message(current, message, self, detached)
+            message = started_message(current, message, (args, kwargs), self, detached)
         made = Result[Any](self, message.id, message=message, arguments=(args, kwargs))
         batch = self._batch()
         if batch is not None:

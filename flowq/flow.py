@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
+from functools import cached_property, update_wrapper
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 from flowq.building import TRACE
-from flowq.errors import BindingError, ConfigError, GraphError, TaskDefinitionError
+from flowq.errors import ConfigError, GraphError, TaskDefinitionError
 from flowq.habits import habit
-from flowq.handle import Handle
+from flowq.handle import composes, refuse_handles
 from flowq.hints import hints_of
 from flowq.once import OF_STARTS
 from flowq.policy import NAME, ONLY_MAPS, check_options, misplaced, nearest
@@ -28,6 +28,8 @@ __all__ = ["Flow", "FlowDecorator", "FlowOptions"]
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
+
+_INSTEAD: Final = "call it within another flow"
 
 
 class FlowOptions(dict[str, Any], Generic[P, R]):
@@ -126,14 +128,11 @@ class Flow(Generic[P, R]):
         self._base: Flow[P, R] = self
         self._run_options: Mapping[str, Any] = {}
         self._map_options: Mapping[str, Any] = {}
-        self._hints: Mapping[str, Any] | None = None
 
-    @property
+    @cached_property
     def hints(self) -> Mapping[str, Any]:
         """Annotations by parameter, and ``return``: those that can be resolved."""
-        if self._hints is None:
-            self._hints = hints_of(self.func)
-        return self._hints
+        return hints_of(self.func)
 
     @property
     def submitter(self) -> Submitter:
@@ -184,8 +183,9 @@ class Flow(Generic[P, R]):
         self._is_one("build(...)")
         trace = TRACE.get()
         for arg in (*args, *kwargs.values()):
-            if isinstance(arg, Handle) or has_parts((arg,)):
-                raise self._composes(arg)
+            if has_parts((arg,)):
+                raise composes(arg, self.name, _INSTEAD)
+        refuse_handles((*args, *kwargs.values()), self.name, _INSTEAD)
         signature = self._signature(args, kwargs)
         graph = signature.graph_of_run()
         if trace is not None:  # within another flow the graph is what must not be forgotten
@@ -199,9 +199,7 @@ class Flow(Generic[P, R]):
         trace = TRACE.get()
         if trace is not None:
             trace.check((*args, *kwargs.values()))
-        for arg in (*args, *kwargs.values()):
-            if isinstance(arg, Handle):
-                raise self._composes(arg)
+        refuse_handles((*args, *kwargs.values()), self.name, _INSTEAD)
         return self._signature(args, kwargs)
 
     def each(self, /, **kwargs: Any) -> Map[R]:
@@ -222,9 +220,7 @@ class Flow(Generic[P, R]):
         trace = TRACE.get()
         if trace is not None:
             return cast("ResultGroup[R]", trace.add(make))
-        for arg in (*lists, *kwargs.values()):
-            if isinstance(arg, Handle):
-                raise self._composes(arg)
+        refuse_handles((*lists, *kwargs.values()), self.name, _INSTEAD)
         return make().start()
 
     def _with(self, options: Mapping[str, Any]) -> Flow[P, R]:
@@ -242,14 +238,6 @@ class Flow(Generic[P, R]):
     def _is_one(self, verb: str) -> None:
         for option in self._map_options:
             raise GraphError(f"{self.name}.options(...).{verb}: {misplaced(option)}")
-
-    def _composes(self, given: Any) -> BindingError:
-        name = self.name.rpartition(".")[2]
-        return BindingError(
-            f"{self.name} was given {given!r}, whose value is not known yet. Compose: "
-            f"other.s(...) | {name}.s(...), or {name}.s(other.s(...)) with the signature as "
-            "argument, then .start(); or call it within another flow"
-        )
 
     def __set_name__(self, owner: type, name: str) -> None:
         raise TaskDefinitionError(

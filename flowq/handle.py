@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import (
     TYPE_CHECKING,
@@ -36,6 +36,8 @@ __all__ = [
     "PAGE_OF_IDS",
     "Handle",
     "ValueHandle",
+    "composes",
+    "refuse_handles",
 ]
 
 T = TypeVar("T")
@@ -350,6 +352,38 @@ class Handle(FitsAnywhere, Started):
                 or f"{kind} has no {name!r}{nearest(name, known)}; if its value has: "
                 "take that first, with .get(blocking=True)"
             )
+
+
+def refuse_handles(values: Iterable[Any], name: str, instead: str) -> None:
+    """Refuse handles among the arguments of a task or flow.
+
+    Raises
+    ------
+    BindingError
+        There is one; see `composes`.
+    """
+    for value in values:
+        if isinstance(value, Handle):
+            raise composes(value, name, instead)
+
+
+def composes(given: Any, name: str, instead: str) -> BindingError:
+    """Give the error for an argument whose value is not known yet: who was given it is composed.
+
+    Parameters
+    ----------
+    given : object
+    name : str
+        Of the task or flow.
+    instead : str
+        What may be done as well.
+    """
+    short = name.rpartition(".")[2]
+    return BindingError(
+        f"{name} was given {given!r}, whose value is not known yet. Compose: "
+        f"other.s(...) | {short}.s(...), or {short}.s(other.s(...)) with the signature as "
+        f"argument, then .start(); or {instead}"
+    )
 
 
 class ValueHandle(Gives[T], Handle, Generic[T]):

@@ -22,6 +22,7 @@ __all__ = [
     "FONT",
     "HEAD",
     "MARGIN",
+    "MOST_LABEL",
     "Placed",
     "Rect",
     "Route",
@@ -48,7 +49,8 @@ MOST_LANES: Final = 20_000
 SWEEPS: Final = 8
 FEW: Final = 4
 """So many shapes that no arrow joins stand one under the other."""
-_LETTER: Final = 6.1  # of a label on an arrow
+MOST_LABEL: Final = 110.0
+"""Width at which a label of an arrow is cut."""
 
 
 @dataclass
@@ -234,7 +236,10 @@ def _joined(arrows: Iterable[_Lifted]) -> Iterable[_Lifted]:
 
 
 class _Layers:
-    """One body in layers. A cell is a shape, or the lane of an arrow in a layer between."""
+    """One body in layers. A cell is a shape, or the lane of an arrow in a layer between.
+
+    Cells are numbers, those of the shapes first. `before` and `after` are their neighbours.
+    """
 
     def __init__(
         self,
@@ -243,61 +248,67 @@ class _Layers:
         sizes: dict[Shape, tuple[float, float]],
         body: _Body,
     ) -> None:
-        self.heights: list[float] = [sizes[s][1] for s in shapes]
         cell = {s: k for k, s in enumerate(shapes)}
-        layer = _levels(len(shapes), [(cell[a], cell[b]) for a, b, _ in arrows])
-        self.layers: list[list[int]] = [[] for _ in range(max(layer, default=0) + 1)]
-        for k in range(len(shapes)):
-            self.layers[layer[k]].append(k)
-        ways = []
-        for source, target, arrow in arrows:
-            way = [cell[source]]
-            first, last = layer[cell[source]], layer[cell[target]]
-            if len(self.heights) - len(shapes) < MOST_LANES:
-                for between in range(first + 1, last):
-                    way.append(len(self.heights))
-                    self.layers[between].append(len(self.heights))
-                    self.heights.append(LANE)
-            ways.append(([*way, cell[target]], arrow))
+        self.heights = [sizes[s][1] for s in shapes]
+        self.level = _levels(len(shapes), [(cell[a], cell[b]) for a, b, _ in arrows])
+        self.ways = [self._way(cell[a], cell[b], len(shapes)) for a, b, _ in arrows]
         count = len(self.heights)
+        self.layers: list[list[int]] = [[] for _ in range(max(self.level, default=0) + 1)]
+        for c in range(count):
+            self.layers[self.level[c]].append(c)
         self.before: list[list[int]] = [[] for _ in range(count)]
         self.after: list[list[int]] = [[] for _ in range(count)]
-        for way, _ in ways:
+        for way in self.ways:
             for a, b in pairwise(way):
                 self.after[a].append(b)
                 self.before[b].append(a)
         self.place = [0.0] * count
-        self._order()
         self.y = [0.0] * count
+        self._order()
         self._heights()
-        left, x = [], 0.0
-        wides = []
-        for k, cells in enumerate(self.layers):
-            wide = max((sizes[shapes[c]][0] for c in cells if c < len(shapes)), default=0.0)
-            labels = [_LETTER * len(a.label) + 26 for w, a in ways for c in w[:1] if layer[c] == k]
+        self._draw(shapes, [arrow for *_, arrow in arrows], sizes, body)
+
+    def _way(self, source: int, target: int, shapes: int) -> list[int]:
+        """Give the cells that an arrow goes through, and make those between."""
+        between: list[int] = []
+        if len(self.heights) - shapes < MOST_LANES:
+            for level in range(self.level[source] + 1, self.level[target]):
+                between.append(len(self.heights))
+                self.heights.append(LANE)
+                self.level.append(level)
+        return [source, *between, target]
+
+    def _draw(
+        self,
+        shapes: Sequence[Shape],
+        arrows: list[Arrow],
+        sizes: dict[Shape, tuple[float, float]],
+        body: _Body,
+    ) -> None:
+        """Give each shape its rect, each arrow its stops."""
+        labels = [0.0] * len(self.layers)
+        for way, arrow in zip(self.ways, arrows, strict=True):
+            room = min(MOST_LABEL, width_of(arrow.label, FONT - 2)) + 26 if arrow.label else 0.0
+            labels[self.level[way[0]]] = max(labels[self.level[way[0]]], room)
+        left, wide, x = [], [], 0.0
+        for cells, label in zip(self.layers, labels, strict=True):
             left.append(x)
-            wides.append(wide)
-            x += wide + max([COLUMN, *(min(label, 130.0) for label in labels)])
-        level = [0] * count
-        for k, cells in enumerate(self.layers):
-            for c in cells:
-                level[c] = k
-        for s, k in cell.items():
-            wide, tall = sizes[s]
-            middle = left[layer[k]] + (wides[layer[k]] - wide) / 2
-            body.rects[s] = Rect(middle, self.y[k] - tall / 2, wide, tall)
-        for way, arrow in ways:
-            stops = []
-            for c in way:
-                if c < len(shapes):
-                    r = body.rects[shapes[c]]
-                    stops.append((r.x, r.x + r.w, self.y[c]))
-                else:
-                    stops.append((left[level[c]], left[level[c]] + wides[level[c]], self.y[c]))
-            # it leaves to the right, and comes from the left
-            stops[0] = (stops[0][1], stops[0][1], stops[0][2])
-            stops[-1] = (stops[-1][0], stops[-1][0], stops[-1][2])
-            body.routes.append(Route(arrow, stops))
+            wide.append(max((sizes[shapes[c]][0] for c in cells if c < len(shapes)), default=0.0))
+            x += wide[-1] + max(COLUMN, label)
+        for c, shape in enumerate(shapes):
+            w, h = sizes[shape]
+            at = self.level[c]
+            body.rects[shape] = Rect(left[at] + (wide[at] - w) / 2, self.y[c] - h / 2, w, h)
+        for way, arrow in zip(self.ways, arrows, strict=True):
+            source, target = body.rects[shapes[way[0]]], body.rects[shapes[way[-1]]]
+            lanes = [
+                (left[self.level[c]], left[self.level[c]] + wide[self.level[c]], self.y[c])
+                for c in way
+            ]
+            # level up to the border of the layer: a neighbour may be wider
+            lanes[0] = source.x + source.w, *lanes[0][1:]
+            lanes[-1] = lanes[-1][0], target.x, lanes[-1][2]
+            body.routes.append(Route(arrow, lanes))
 
     def _order(self) -> None:
         """Order each layer by where its neighbours stand."""

@@ -11,7 +11,24 @@ from typing import Any, Final
 
 from flowq.errors import ConfigError, TaskDefinitionError
 
-__all__ = ["MAIN", "app_at", "app_path", "import_module", "import_name", "task_name"]
+__all__ = [
+    "BRANCH",
+    "BUILT_IN",
+    "MAIN",
+    "MAP",
+    "app_at",
+    "app_path",
+    "import_module",
+    "import_name",
+    "task_name",
+]
+
+MAP: Final = "flowq.map"
+"""The task of a map whose list is not known when the graph is built; every worker knows it."""
+BRANCH: Final = "flowq.branch"
+"""The task of a branch; every worker knows it."""
+BUILT_IN: Final = frozenset((MAP, BRANCH))
+"""Tasks that no app registers and every worker knows."""
 
 MAIN: Final = ("__main__", "__mp_main__")
 """Names of the program that was started; the second is its name in children of multiprocessing."""

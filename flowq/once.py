@@ -12,9 +12,9 @@ import msgspec
 
 from flowq.chunks import calls
 from flowq.errors import GraphError, PayloadError
+from flowq.fragment import BUILT_IN
 from flowq.message import Message, derived_id, node_id
 from flowq.plan import ROOT, NodeRow, Plan, decode_rows
-from flowq.policy import OPTIONS
 from flowq.serializer import Serializer, short_repr
 from flowq.wiring import Submitter
 
@@ -28,8 +28,8 @@ __all__ = [
     "digest_of",
     "kept_ms",
     "key_id",
-    "payload_digest",
     "renamed",
+    "value_digest",
 ]
 
 KEYED: Final[tuple[str, ...]] = ("key", "key_ttl")
@@ -157,7 +157,9 @@ def check_keyable(rows: Iterable[NodeRow], submitter: Submitter) -> None:
     serializer = submitter.serializer
     for row in rows:
         m = row.message
-        if m is None or not m.policy.get("cache", _declared(submitter, m.task)):
+        if m is None or m.task in BUILT_IN:
+            continue
+        if not m.policy.get("cache", _declared(submitter, m.task)):
             continue
         serializer.digest(
             serializer.loads(m.payload), f"arguments of node {row.name!r} (task {m.task})"
@@ -165,10 +167,7 @@ def check_keyable(rows: Iterable[NodeRow], submitter: Submitter) -> None:
 
 
 def _declared(submitter: Submitter, task: str) -> float:
-    try:
-        return float(submitter.spec(task).options.get("cache") or OPTIONS["cache"].default)
-    except LookupError:  # a map, a branch
-        return 0.0
+    return float(submitter.spec(task).options.get("cache") or 0.0)
 
 
 # --- plans ---------------------------------------------------------------------------------------
@@ -196,17 +195,18 @@ def digest_of(rows: Iterable[NodeRow], serializer: Serializer) -> bytes:
         m = row.message
         if m is not None:
             found.update(_encode((m.task, m.bindings)))
-            found.update(payload_digest(m.payload, serializer))
+            if m.chunk:
+                found.update(_encode(m.chunk))
+            if m.payload:
+                found.update(value_digest(serializer.loads(m.payload), serializer))
             for plan in m.plans:
                 found.update(digest_of(decode_rows(plan), serializer))
     return found.digest()
 
 
-def payload_digest(payload: bytes, serializer: Serializer) -> bytes:
-    """Give 16 bytes that stand for what a payload holds; nothing for what cannot be keyed."""
-    if not payload:
-        return b""
+def value_digest(value: Any, serializer: Serializer) -> bytes:
+    """Give 16 bytes that stand for a value; none for what cannot be keyed."""
     try:
-        return serializer.digest(serializer.loads(payload), "arguments")
+        return serializer.digest(value, "arguments")
     except PayloadError:
         return b""

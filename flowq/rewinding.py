@@ -87,12 +87,16 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
         todo.extend(tree.children.get(at, ()))
         todo.extend(_losers_above(tree, at))
         for inner in tree.inside.get(at, ()):
-            if tree.nodes[at].grown and tree.nodes[inner].phase == Phase.BODY:
-                dropped.update((inner, *tree.within(inner)))  # it will be made anew
+            # what it had become will be made anew, alarms of that too
+            if tree.nodes[at].grown and tree.nodes[inner].phase != Phase.FALLBACK:
+                dropped.update((inner, *tree.within(inner)))
             else:
                 todo.append(inner)
         around = tree.nodes[at].owner
         while around not in opened and around not in chosen:
+            if around != ROOT and not tree.nodes[around].ready_ms:
+                todo.append(around)  # it never began: whether it does, its parents say
+                break
             opened.add(around)
             todo.extend(tree.children.get(around, ()))
             todo.extend(_losers_inside(tree, around))

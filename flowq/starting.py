@@ -11,7 +11,7 @@ from flowq.current import CURRENT, CurrentTask
 from flowq.errors import KeyReused, TaskCancelled
 from flowq.looking import Home, failure_in
 from flowq.message import Message, Value, decode_message, node_id, read_cell
-from flowq.once import digest_of, payload_digest, renamed
+from flowq.once import digest_of, renamed, value_digest
 from flowq.plan import ROOT, Plan
 from flowq.states import State
 
@@ -20,8 +20,12 @@ __all__ = ["called_of", "found_again", "refuse", "started_message", "started_pla
 _DIGEST = 16
 
 
-def started_message(current: CurrentTask, message: Message, app: Home, detached: bool) -> Message:
+def started_message(
+    current: CurrentTask, message: Message, arguments: Any, app: Home, detached: bool
+) -> Message:
     """Give a message that a body starts its id, unless it has that by a key.
+
+    `arguments` are what its payload holds.
 
     Raises
     ------
@@ -30,7 +34,7 @@ def started_message(current: CurrentTask, message: Message, app: Home, detached:
     """
     _refuse_if_cancelled(current, message.task, detached)
     if not message.called:
-        what = message.task.encode() + b" " + payload_digest(message.payload, app.serializer)
+        what = message.task.encode() + b" " + value_digest(arguments, app.serializer)
         message = msgspec.structs.replace(message, id=current.start_id(what))
     if not detached:
         current.adopt(app, message.id)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from flowq.drawing import LOOKS, Drawing, Look, Shape
-from flowq.layout import FONT, MARGIN, Rect, Route, cut, place, told_counts
+from flowq.layout import FONT, MARGIN, MOST_LABEL, Rect, Route, cut, place, told_counts
 
 __all__ = ["svg"]
 
@@ -98,8 +98,8 @@ def _bar(shape: Shape, r: Rect) -> Iterator[str]:
 def _arrow(route: Route) -> Iterator[str]:
     """Draw an arrow: level at its stops, curved between."""
     kind = route.arrow.kind
-    (_, x, y), *rest = route.stops
-    path = [f"M{_n(x)} {_n(y)}"]
+    (leaves, x, y), *rest = route.stops
+    path = [f"M{_n(leaves)} {_n(y)}"] + ([f"H{_n(x)}"] if x > leaves else [])
     for begin, end, level in rest:
         half = (x + begin) / 2
         if abs(level - y) < 0.05:
@@ -116,7 +116,7 @@ def _arrow(route: Route) -> Iterator[str]:
     )
     if route.arrow.label:  # on its first curve, where it leaves
         (_, x, y), (begin, _, level), *_ = route.stops
-        label = cut(route.arrow.label, 110, FONT - 2)
+        label = cut(route.arrow.label, MOST_LABEL, FONT - 2)
         yield (
             f'<text x="{_n((x + begin) / 2)}" y="{_n((y + level) / 2 - 3)}" text-anchor="middle" '
             f'font-size="{FONT - 2}" fill="#455a64" stroke="#ffffff" stroke-width="3" '

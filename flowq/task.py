@@ -6,10 +6,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from typing import (
     TYPE_CHECKING,
     Any,
+    Final,
     Generic,
     NoReturn,
     ParamSpec,
@@ -24,7 +25,7 @@ from flowq.calls import build_message
 from flowq.current import CurrentTask
 from flowq.errors import BindingError, GraphError, TaskDefinitionError
 from flowq.habits import habit, helpful
-from flowq.handle import Handle
+from flowq.handle import refuse_handles
 from flowq.message import Message, id_text, new_id
 from flowq.naming import task_name
 from flowq.policy import NAME, OPTIONS, Place, RetryPolicy, check_options, misplaced, nearest
@@ -45,6 +46,8 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_INSTEAD: Final = "wait for the value with .get(blocking=True)"
 
 
 class Owner(Submitter, Protocol):
@@ -135,19 +138,16 @@ class Task(Generic[P, R]):
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})
         self._base: Task[P, R] = self
         self._call_options: Mapping[str, Any] = {}
-        self._hints: Mapping[str, Any] | None = None
 
-    @property
+    @cached_property
     def hints(self) -> Mapping[str, Any]:
-        """Annotations by parameter, and ``return``: those that can be resolved, when first asked.
+        """Annotations by parameter, and ``return``: those that can be resolved.
 
         A class has those of its attributes, which are no parameters.
         """
-        if self._hints is None:
-            from flowq.hints import hints_of  # here, so that an import of flowq costs less
+        from flowq.hints import hints_of  # here, so that an import of flowq costs less
 
-            self._hints = {} if isinstance(self.func, type) else hints_of(self.func)
-        return self._hints
+        return {} if isinstance(self.func, type) else hints_of(self.func)
 
     @property
     def submitter(self) -> Submitter:
@@ -171,12 +171,7 @@ class Task(Generic[P, R]):
         trace = TRACE.get()
         if trace is not None:  # inside a flow, which finds handles by itself
             return cast("Result[R]", trace.add(lambda: self._signature("call", args, kwargs)))
-        for arg in args:
-            if isinstance(arg, Handle):
-                raise self._composes(arg)
-        for arg in kwargs.values():
-            if isinstance(arg, Handle):
-                raise self._composes(arg)
+        self._refuse_handles(args, kwargs)
         if self._call_options:
             self._check_place("call", f"{self.name}(...)")
         base = self._base
@@ -253,9 +248,7 @@ class Task(Generic[P, R]):
         trace = TRACE.get()
         if trace is not None:
             trace.check((*args, *kwargs.values()))
-        for arg in (*args, *kwargs.values()):
-            if isinstance(arg, Handle):
-                raise self._composes(arg)
+        self._refuse_handles(args, kwargs)
         return self._signature("s", args, kwargs)
 
     def each(self, /, **kwargs: Any) -> Map[R]:
@@ -309,19 +302,14 @@ class Task(Generic[P, R]):
         if trace is not None:
             node = trace.add(lambda: map_of(self._base, lists, kwargs, options, unpack=unpack))
             return cast("ResultGroup[R]", node)
-        for arg in (*lists, *kwargs.values()):
-            if isinstance(arg, Handle):
-                raise self._composes(arg)
+        self._refuse_handles(lists, kwargs)
         graph: Map[R] = map_of(self._base, lists, kwargs, options, unpack=unpack)
         return graph.start()
 
-    def _composes(self, handle: Handle) -> BindingError:
-        name = self.name.rpartition(".")[2]
-        return BindingError(
-            f"{self.name} was given {handle!r}, whose value is not known yet. Compose: "
-            f"other.s(...) | {name}.s(...), or {name}.s(other.s(...)) with the signature as "
-            "argument, then .start(); or wait for the value with .get(blocking=True)"
-        )
+    def _refuse_handles(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
+        refuse_handles(args, self.name, _INSTEAD)
+        if kwargs:
+            refuse_handles(kwargs.values(), self.name, _INSTEAD)
 
     def _check_place(self, place: Place, who: str) -> None:
         for option in self._call_options:

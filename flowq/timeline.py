@@ -55,17 +55,24 @@ def critical_path(infos: Iterable[NodeInfo]) -> list[NodeInfo]:
             continue
         if at.kind == Kind.TASK and at.started_ms:
             way.append(at)
-        at = _before(at, nodes)
+        at = _before(at, nodes, inside)
     return way[::-1]
 
 
-def _before(node: NodeInfo, nodes: Mapping[int, NodeInfo]) -> NodeInfo | None:
+def _before(
+    node: NodeInfo, nodes: Mapping[int, NodeInfo], inside: Mapping[int, list[NodeInfo]]
+) -> NodeInfo | None:
     """What a node, or what it stands in, had waited for last."""
     at = node
     while True:
         above = [nodes[i] for i in indexes(at.parents) if i in nodes and nodes[i].ended_ms]
         if above:
             return _last(above)
+        if at.phase:  # a handler or cleanup had waited for all that has its turn before
+            body = (n for n in inside.get(at.owner, ()) if n.phase < at.phase)
+            earlier = _last(n for n in body if n.ready_ms or n.started_ms)
+            if earlier is not None:
+                return earlier
         if at.owner == ROOT or at.owner not in nodes:
             return None
         at = nodes[at.owner]

@@ -206,11 +206,11 @@ def _controls(runs: Any) -> None:
     ):
         _reader(runs, verb, text, f"steering:{verb}", "ID")
     text = "Send a value to a step that waits for it; exit 6 if the run had ended."
-    send = _reader(runs, "send", text, "steering:send", "ID")
-    send.add_argument("signal", metavar="NAME", help="as in wait_for(NAME)")
-    send.add_argument("value", metavar="VALUE", nargs="?", help="JSON, else text; none: null")
-    send.add_argument("--to", metavar="NODE", help="path of the step, or of what is around it")
-    send.add_argument("--once", metavar="KEY", help="a second send with this key changes nothing")
+    sent = _reader(runs, "send", text, "steering:send", "ID")
+    sent.add_argument("signal", metavar="NAME", help="as in wait_for(NAME)")
+    sent.add_argument("value", metavar="VALUE", nargs="?", help="JSON, else text; none: null")
+    sent.add_argument("--to", metavar="NODE", help="path of the step, or of what is around it")
+    sent.add_argument("--once", metavar="KEY", help="a second send with this key changes nothing")
     text = "Run again what failed, in a run that has ended."
     retry = _reader(runs, "retry", text, "seeing:retry", "ID")
     retry.add_argument("node", metavar="NODE", nargs="?", help="path of one node, forgiven or not")

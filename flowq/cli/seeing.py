@@ -51,12 +51,18 @@ __all__ = ["asked", "cancel", "events", "graph", "rerun", "retry", "times", "why
 def why(args: Any) -> int:
     """Run ``flowq run why``."""
     _, app, id = asked(args)
-    id = _node_of(app, id, args.node)
-    node = id_text(id)
-    handle = app.result(node)
-    said = handle.why()
+    try:
+        handle = app.result(id_text(_node_of(app, id, args.node)))
+        node, state, said = handle.id, handle.state, handle.why()
+    except CliError:
+        # what stands in an arm that was not taken has no id, but a reason
+        try:
+            said = app.run(id_text(id[:16])).why(args.node)
+        except ResultMissing as err:
+            raise CliError(str(err), NOT_FOUND) from None
+        node, state = None, said.removeprefix(f"{args.node}: ").partition(",")[0]
     if wants_json(args):
-        document({"id": node, "state": handle.state, "why": said.splitlines()})
+        document({"id": node, "state": state, "why": said.splitlines()})
     else:
         print(said)
     return OK

@@ -412,7 +412,7 @@ class Rows:
 
 
 def _deadline(options: Mapping[str, Any]) -> int:
-    return round(options.get("deadline", 0) * 1000)
+    return int(options.get("deadline", 0) * 1000)
 
 
 def _bodies(body: Body, alarms: Sequence[Body]) -> set[Body]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from flowq.calls import pack
 from flowq.errors import GraphError
-from flowq.fragment import plain
+from flowq.filling import plain
 from flowq.lower.facts import Facts, ranges
 from flowq.message import (
     Binding,

@@ -14,7 +14,7 @@ from flowq.graph import Graph
 from flowq.node import Arm, Body
 from flowq.primitives.base import Composition, users_code
 from flowq.primitives.build import Builder, Fragment, Part, Placing
-from flowq.primitives.dag import Contents
+from flowq.primitives.contents import Contents
 from flowq.primitives.flowgraph import ArmGraph
 from flowq.serializer import short_repr
 from flowq.wiring import Gives, Started, Submitter

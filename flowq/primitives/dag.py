@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.errors import BindingError, GraphError
 from flowq.habits import helpful
-from flowq.node import Body, Node
+from flowq.node import Body
 from flowq.once import OF_STARTS
 from flowq.policy import OPTIONS, check_options, nearest
 from flowq.primitives.base import Composition, Reference, as_part, mentions
 from flowq.primitives.build import Builder, Fragment, Part, Placing
-from flowq.primitives.chain import inside
+from flowq.primitives.contents import Contents, Entry
 from flowq.primitives.signature import Signature
 from flowq.wiring import Submitter
 
 if TYPE_CHECKING:
     from flowq.run import Run
 
-__all__ = ["DAG", "Contents", "DagNode"]
+__all__ = ["DAG", "DagNode"]
 
 R = TypeVar("R", covariant=True)
 
@@ -117,20 +117,6 @@ class DagNode(Reference):
         return Fragment([], [found], found)
 
 
-class _Entry:
-    """What was added under a name."""
-
-    __slots__ = ("after", "original", "part", "pipes", "to", "where")
-
-    def __init__(self, part: Any, original: Part) -> None:
-        self.part = part
-        self.original = original
-        self.after: list[Part] = []
-        self.pipes: list[Any] = []
-        self.to: dict[str, Part] = {}
-        self.where = ""  # of the user's code that added it, where that is known
-
-
 class DAG(Composition[Any]):
     """A graph with named nodes.
 
@@ -166,8 +152,8 @@ class DAG(Composition[Any]):
     def __init__(self, name: str = "dag") -> None:
         super().__init__()
         self._name: str = check_options({"name": name}, "flow", "DAG")["name"]
-        self._entries: dict[str, _Entry] = {}
-        self._early: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
+        self._early: dict[str, Entry] = {}
         self._last: dict[str, int] = {}
         self._returns: Any = None
 
@@ -230,7 +216,7 @@ class DAG(Composition[Any]):
         for to in self._early[name].to if name in self._early else ():
             if isinstance(part, Signature):
                 part._takes(to, f"{self!r}: node {name!r}")
-        entry = self._early.pop(name, None) or _Entry(made, part)
+        entry = self._early.pop(name, None) or Entry(made, part)
         entry.part, entry.original = made, part
         self._entries[name] = entry
         node = self._node(name)
@@ -308,11 +294,11 @@ class DAG(Composition[Any]):
         self._last[base] = k
         return name
 
-    def _entry(self, name: str) -> _Entry:
+    def _entry(self, name: str) -> Entry:
         """What stands under a name, or will."""
         found = self._entries.get(name) or self._early.get(name)
         if found is None:
-            found = self._early[name] = _Entry(None, self)
+            found = self._early[name] = Entry(None, self)
         return found
 
     def _node(self, name: str) -> DagNode:
@@ -368,100 +354,3 @@ class DAG(Composition[Any]):
         made = yield contents, inner
         inner.value = made.value
         return Fragment([node], [node], node)
-
-
-class Contents(Part):
-    """The nodes of a DAG, without the node that it is to others."""
-
-    __slots__ = ("_dag",)
-
-    def __init__(self, dag: DAG) -> None:
-        self._dag = dag
-
-    def put(self, build: Builder, body: Body) -> Placing:
-        """Add the nodes, and lead edges between them."""
-        dag = self._dag
-        body.scope = dag
-        build.wheres.update(dag._wheres)
-        if dag._early:
-            name = next(iter(dag._early))
-            raise dag._unknown(name)
-        for name, entry in dag._entries.items():
-            part = _Named(entry.part, name)
-            build.keep.append(part)
-            around, build.where = build.where, entry.where or build.where
-            made = yield part, body
-            build.where = around
-            (node,) = made.heads
-            body.names[name] = node
-            body.places.setdefault(id(entry.original), made)
-            node.order.extend(entry.after)
-            for value in entry.pipes:
-                node.pipes.append(value)
-            self._edges(name, node, entry)
-        value = _Ends(dag) if dag._returns is None else dag._returns
-        build.keep.append(value)
-        return Fragment([], list(body.nodes), value)
-
-    def _edges(self, name: str, node: Node, entry: _Entry) -> None:
-        if not entry.to:
-            return
-        target = node
-        if node.inner is not None and node.late is None:
-            heads = node.inner.heads
-            if node.items is None or len(heads) != 1:
-                raise GraphError(
-                    f"{self._dag!r}: node {name!r} is a graph, so an edge cannot fill its "
-                    "parameters; add its steps as nodes"
-                )
-            target = heads[0]
-        for to, source in entry.to.items():
-            if to in target.kwargs:
-                raise GraphError(
-                    f"{target.who}: parameter {to!r} is bound twice, by value and by edge"
-                )
-            target.kwargs[to] = source
-
-
-class _Named(Part):
-    """A step of a DAG under its name."""
-
-    __slots__ = ("_name", "_part")
-
-    def __init__(self, part: Any, name: str) -> None:
-        self._part = part
-        self._name = name
-
-    def put(self, build: Builder, body: Body) -> Any:
-        part = self._part
-        if part._single:
-            made = part.put(build, body)
-            return self._labelled(made)
-        return inside(part, build, body, label=self._name)
-
-    def _labelled(self, made: Any) -> Any:
-        if isinstance(made, Fragment):
-            made.heads[0].label = self._name
-            return made
-        return self._after_placing(made)
-
-    def _after_placing(self, placing: Placing) -> Placing:
-        made = yield from placing
-        made.heads[0].label = self._name
-        return made
-
-
-class _Ends(Part):
-    """The value of a DAG that does not say what it returns."""
-
-    __slots__ = ("_dag",)
-
-    def __init__(self, dag: DAG) -> None:
-        self._dag = dag
-
-    def refer(self, build: Builder, body: Body) -> Fragment:
-        """The only node that nothing follows, else a dict of them by name."""
-        read = build.followed()
-        ends = {name: node for name, node in body.names.items() if node not in read}
-        value: Any = next(iter(ends.values())) if len(ends) == 1 else ends
-        return Fragment([], [], value)

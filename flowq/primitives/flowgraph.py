@@ -12,6 +12,7 @@ from flowq.once import Called
 from flowq.plan import Plan, Ranges
 from flowq.primitives.base import Item, Reference
 from flowq.primitives.build import Builder, Fragment, Part
+from flowq.primitives.contents import Entry
 from flowq.primitives.dag import DAG, DagNode
 from flowq.primitives.optional import Optional
 from flowq.wiring import Submitter
@@ -269,7 +270,7 @@ def walk(values: Iterable[Any], stop: Callable[[Any], bool] = lambda x: False) -
                 seen.add(id(x))
                 todo.extend((*x.keys(), *x.values()) if kind is dict else x)
             continue
-        if not (isinstance(x, Part) or kind.__name__ == "_Entry") or id(x) in seen:
+        if not isinstance(x, Part | Entry) or id(x) in seen:
             continue
         seen.add(id(x))
         yield x

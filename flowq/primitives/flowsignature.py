@@ -13,7 +13,7 @@ from flowq.node import Body, Node
 from flowq.once import OF_STARTS, Called
 from flowq.primitives.base import Composition
 from flowq.primitives.build import Builder, Fragment, Part, has_parts
-from flowq.primitives.dag import Contents
+from flowq.primitives.contents import Contents
 from flowq.primitives.flowgraph import FlowGraph, Given
 from flowq.primitives.follow import OF_GRAPHS, OF_NODES
 from flowq.primitives.trace import Trace

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, cast
 from flowq.binding import check_call
 from flowq.building import TRACE
 from flowq.errors import BindingError, ConfigError, GraphError, NodeUsedAsValue
-from flowq.fragment import plain
+from flowq.filling import plain
 from flowq.primitives.base import Composition, Reference, users_code
 from flowq.primitives.branch import Branch
 from flowq.primitives.build import Part, has_parts

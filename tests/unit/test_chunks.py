@@ -8,6 +8,8 @@ import threading
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowq import Flow, FlowQ, GroupError, Retry, Skip, current_task, each, group
 from flowq.chunks import calls, chunks_of
@@ -15,6 +17,7 @@ from flowq.errors import BindingError, ConfigError, Failure, GraphError
 from flowq.fragment import expand_map
 from flowq.lower import lower
 from flowq.message import Items, decode_template
+from flowq.once import digest_of
 from flowq.plan import INNER
 from tests.unit.staged import Stage, states
 
@@ -193,6 +196,32 @@ class TestValues:
         assert run.get() == [[4, 8, 12], 6]
 
 
+ELEMENTS = st.lists(
+    st.one_of(
+        st.integers(-3, 9),
+        st.lists(st.integers(0, 2), max_size=3),
+        st.lists(st.integers(0, 2), max_size=2).map(tuple),
+        st.just({"k": (1,)}),
+    ),
+    max_size=9,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ELEMENTS, st.integers(1, 10), st.booleans(), st.sampled_from((None, False)), st.booleans())
+def test_any_list_gives_what_it_gives_without_chunks(
+    elements: list[Any], size: int, listed: bool, unpack: bool | None, named: bool
+) -> None:
+    days = {"day": each(elements)} if named else {}
+    xs = late(elements) if listed else elements
+    made = tag.s("-").map(xs, **days).options(unpack=unpack)
+
+    values = [m.test().get() for m in (made, made.options(chunksize=size))]
+
+    assert values[0] == values[1]
+    assert len(values[0]) == len(elements)
+
+
 class TestOneChunk:
     """A chunk is one node."""
 
@@ -227,6 +256,15 @@ class TestOneChunk:
         assert one == same == [2, 4, 6]
         assert alike == [[(1,), (2,), (1,), (2,)], 6]
         assert sorted(map(str, CALLS)) == ["1", "2", "3", "3", "[(1,), (2,)]"]
+
+    def test_a_chunk_is_not_taken_for_one_call_with_its_list(self) -> None:
+        chunk, one = (
+            lower(made._graph(), app).rows
+            for made in (chunked(give, 2, [1, 2]), give.s().map([[(1,), (2,)]]))
+        )
+
+        assert [len(rows) for rows in (chunk, one)] == [2, 2]
+        assert digest_of(chunk, app.serializer) != digest_of(one, app.serializer)
 
     def test_a_handle_counts_and_gives_chunks(self, stage: Stage) -> None:
         made = chunked(double, 2, range(5)).test()

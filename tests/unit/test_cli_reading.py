@@ -73,6 +73,8 @@ def compositions(q: FlowQ) -> list[tuple[Any, str]]:
         (alone, "(1,)"),
         (s().map(range(3)), "[0, 1, 2]"),
         (s().map(range(12)), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... 12 in all]"),
+        (s().map(range(5)).options(chunksize=2), "[0, 1, 2, 3, 4]"),
+        (s().map(range(11)).options(chunksize=1), f"[{str([*range(10)])[1:-1]}, ... 11 in all]"),
         (group([]), "[]"),
         (group(f(1).options(default=7), s(2), f(3).options(default={1})), "[7, 2, {1}]"),
     ]

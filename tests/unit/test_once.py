@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -146,6 +147,15 @@ def test_however_arguments_are_passed_they_are_the_same(q: FlowQ, charge: Any) -
     assert [r.created for r in again] == [False] * 4
 
 
+def test_of_many_starts_at_once_under_a_key_one_begins_it(q: FlowQ, charge: Any, bill: Any) -> None:
+    for what in (charge, bill):
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda n, w=what: w.options(key="k")(7), range(24)))
+
+        assert sorted(r.created for r in made) == [False] * 23 + [True]
+        assert len({r.id for r in made}) == 1
+
+
 def test_a_key_is_one_tasks_own(q: FlowQ, charge: Any, bill: Any) -> None:
     @q.task(name="refund")
     def refund(amount: int) -> int:
@@ -219,6 +229,32 @@ def test_what_a_key_cannot_be_is_an_error_at_the_call(charge: Any, options: Any)
 def test_arguments_that_cannot_be_keyed_are_an_error_at_the_call(charge: Any) -> None:
     with pytest.raises(PayloadError, match="arguments of charge cannot be keyed"):
         charge.options(key="k")(lambda: 7)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_task_under_a_key_that_became_a_run_is_found_too(
+    q: FlowQ, hand: Hand, charge: Any, ended: bool
+) -> None:
+    @q.task(name="grow")
+    def grow(n: int) -> Any:
+        CALLS.append(f"grow {n}")
+        return [charge.s(i) for i in range(n)]
+
+    first = grow.options(key="k")(3)
+    if ended:
+        run_all(q)
+    else:
+        (delivery,) = hand.fetch()
+        q.store.step(hand.session, [Executor(q).run(Lane(0), Job(delivery))])
+
+    again = grow.options(key="k")(3)
+    with pytest.raises(KeyReused, match=r"\(3\).*\(4\)"):
+        grow.options(key="k")(4)
+    run_all(q)
+
+    assert not again.created
+    assert again.get() == first.get() == [0, 1, 2]
+    assert CALLS == ["grow 3", 0, 1, 2]
 
 
 # --- keys: runs ----------------------------------------------------------------------------------

@@ -11,16 +11,20 @@ import pytest
 
 from flowq import (
     DAG,
+    DeadlineExceeded,
     FlowQ,
     GraphError,
     NotProduced,
+    RunEnded,
     Skip,
     TaskError,
+    WaitTimeout,
     chain,
     first,
     group,
     optional,
     sleep,
+    wait_for,
 )
 from flowq.errors import BindingError
 from flowq.lower import lower
@@ -455,3 +459,136 @@ def test_what_races_own_is_told_to_stores() -> None:
     assert losers == ["ask", "late", "late-2"] or sorted(losers) == ["ask", "late", "late-2"]
     assert all(rows[i].bits & Bits.OWNED for i in indexes(race.owns))
     assert not race.bits & Bits.OWNED
+
+
+# --- deadlines
+
+
+def test_what_does_not_end_in_time_has_failed(stage: Stage) -> None:
+    @app.flow(name=f"slow-{stage.kind}", deadline=60)
+    def slow() -> Any:
+        return ask(1).after(sleep(600))
+
+    run = stage.run(slow())
+
+    assert run.state == "failed"
+    assert states(run) == {"sleep": "cancelled", "ask": "cancelled"}
+    with pytest.raises(DeadlineExceeded, match="deadline"):
+        run.get()
+
+
+def test_a_deadline_may_be_set_on_one_run_a_map_a_flow_inside_and_a_graph(stage: Stage) -> None:
+    @app.flow(name=f"slowly-part-{stage.kind}")
+    def part(x: int) -> Any:
+        return ask(x).after(sleep(100 * x))
+
+    @app.flow(name=f"whole-{stage.kind}")
+    def whole() -> Any:
+        return {
+            "map": total(part.s().map(numbers(3)).options(deadline=50, default=[7])),
+            "flow": part.options(deadline=50, default="late")(1),
+            "items": part.options(deadline=150, items="keep").map(numbers(3)),
+        }
+
+    value = stage.value(whole())
+
+    assert (value["map"], value["flow"]) == (7, "late")
+    assert value["items"][:2] == [0, 1]
+    assert value["items"][2].reason == "deadline"
+    run = stage.run((sleep(100) >> ask.s(1)).options(deadline=50))
+    assert run.state == "failed"
+    assert stage.run(part.options(deadline=500)(1)).get() == 1
+
+
+# --- what is sent
+
+
+def test_a_run_waits_for_an_answer(stage: Stage) -> None:
+    @app.flow(name=f"review-{stage.kind}")
+    def review() -> Any:
+        text = ask("text")
+        return pair(text, wait_for("approve").after(text))
+
+    run = stage.start(review())
+    stage.work()
+    assert states(run) == {"ask": "success", "approve": "scheduled", "pair": "waiting"}
+    assert not run.ready
+
+    assert run.send("approve", {"by": "me"}) is True
+    stage.work()
+
+    assert run.get() == ("text", {"by": "me"})
+    (sent,) = run.sent()
+    assert (sent.name, sent.node is not None) == ("approve", True)
+    with pytest.raises(RunEnded):
+        run.send("approve")
+
+
+def test_an_answer_may_come_first_and_only_once(stage: Stage) -> None:
+    run = stage.start(ask.s(1) >> wait_for("go"))
+
+    assert run.send("go", 5, id="k") is False
+    assert run.send("go", 6, id="k") is False
+    stage.work()
+
+    assert run.get() == 5
+    assert run.send("go", 7, id="k") is True
+
+
+def test_who_does_not_answer_in_time(stage: Stage) -> None:
+    before = ask.s(1)
+    assert stage.value(before >> wait_for("go", timeout=5, default=[1, "b"])) == [1, "b"]
+    assert stage.value(before >> wait_for("go", timeout=5, default=None)) is None
+    run = stage.run(before >> wait_for("go", timeout=timedelta(seconds=5)))
+    with pytest.raises(WaitTimeout, match="go"):
+        run.get()
+
+
+def test_answers_go_to_items_by_their_paths(stage: Stage) -> None:
+    @app.flow(name=f"asked-{stage.kind}")
+    def asked(x: int) -> Any:
+        return pair(x, wait_for("answer"))
+
+    run = stage.start(asked.s().map([1, 2]))
+    stage.work()
+    name = next(n.name for n in run.nodes() if n.name.endswith("[1]"))
+
+    assert run.send("answer", "two", to=name) is True
+    assert run.send("answer", "one") is True
+    stage.work()
+
+    assert run.get() == [(1, "one"), (2, "two")]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: wait_for("a/b"), "name"),
+        (lambda: wait_for(""), "must be"),
+        (lambda: wait_for("go", timeout=0), "more than 0"),
+        (lambda: wait_for("go", default=1), "say timeout="),  # type: ignore[call-overload]
+        (lambda: (ask.s(1) | wait_for("go"))._graph(), "takes no"),
+    ],
+)
+def test_what_cannot_be_waited_for_is_refused(make: Any, said: str) -> None:
+    with pytest.raises(GraphError, match=said):
+        make()
+
+
+# --- pauses
+
+
+def test_nothing_of_a_paused_run_begins(stage: Stage) -> None:
+    run = stage.start(ask.s(1) | ask.s())
+    assert run.pause()
+    assert run.paused
+    stage.work()
+    assert states(run)["ask"] == "held"
+    assert run.state == "running"
+
+    assert run.resume()
+    stage.work()
+
+    assert run.get() == 1
+    assert not run.paused
+    assert not run.pause()

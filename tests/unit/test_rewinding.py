@@ -31,6 +31,7 @@ class Graph:
         bits: int = 0,
         phase: Phase = Phase.BODY,
         grown: bool = False,
+        began: bool = True,
     ) -> None:
         """Add a node below others."""
         self.nodes.append(
@@ -41,6 +42,7 @@ class Graph:
                 Kind.EXPANSION if grown else kind,
                 self.at(inside),
                 state,
+                ready_ms=int(began),
                 parents=ranges_of(map(self.at, parents.split())),
                 bits=bits,
                 phase=phase,
@@ -133,6 +135,29 @@ def test_a_retry_takes_what_failed_and_what_could_not_run() -> None:
 
     assert g.retry() == "b c d"
     assert g.retry(forgiven=True) == "b c d f"
+
+
+def test_alarms_of_what_a_task_had_become_are_dropped_with_that_and_its_fallback_is_kept() -> None:
+    g = Graph()
+    g.add("n", S.SUCCESS, grown=True)
+    g.add("n/in", inside="n")
+    g.add("n/in/alarm", inside="n", parents="n/in", phase=Phase.HANDLERS)
+    g.add("n/fallback", inside="n", phase=Phase.FALLBACK)
+
+    assert g.rerun("n") == ("n n/fallback", "", "n/in n/in/alarm")
+
+
+def test_what_never_began_is_chosen_with_what_stands_in_it() -> None:
+    """Opened, it would run though its parents say that it must not."""
+    g = Graph()
+    g.add("no", S.SKIPPED)
+    g.add("m", S.SKIPPED, parents="no", kind=Kind.EXPANSION, began=False)
+    g.add("m[0]", S.SKIPPED, inside="m", kind=Kind.EXPANSION, began=False)
+    g.add("in", S.SKIPPED, inside="m[0]", began=False)
+    g.add("m[1]", S.SKIPPED, inside="m", began=False)
+    g.add("end", S.SKIPPED, parents="m", began=False)
+
+    assert g.rerun("in") == ("m m[0] in m[1] end", "", "")
 
 
 def test_what_follows_an_end_runs_again_only_with_it() -> None:

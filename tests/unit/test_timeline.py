@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from flowq.plan import Kind, ranges_of
+from flowq.plan import Kind, Phase, ranges_of
 from flowq.states import State
 from flowq.storage.base import NodeInfo
 from flowq.timeline import critical_path, timeline
@@ -15,7 +15,16 @@ class Times:
     def __init__(self) -> None:
         self.nodes: list[NodeInfo] = []
 
-    def add(self, name: str, began: int, ended: int, *, above: str = "", inside: str = "") -> None:
+    def add(
+        self,
+        name: str,
+        began: int,
+        ended: int,
+        *,
+        above: str = "",
+        inside: str = "",
+        phase: Phase = Phase.BODY,
+    ) -> None:
         self.nodes.append(
             NodeInfo(
                 len(self.nodes) + 1,
@@ -27,6 +36,7 @@ class Times:
                 started_ms=began,
                 ended_ms=ended,
                 parents=ranges_of(map(self.at, above.split())),
+                phase=phase,
             )
         )
 
@@ -59,6 +69,17 @@ def test_it_leads_through_what_stands_inside_an_expansion() -> None:
     t.add("end", 8, 9, above="map")
 
     assert t.way() == "a map[1]/x map[1]/y end"
+
+
+def test_a_cleanup_comes_after_what_ended_last_in_the_body() -> None:
+    t = Times()
+    t.add("a", 1, 2)
+    t.add("b", 2, 6, above="a")
+    t.add("c", 2, 4, above="a")
+    t.add("told", 6, 7, phase=Phase.HANDLERS)
+    t.add("clean", 7, 9, phase=Phase.FINALLY)
+
+    assert t.way() == "a b told clean"
 
 
 def test_what_has_not_run_is_in_neither() -> None:

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""One worker, or several, that do everything in a random order, and much of it twice.
+
+What is handed out is run by the real executor, so that expansions are real; which session fetches
+or settles when, what is lost, and what is told again, is drawn.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any, NamedTuple
+
+from flowq.executor import Executor, Job, Lane
+from flowq.message import Delivery
+from flowq.outcome import GiveBack, Outcome
+from flowq.plan import ROOT, Kind
+from flowq.states import State
+from flowq.storage import Store
+from flowq.storage.base import NodeInfo, Step
+from flowq.testing import ManualClock
+from tests.model.programs import app
+
+__all__ = ["Player"]
+
+SESSIONS = ("a", "b", "c")
+LEASE_MS = 30_000
+
+
+class _Held(NamedTuple):
+    session: str
+    delivery: Delivery
+
+
+class Player:
+    """Plays the runs of a store to their end.
+
+    Parameters
+    ----------
+    make : callable
+        Opens the store; again where it is closed in between.
+    rand : Random
+    chaos : float
+        How likely it is that something goes wrong instead of a fetch or a settlement.
+    """
+
+    def __init__(
+        self, make: Callable[[ManualClock], Store], rand: Random, chaos: float = 0.25
+    ) -> None:
+        self.clock = ManualClock()
+        self.make = make
+        self.store = make(self.clock)
+        self.rand = rand
+        self.chaos = chaos
+        self.held: list[_Held] = []
+        self.settled: list[tuple[str, Outcome]] = []
+        self.lane = Lane(0)
+        self.lane.thread = threading.get_ident()
+        self.log: list[str] = []
+
+    def close(self) -> None:
+        self.store.close()
+
+    @contextmanager
+    def on_stage(self) -> Iterator[None]:
+        """Let the app have the store."""
+        with app.aside(self.store, self.clock):
+            yield
+
+    # --- playing ---------------------------------------------------------------------------------
+
+    def play(self, most: int = 5_000, *, partly: bool = False) -> None:
+        """Go on until nothing is left that could be done, or for so many moves."""
+        for _ in range(most):
+            if self.rand.random() < self.chaos:
+                self.disturb()
+            elif self.held and self.rand.random() < 0.6:
+                self.settle()
+            elif not self.fetch() and not self.held and self.done():
+                return
+        assert partly, f"no end after {most} moves"
+
+    def step(self, session: str, outcomes: list[Outcome], want: int = 0) -> Step:
+        return self.store.step(session, outcomes, want=want, queues=app.queues(), lease_ms=LEASE_MS)
+
+    def fetch(self) -> bool:
+        session = self.rand.choice(SESSIONS)
+        step = self.step(session, [], self.rand.randint(1, 4))
+        self.held += [_Held(session, d) for d in step.deliveries]
+        return bool(step.deliveries)
+
+    def settle(self) -> None:
+        """Run something that is held, and settle it, maybe with others of its session."""
+        first = self.rand.choice(self.held)
+        batch = [h for h in self.held if h.session == first.session]
+        self.rand.shuffle(batch)
+        batch = batch[: self.rand.randint(1, 3)]
+        outcomes = [self.outcome(h.delivery) for h in batch]
+        self.held = [h for h in self.held if h not in batch]
+        step = self.step(first.session, outcomes, self.rand.choice([0, 0, 2]))
+        assert set(step.verdicts) == {"settled"}, step.verdicts
+        self.held += [_Held(first.session, d) for d in step.deliveries]
+        self.settled += [(first.session, x) for x in outcomes]
+
+    def outcome(self, delivery: Delivery) -> Outcome:
+        with self.on_stage():
+            executor = Executor(app, interrupt=lambda _: None)
+            return executor.run(self.lane, Job(delivery))
+
+    def done(self) -> bool:
+        """Whether nothing is left; else time goes on to when something is due."""
+        while True:
+            step = self.step("a", [], 0)
+            if step.next_ms == 0:
+                continue
+            if step.ready:
+                return False
+            if step.next_ms is None or not self.store.status().scheduled:
+                return True
+            self.clock.advance(step.next_ms / 1000)
+
+    def quiet(self) -> None:
+        """Finish pages that earlier steps left."""
+        while self.step("a", [], 0).next_ms == 0:
+            pass
+
+    # --- what goes wrong -------------------------------------------------------------------------
+
+    def disturb(self) -> None:
+        """Do something that changes nothing in the end."""
+        kind = self.rand.randrange(6)
+        if kind == 0 and self.settled:
+            self.tell_again(*self.rand.choice(self.settled))
+        elif kind == 1 and self.held:
+            self.lose()
+        elif kind == 2 and self.held:
+            self.outlive()
+        elif kind == 3 and self.held:
+            self.give_back()
+        elif kind == 4:
+            self.store.close()
+            self.store = self.make(self.clock)
+        elif kind == 5:
+            self.store.sweep()
+
+    def tell_again(self, session: str, outcome: Outcome) -> None:
+        """Settle what is settled already, or was lost: nothing may change (the fourth law)."""
+        self.quiet()
+        before = self.picture()
+        verdicts = self.step(self.rand.choice([session, *SESSIONS]), [outcome]).verdicts
+        assert set(verdicts) <= {"repeated", "stale"}, verdicts
+        assert self.picture() == before
+
+    def lose(self) -> None:
+        """Let a session end with all that it held; it may settle something later all the same."""
+        session = self.rand.choice(self.held).session
+        lost = [h for h in self.held if h.session == session]
+        self.held = [h for h in self.held if h.session != session]
+        late = [(session, self.outcome(h.delivery)) for h in lost[:1]]
+        self.store.release(session, lost=[h.delivery.id for h in lost if self.rand.random() < 0.7])
+        for one in late:
+            self.tell_again(*one)
+        self.settled += late
+
+    def outlive(self) -> None:
+        """Let the leases of all but one session pass."""
+        alive = self.rand.choice(SESSIONS)
+        for _ in range(2):
+            self.clock.advance(LEASE_MS / 1000 * 0.7)
+            self.store.renew([alive], lease_ms=LEASE_MS, period_ms=LEASE_MS)
+        self.step(alive, [])
+        known = {s for s in SESSIONS if self.store.held(s)}
+        self.held = [h for h in self.held if h.session in known]
+
+    def give_back(self) -> None:
+        one = self.held.pop(self.rand.randrange(len(self.held)))
+        self.step(one.session, [GiveBack(one.delivery.id, one.delivery.delivery)])
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def nodes(self, run: bytes) -> list[NodeInfo]:
+        found: list[NodeInfo] = []
+        while page := self.store.nodes(run, after=found[-1].index if found else -1):
+            found += page
+        return found
+
+    def picture(self) -> Any:
+        """All that is stored of runs."""
+        return [(r, self.nodes(r.id), self.store.check(r.id)) for r in self.store.runs()]
+
+    def check(self, run: bytes) -> dict[str, State]:
+        """See that a run holds together; gives the states of its nodes by name, but for joins."""
+        nodes = self.nodes(run)
+        wrong = self.store.check(run)
+        assert not wrong, wrong
+        ended = nodes[ROOT].state.final
+        open_ = [n.name for n in nodes if not n.state.final]
+        assert ended != bool(open_), f"ended is {ended}, and open are {open_}"
+        return {n.name if n.index else "": n.state for n in nodes if n.kind != Kind.JOIN}
