@@ -200,11 +200,10 @@ def _controls(runs: Any) -> None:
     )
     stop.add_argument("node", metavar="NODE", nargs="?", help="path of one of its nodes")
     stop.add_argument("--force", action="store_true", help="end what is finally_ too")
-    for verb, text in (
-        ("pause", "Let nothing more of a run begin; exit 6 if it had ended."),
-        ("resume", "Let a paused run go on; exit 6 if it had ended."),
-    ):
-        _reader(runs, verb, text, f"steering:{verb}", "ID")
+    text = "Let nothing more of a run begin; exit 6 if it had ended."
+    _reader(runs, "pause", text, "steering:pause", "ID")
+    text = "Let a paused run go on; exit 6 if it had ended."
+    _reader(runs, "resume", text, "steering:resume", "ID")
     text = "Send a value to a step that waits for it; exit 6 if the run had ended."
     sent = _reader(runs, "send", text, "steering:send", "ID")
     sent.add_argument("signal", metavar="NAME", help="as in wait_for(NAME)")

@@ -19,6 +19,7 @@ from flowq import (
     Skip,
     TaskError,
     WaitTimeout,
+    branch,
     chain,
     first,
     group,
@@ -480,13 +481,14 @@ def test_what_does_not_end_in_time_has_failed(stage: Stage) -> None:
 def test_a_deadline_may_be_set_on_one_run_a_map_a_flow_inside_and_a_graph(stage: Stage) -> None:
     @app.flow(name=f"slowly-part-{stage.kind}")
     def part(x: int) -> Any:
-        return ask(x).after(sleep(100 * x))
+        late_one = ask.options(name="late")(x)
+        return branch(x, {2: lambda: ask(late_one).after(sleep(200))}, default=lambda: ask(x))
 
     @app.flow(name=f"whole-{stage.kind}")
     def whole() -> Any:
         return {
             "map": total(part.s().map(numbers(3)).options(deadline=50, default=[7])),
-            "flow": part.options(deadline=50, default="late")(1),
+            "flow": part.options(deadline=50, default="late")(ask(2)),
             "items": part.options(deadline=150, items="keep").map(numbers(3)),
         }
 
