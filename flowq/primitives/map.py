@@ -267,9 +267,10 @@ def map_of(
                 f"map of {item!r}: keyword arguments are for tasks; bind them in its steps"
             )
         item = item._with(kwargs=kwargs)
-    # said on what is mapped, these speak of the map; but a map has its own
+    # said on what is mapped, these speak of the map; but a map has its own, and the deadline of a
+    # graph is that of each item
     inner = {} if isinstance(item, Map) else item._options
-    own = {name: inner[name] for name in _OF_THE_MAP if name in inner}
+    own = {name: inner[name] for name in _OF_THE_MAP if name in inner and name != "deadline"}
     bare = item._without(own) if own else item
     made: Map[Any] = Map(
         bare,

@@ -499,7 +499,7 @@ def test_a_deadline_may_be_set_on_one_run_a_map_a_flow_inside_and_a_graph(stage:
     assert value["items"][2].reason == "deadline"
     run = stage.run((sleep(100) >> ask.s(1)).options(deadline=50))
     assert run.state == "failed"
-    assert stage.run(part.options(deadline=500)(1)).get() == 1
+    assert stage.value((sleep(100) >> ask.s(1)).options(deadline=500)) == 1
 
 
 # --- what is sent
