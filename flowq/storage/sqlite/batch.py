@@ -38,6 +38,8 @@ class Batch:
         The first of the new row ids that is not taken.
     seen : int
         When a session last renewed or stepped.
+    paused : bool
+        Whether any run is paused.
     front, back : int
         Ranks of what comes back or is queued by a settlement, and of what is enqueued.
     again : int
@@ -59,7 +61,9 @@ class Batch:
         self.now = now
         tick: int
         following: int
-        (tick, following, self.seen), *_ = db.execute(SQL["begin"], (ids,)).fetchall()
+        paused: int
+        (tick, following, self.seen, paused), *_ = db.execute(SQL["begin"], (ids,)).fetchall()
+        self.paused = bool(paused)
         self.first = following - ids
         self.back = tick << 20
         self.front = self.back - _FRONT

@@ -16,7 +16,7 @@ from typing import Any, Final
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
-from flowq.storage.sqlite import bounds, phases, races, rewind, timers
+from flowq.storage.sqlite import bounds, pauses, phases, races, rewind, timers
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.ends import Ends
 from flowq.storage.sqlite.rows import (
@@ -24,6 +24,7 @@ from flowq.storage.sqlite.rows import (
     BOUNDED,
     CLOSING,
     FILLING,
+    FREEING,
     INDULGENT,
     KIND,
     LATER,
@@ -45,6 +46,8 @@ __all__ = ["Change"]
 
 _COUNT: Final = {**PLACES, SOFT: 5, INDULGENT: 6, SOFTER: 7}
 """Where a walk counts in a child."""
+_UNRANGED: Final = (FILLING, FREEING)
+"""Walks that ask for the next each time."""
 _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
     State.QUEUED.value,
     State.SCHEDULED.value,
@@ -112,10 +115,16 @@ class Change(Ends):
         left: list[list[Any]] = []
         for item in items:
             _, what, culprit, position, ranges = item
-            if not ranges and what != FILLING:
+            if not ranges and what not in _UNRANGED:
                 continue
             if used >= edges:
                 left.append(item)
+                continue
+            if what == FREEING:
+                took, whole = pauses.free(self, item, edges - used)
+                used += took
+                if not whole:
+                    left.append(item)
                 continue
             if what == FILLING:
                 ids = bounds.fill(self, item, edges - used, filled)
@@ -153,7 +162,7 @@ class Change(Ends):
         lacking: dict[int, list[list[Any]]] = {}
         for item in items:
             id, what, _, _, ranges = item
-            if ranges is not None or what == FILLING:
+            if ranges is not None or what in _UNRANGED:
                 continue
             if what == INDULGENT:
                 raw = self.db.execute(SQL["lenient"], (id,)).fetchone()[0]

@@ -11,8 +11,8 @@ from operator import itemgetter
 from typing import Final
 
 from flowq.message import Delivery, node_id
-from flowq.storage.base import REPLY_BYTES
-from flowq.storage.sqlite import phases, timers
+from flowq.storage.base import PAGE, REPLY_BYTES
+from flowq.storage.sqlite import pauses, phases, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.known import Link, Row
 from flowq.storage.sqlite.rows import ANY_QUEUE, PREFETCH, unpack_ranges
@@ -51,6 +51,9 @@ def hand_out(
     for _ in range(10):  # more than once only where something had expired
         change.flush()
         found = _best(change.db, want, queues, idle)
+        if change.paused and pauses.any_of(change, found):
+            pauses.hold(change, _best(change.db, max(want, PAGE), queues, idle), want)
+            continue
         now = change.now
         late = [row for row in found if row[7] is not None and row[7] <= now]
         # what is closing while pages are left has some that are queued, and yet start no more

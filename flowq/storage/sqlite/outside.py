@@ -11,12 +11,12 @@ from typing import Any, Final
 from flowq.message import pack_cell, split_node
 from flowq.plan import ROOT
 from flowq.states import State
-from flowq.storage.sqlite import phases
+from flowq.storage.sqlite import pauses, phases
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.rows import ANY_QUEUE, STOPPING
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = ["cancel", "move_on", "reschedule"]
+__all__ = ["cancel", "move_on", "pause", "reschedule", "resume"]
 
 Changes = Callable[[], AbstractContextManager[Change]]
 Row = tuple[Any, ...]
@@ -94,6 +94,8 @@ def _cancel(change: Change, row: Row | None, force: bool) -> None:
     if row is None or row[2] >= _SUCCESS:
         return
     id, run, state, flags, queue, owner, keep, failed_keep, _, _, _, uuid = row
+    if run is not None and owner is None:
+        pauses.go_on(change, run, id)  # else what is to clean up after it would wait
     if state == _EXPANDED:
         phases.cancel_inwards(change, id, force=force)
     elif state == _RUNNING:
@@ -111,6 +113,38 @@ def _cancel(change: Change, row: Row | None, force: bool) -> None:
     change.walk(
         0
     )  # what ends with the last that stood in it has ended before the next is looked at
+
+
+# --- pause --------------------------------------------------------------------------------------
+
+
+def pause(change: Change, run: bytes) -> State | None:
+    """Let nothing more of a run be handed out."""
+    found = change.db.execute(SQL["root_of_run"], (run, change.now)).fetchone()
+    if found is None:
+        return None
+    number, _, state, _ = found
+    change.db.execute(SQL["pause"], (number,))
+    return State(state)
+
+
+def resume(changes: Changes, run: bytes) -> State | None:
+    """Let a run go on that is paused, one page of what is held in a transaction."""
+    begun = False
+    while True:
+        with changes() as change:
+            found = change.db.execute(SQL["root_of_run"], (run, change.now)).fetchone()
+            if found is None:
+                return None
+            number, base, state, _ = found
+            if not begun:
+                begun = True
+                pauses.go_on(change, number, base)
+                change.walk()
+                if not change.pages_left:
+                    return State(state)
+            elif not move_on(change, [number]):
+                return State(state)
 
 
 # --- time ----------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 -- Every statement of the store, by name. A list of ids is bound as one JSON array.
 
 -- name: begin
-UPDATE store SET tick = tick + 1, next_id = next_id + ? RETURNING tick, next_id, seen_ms
+UPDATE store SET tick = tick + 1, next_id = next_id + ? RETURNING tick, next_id, seen_ms,
+EXISTS(SELECT 1 FROM run WHERE paused = 1)
 -- name: set_seen
 UPDATE store SET seen_ms = ?
 
@@ -189,6 +190,21 @@ UPDATE expansion SET after = ? WHERE id = ?
 -- name: waits_on
 UPDATE expansion SET after = min(after, ? - 1) WHERE id = ?
 
+-- --- pauses
+
+-- name: pause
+UPDATE run SET paused = 1 WHERE id = ? AND ended_ms = 0
+-- name: go_on
+UPDATE run SET paused = 0 WHERE id = ? AND paused = 1
+-- name: paused
+SELECT id FROM run WHERE paused = 1 AND id IN (SELECT value FROM json_each(?))
+-- name: hold
+UPDATE message SET state = 2 WHERE id = ?
+-- name: held_of
+SELECT id, queue FROM message WHERE run = ? AND state = 2 ORDER BY id LIMIT ?
+-- name: free
+UPDATE message SET state = 3, rank = ? WHERE id = ?
+
 -- --- what is sent
 
 -- name: awaited
@@ -230,7 +246,7 @@ SELECT name, task FROM plan WHERE id = ?
 -- name: body
 SELECT body FROM plan WHERE id = ?
 -- name: end_run
-UPDATE run SET ended_ms = ?, forget_ms = ? + max(CASE WHEN ? THEN failed_keep_ms ELSE keep_ms END, ?) WHERE id = ?
+UPDATE run SET ended_ms = ?, paused = 0, forget_ms = ? + max(CASE WHEN ? THEN failed_keep_ms ELSE keep_ms END, ?) WHERE id = ?
 -- name: run_of
 SELECT uuid, base FROM run WHERE id = ?
 -- name: add_walk
@@ -373,7 +389,7 @@ UPDATE message SET flags = ? WHERE id = ?
 UPDATE message SET state = ?, due_ms = ?, rank = ? WHERE id = ?
 -- name: expired
 SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message
-WHERE expires_ms <= ? AND state < 4 ORDER BY expires_ms LIMIT ?
+WHERE expires_ms <= ? AND state < 4 AND state <> 2 ORDER BY expires_ms LIMIT ?
 -- name: row
 SELECT id, run, state, flags, queue, owner, keep_ms, failed_keep_ms, delivery, culprit, rank, uuid FROM message WHERE id = ?
 
@@ -390,12 +406,12 @@ WHERE m.uuid = ?1 AND (m.forget_ms IS NULL OR m.forget_ms > ?2) AND (r.forget_ms
 -- name: message_node
 SELECT p.body FROM run r JOIN message m ON m.id = r.base + ?1 JOIN plan p ON p.id = m.id WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: run
-SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id,
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused,
 r.nodes + COALESCE((SELECT sum(count - 1) FROM growth g WHERE g.run = r.id AND g.live = 1), 0)
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 -- name: runs
-SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id,
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused,
 r.nodes + COALESCE((SELECT sum(count - 1) FROM growth g WHERE g.run = r.id AND g.live = 1), 0)
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)

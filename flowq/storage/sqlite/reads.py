@@ -112,8 +112,8 @@ def message(db: sqlite3.Connection, now: int, id: bytes) -> bytes | None:
 
 
 def _run_info(row: tuple[Any, ...]) -> RunInfo:
-    id, name, state, created, ended, _, value, *_, nodes = row
-    return RunInfo(id, name, State(state), created, ended, nodes - 1, value or b"")
+    id, name, state, created, ended, _, value, _, _, paused, nodes = row
+    return RunInfo(id, name, State(state), created, ended, nodes - 1, value or b"", bool(paused))
 
 
 def run(db: sqlite3.Connection, now: int, id: bytes) -> RunInfo | None:

@@ -23,6 +23,7 @@ __all__ = [
     "FILLING",
     "FOLLOWED",
     "FORGIVEN",
+    "FREEING",
     "INDULGENT",
     "INSIDE",
     "KEEP_MS",
@@ -113,6 +114,7 @@ INDULGENT: Final = 32  # it ended somehow: its lenient edges
 LOSING: Final = 34  # what a race owns is not wanted any more
 FILLING: Final = 36  # the next begin for which there is room; see bounds.py
 OVERTAKEN: Final = 37  # the nodes of a body are stopped, since its time is up
+FREEING: Final = 38  # what is held of a run is queued: it goes on
 SOFTER: Final = 35  # it failed in a later phase, which counts as a success but for races
 INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 

@@ -54,6 +54,7 @@ CREATE UNIQUE INDEX message_uuid ON message(uuid) WHERE uuid IS NOT NULL;
 CREATE INDEX message_ready ON message(queue, prio DESC, rank) WHERE state = 3 AND losses = 0;
 CREATE INDEX message_alone ON message(queue, prio DESC, rank) WHERE state = 3 AND losses > 0;
 CREATE INDEX message_due ON message(due_ms) WHERE state = 1;
+CREATE INDEX message_held ON message(run) WHERE state = 2;
 CREATE INDEX message_session ON message(session) WHERE session IS NOT NULL;
 CREATE INDEX message_expires ON message(expires_ms) WHERE expires_ms IS NOT NULL AND state < 4;
 CREATE INDEX message_forget ON message(forget_ms) WHERE forget_ms IS NOT NULL;
@@ -106,11 +107,13 @@ CREATE TABLE run(
     live INTEGER NOT NULL,      -- 0 while its pages arrive
     created_ms INTEGER NOT NULL,
     ended_ms INTEGER NOT NULL DEFAULT 0,
+    paused INTEGER NOT NULL DEFAULT 0, -- 1: nothing more of it is handed out
     forget_ms INTEGER,
     keep_ms INTEGER NOT NULL,
     failed_keep_ms INTEGER NOT NULL
 );
 CREATE INDEX run_forget ON run(forget_ms) WHERE forget_ms IS NOT NULL;
+CREATE INDEX run_paused ON run(paused) WHERE paused = 1;
 CREATE INDEX run_open ON run(id) WHERE live = 1 AND ended_ms = 0;
 
 CREATE TABLE growth(            -- fragments that nodes became, see growth.py

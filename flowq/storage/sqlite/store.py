@@ -276,6 +276,15 @@ class SqliteStore:
         with self._change() as change:
             return signals.send(change, run, Sent(name, to, key, who, change.now), body)
 
+    def pause(self, run: bytes) -> State | None:
+        """Let nothing more of a run be handed out; see `Store.pause`."""
+        with self._change() as change:
+            return outside.pause(change, run)
+
+    def resume(self, run: bytes) -> State | None:
+        """Let a run that is paused go on; see `Store.resume`."""
+        return outside.resume(self._change, run)
+
     def sweep(self, *, limit: int = 1_000) -> Swept:
         """Do a bounded part of the housekeeping; see `Store.sweep`."""
         with self._change() as change:
