@@ -89,8 +89,10 @@ def width_of(text: str, size: float = FONT) -> float:
             wide += 0.38
         elif unicodedata.east_asian_width(c) in "WF":
             wide += 1.05
-        elif c in "mwMW@%—…" or c.isupper():
-            wide += 0.82
+        elif c in "mW@%—…":
+            wide += 1.0
+        elif c in "wM" or c.isupper():
+            wide += 0.86
         else:
             wide += 0.6
     return wide * size

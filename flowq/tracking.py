@@ -29,7 +29,8 @@ UNWATCHED_PAUSE: Final = 5.0
 SURE: Final = 8
 """After so many first pauses without a move, all that has not ended is read once more."""
 REST: Final = 3
-"""A look is followed by so many times the rest that it took, so that reading is never all."""
+"""A look that took long is followed by so many times that as a rest, so that reading is not all."""
+MOST_REST: Final = 2.0
 
 _BUSY: Final = (State.RUNNING, State.EXPANDED, State.QUEUED, State.SCHEDULED, State.HELD)
 
@@ -85,7 +86,7 @@ class Tracker:
         """Sleep until something may have moved, `timeout` seconds at most."""
         start = time.monotonic()
         left = LONGEST_PAUSE if timeout is None else max(0.0, timeout)
-        rest = min(left, REST * self._took)
+        rest = min(left, REST * self._took, MOST_REST)
         if self._took > 0.05:
             time.sleep(rest)
             left -= rest

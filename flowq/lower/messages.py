@@ -138,7 +138,7 @@ class Messages:
                 yield self.task(node, f"{path}[{i}]", source.place(i))
             return
         settings = self.packing.settings(node)
-        made_id, name, serializer = self.id, spec.name, self.packing.serializer
+        run, name, serializer = self._run, spec.name, self.packing.serializer
         pool: list[Any] = []
         bindings = self.templates.bindings(node.edges, pool)
         reads = reads_of(bindings)
@@ -153,11 +153,10 @@ class Messages:
             payload = pack(
                 serializer,
                 (args, kwargs, pool) if pool else (args, kwargs),
-                _what(named, name),
+                f"arguments of node {named!r} (task {name})",
             )
-            message = Message(
-                made_id(first + i), name, payload, *fields, named, bindings, policy, i, prefetch
-            )
+            id = node_id(run, first + i) if run else b""
+            message = Message(id, name, payload, *fields, named, bindings, policy, i, prefetch)
             yield message, reads
 
 

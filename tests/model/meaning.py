@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from flowq.states import State
 from tests.model.programs import DEFAULT, Body, Program, Script, Scripts, Step, digest, value_of
 
-__all__ = ["Meaning"]
+__all__ = ["Meaning", "verdict_of"]
 
 SUCCESS, FAILED, BLOCKED = State.SUCCESS, State.FAILED, State.BLOCKED
 SKIPPED, CANCELLED = State.SKIPPED, State.CANCELLED
@@ -150,10 +150,10 @@ class Meaning:
         """Run a node of a body, if its rule lets it, and what is to follow its failure."""
         path, step = f"{prefix}{unit.name}", unit.step
         ends = {k: units[k] for k in unit.above}
-        state = _verdict(step.rule, [_counted(u, unit.minds(k)) for k, u in ends.items()])
+        state = verdict_of(step.rule, [_counted(u, unit.minds(k)) for k, u in ends.items()])
         if unit.joined:
             read = [_counted(u, unit.minds(k)) for k, u in ends.items() if unit.reads(k)]
-            state = _verdict("all_success", [*read, SUCCESS if state is None else state])
+            state = verdict_of("all_success", [*read, SUCCESS if state is None else state])
 
         def argument(i: int, how: str) -> Any:
             if i < 0:
@@ -382,11 +382,11 @@ def _counted(unit: Unit, minds: bool) -> State:
     return unit.end.state
 
 
-def _verdict(rule: str, parents: list[State]) -> State | None:
+def verdict_of(rule: str, parents: list[State]) -> State | None:
     """Say how a node ends that does not run, given how all of its parents did; None if it runs."""
     n = len(parents)
     good, bad = parents.count(SUCCESS), sum(p in BAD for p in parents)
-    skipped, cancelled = parents.count(SKIPPED), parents.count(CANCELLED)
+    cancelled = parents.count(CANCELLED)
     runs = {
         "all_success": good == n,
         "all_done": True,

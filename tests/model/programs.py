@@ -47,9 +47,10 @@ class Edge(NamedTuple):
 class Step:
     """One step of a body, and what is said of it.
 
-    What it is: a ``call`` of a task; a ``list``, a call whose value is one; a ``cond``, a call whose
-    value is the key of an arm; a ``grow``, a call that gives a graph; a ``map``, a ``branch``, a
-    ``flow``; or a ``chain`` or ``group`` of a few tasks, which is a signature that others mention.
+    What it is: a ``call`` of a task; a ``list``, a call whose value is one; a ``cond``, a call
+    whose value is the key of an arm; a ``grow``, a call that gives a graph; a ``map``, a
+    ``branch``, a ``flow``; or a ``chain`` or ``group`` of a few tasks, which is a signature that
+    others mention.
     """
 
     name: str
@@ -393,7 +394,7 @@ def _said(body: Body, given: list[Any]) -> Any:
         return given[-i - 1] if i < 0 else made[i]
 
     for step in body.steps:
-        made.append(_step(step, found))
+        made.append(_step(step, found))  # noqa: PERF401  # it reads what was made before
     value = [made[i] for i in body.value]
     return value[0] if body.alone else value
 
@@ -452,9 +453,10 @@ def _map(step: Step, found: Callable[[int], Any], options: dict[str, Any]) -> An
     over = (
         [f"{step.name}.{i}" for i in range(step.length)] if step.over is None else found(step.over)
     )
-    for word, value in (("items", step.items), ("tolerate", step.tolerate)):
-        if value not in ("all", None):
-            options[word] = value
+    if step.items != "all":
+        options["items"] = step.items
+    if step.tolerate is not None:
+        options["tolerate"] = step.tolerate
     each: dict[str, Any] = {}
     if step.item_fallback:
         each["fallback"] = handle.s().options(name="f")

@@ -3,7 +3,8 @@
 
 What a program comes to is said by `meaning`, which knows no stores; it is played by `played`, with
 all that may go wrong in between. A failure is told by two numbers, from which everything is drawn.
-``FLOWQ_TEST_SOAK=60`` plays for so many seconds more, ``FLOWQ_TEST_SOAK_FROM`` says from which seed.
+``FLOWQ_TEST_SOAK=60`` plays for so many seconds more, ``FLOWQ_TEST_SOAK_FROM`` says from which
+seed on.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flowq import FlowQ, ResultMissing, ResultTimeout
+from flowq import FlowQ, ResultMissing, ResultTimeout, current_task
 from flowq.storage.base import NodeInfo
 from flowq.tracking import WATCHED, Tracker
 from flowq.wiring import Event
@@ -111,6 +111,29 @@ def test_events_come_while_the_run_goes_on(q: FlowQ) -> None:
                 assert not run.ready  # it was told of the beginning before the end
                 go.set()
     assert go.is_set() and run.state == "success"
+
+
+def test_each_attempt_that_is_seen_to_begin_is_told_once(q: FlowQ) -> None:
+    go = [threading.Event(), threading.Event()]
+
+    @q.task(name="flaky", retries=1, retry_delay=0.05)
+    def flaky(x: int) -> int:
+        attempt = current_task().attempt
+        assert go[attempt - 1].wait(PATIENCE)
+        if attempt == 1:
+            raise ValueError("again")
+        return x
+
+    run = (flaky.s(1) | flaky.s()).start()
+    seen = []
+    with q.consumer(workers=1, kind="thread"):
+        for event in run.events(timeout=PATIENCE):
+            if event.state == "running":
+                seen.append((event.index, event.attempt))
+                go[event.attempt - 1].set()
+
+    assert seen[:2] == [(1, 1), (1, 2)]
+    assert len(seen) == len(set(seen)) and run.state == "success"
 
 
 def test_events_of_a_node_are_those_inside_it(q: FlowQ, nightly: Any) -> None:

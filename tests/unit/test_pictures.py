@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import re
 import shutil
-import struct
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -218,25 +219,39 @@ def test_a_notebook_gets_svg_beside_text() -> None:
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+MEASURE = """
+<pre id="out"></pre><script>
+const wide = [];
+for (const g of document.querySelectorAll("svg g")) {
+  const rect = g.querySelector("rect").getBBox();
+  for (const text of g.querySelectorAll("text")) {
+    const box = text.getBBox();
+    if (box.x < rect.x || box.x + box.width > rect.x + rect.width) wide.push(text.textContent);
+  }
+}
+const shapes = document.querySelectorAll("svg g").length;
+document.getElementById("out").textContent = JSON.stringify([shapes, wide]);
+</script>
+"""
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-def test_a_browser_shows_it(tmp_path: Path) -> None:
+def test_a_browser_shows_it_with_every_text_inside_its_shape(tmp_path: Path) -> None:
     run: Any = nightly.build(30).test(fail={"clean[3]": ValueError()})
-    page, shot = tmp_path / "run.svg", tmp_path / "run.png"
-    page.write_text(run.svg(), encoding="utf-8")
+    drawing = drawing_of(run._infos(), store=q.store, run=run._id)
+    drawing.shapes += [Shape(c * 60) for c in "wWmi%.é漢"] + [Shape("load/Every_Kind.of[12]/save")]
+    page = tmp_path / "run.html"
+    page.write_text(f'<meta charset="utf-8">{svg(drawing)}{MEASURE}', encoding="utf-8")
 
-    subprocess.run(
+    shown = subprocess.run(
         [
             str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
             "--no-first-run", "--disable-background-networking", "--disable-component-update",
-            "--disable-sync", "--hide-scrollbars", f"--user-data-dir={tmp_path}/profile",
-            "--window-size=1200,700", f"--screenshot={shot}", page.as_uri(),
+            "--disable-sync", f"--user-data-dir={tmp_path}/profile", "--dump-dom", page.as_uri(),
         ],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
+        check=True, capture_output=True, timeout=60, encoding="utf-8",
+    ).stdout  # fmt: skip
 
-    raw = shot.read_bytes()
-    assert struct.unpack(">II", raw[16:24]) == (1200, 700)
-    blank = 6_000  # bytes of a page of that size with nothing, or an error, on it
-    assert len(raw) > blank
+    found = re.search(r'<pre id="out">(.*?)</pre>', shown)
+    assert found is not None, shown[-500:]
+    assert json.loads(found[1]) == [len(list(drawing.walk())), []]
