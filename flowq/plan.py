@@ -100,6 +100,7 @@ class Bits(IntFlag):
     COUNTS_AS_SUCCESS = 8  # if it is ``failed``, children count a success, and around it nothing
     OWNED = 16  # some race stops it, as one that is not wanted, when it is decided
     RACE = 32  # of a join: its value is that of a parent that succeeded, whatever it owns
+    ATOMIC = 128  # of an expansion: what runs again inside it does so with all of it
     STOPS = 64  # if it is ``failed`` and that counts, all else in the body around it is stopped
 
 

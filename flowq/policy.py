@@ -410,6 +410,14 @@ OPTIONS: Final[dict[str, Option]] = {
         "",
         "So many items, or so large a part of them, may fail; they are kept as a Failure.",
     ),
+    "atomic": Option(
+        _flag,
+        False,
+        ("flow",),
+        "",
+        "What runs again inside it does so with all of it: for graphs whose cleanup takes away what"
+        " their nodes need.",
+    ),
     "deadline": Option(
         _some_seconds,
         None,

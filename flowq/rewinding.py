@@ -94,6 +94,13 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
                 todo.append(inner)
         around = tree.nodes[at].owner
         while around not in opened and around not in chosen:
+            if tree.nodes[around].bits & Bits.ATOMIC:
+                if around == ROOT:  # of a run all of its body is chosen, not itself
+                    opened.add(ROOT)
+                    todo.extend(tree.inside[ROOT])
+                else:
+                    todo.append(around)
+                break
             if around != ROOT and not tree.nodes[around].ready_ms:
                 todo.append(around)  # it never began: whether it does, its parents say
                 break

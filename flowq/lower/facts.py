@@ -25,6 +25,7 @@ _FORGIVEN: Final = int(Bits.FORGIVEN)  # operators of flags are slow
 _NAMED: Final = int(Bits.NAMED)
 _OWNED: Final = int(Bits.OWNED)
 _RACE: Final = int(Bits.RACE)
+_ATOMIC: Final = int(Bits.ATOMIC)
 
 
 class Facts:
@@ -90,6 +91,8 @@ class Facts:
             bits |= _RACE
         if node in self._losers:
             bits |= _OWNED
+        if node.inner is not None and self.options_of(node).get("atomic"):
+            bits |= _ATOMIC
         if self.policies:
             bits |= _POLICY_BITS.get(self.policies.get(node, ""), 0)
         return bits

@@ -24,6 +24,7 @@ from flowq.node import Body, Node, alarms_of_items, is_plain_map
 from flowq.plan import (
     INNER,
     ROOT,
+    Bits,
     Kind,
     Later,
     NodeRow,
@@ -288,6 +289,9 @@ class Rows:
         entries, within, value = self._templates.body(body)
         later, behind = later_of(body.later, self._templates)
         alarms = [n for a in body.alarms for n in a.nodes if a.about in n.parents]
+        options = body.face.options if body.face is not None else {}
+        if options.get("atomic"):
+            bits |= Bits.ATOMIC
         return NodeRow(
             path,
             Kind.EXPANSION,
@@ -300,7 +304,7 @@ class Rows:
             bits=bits,
             body=ranges_of((*indexes(within), *behind)) if behind else within,
             later=later,
-            deadline_ms=_deadline(body.face.options) if body.face is not None else 0,
+            deadline_ms=_deadline(options),
         )
 
     # --- nodes -----------------------------------------------------------------------------------

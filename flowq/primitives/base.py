@@ -499,7 +499,8 @@ class Composition(Gives[R], Joinable, Generic[R]):
         ----------
         values : mapping of str to object, optional
             By the path of a node what it gives, without its body being run. A function is called
-            with the node's arguments. The name of a map speaks of each of its items.
+            with the node's arguments. The name of a map speaks of each of its items, that of a
+            ``wait_for`` of what is sent to it.
         fail : mapping of str to object, optional
             By the path of a node what it raises, in each attempt; or a list, of which each attempt
             takes one: an exception, a value, or None to run the body.
@@ -515,7 +516,8 @@ class Composition(Gives[R], Joinable, Generic[R]):
         Raises
         ------
         GraphError
-            It cannot run; or a path names no node: the text lists those that there are.
+            It cannot run, or not end; or a path names no node: the text lists those that there
+            are.
         """
         trace = TRACE.get()
         if trace is not None:

@@ -24,9 +24,9 @@ HANDLERS: Final = {
 """Options of graphs that say what runs after them: when, for which outcome, under which path."""
 OF_NODES: Final = frozenset(("failure_policy", "default", "fallback", "on_error"))
 """Options that say what the failure of a node means to what is around it."""
-OF_GRAPHS: Final = frozenset((*HANDLERS, "node_failure_policy"))
-"""Options that say how a graph treats failures inside it, and what runs after it."""
-FOLLOWED: Final = frozenset((*OF_GRAPHS, "fallback", "on_error"))
+OF_GRAPHS: Final = frozenset((*HANDLERS, "node_failure_policy", "deadline", "atomic"))
+"""Options that say how a graph treats failures inside it, what runs after it, how it is bound."""
+FOLLOWED: Final = frozenset((*HANDLERS, "node_failure_policy", "fallback", "on_error"))
 """Options of nodes that something follows from."""
 
 

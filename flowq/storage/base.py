@@ -352,6 +352,10 @@ class NodeInfo(msgspec.Struct, frozen=True):
         Whether a task has become an expansion.
     rule : Rule or None
         When it runs, counted over `parents`; None where all of them must succeed.
+    signal : str
+        Of a join that waits for what is sent: under which name; else empty.
+    most : int
+        Of an expansion: so many of its body may be under way at a time; 0: any number.
     """
 
     index: int
@@ -372,6 +376,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
     phase: int = 0
     grown: bool = False
     rule: Rule | None = None
+    signal: str = ""
+    most: int = 0
 
 
 class Loss(msgspec.Struct, frozen=True, array_like=True):

@@ -41,6 +41,7 @@ from flowq.wiring import TaskSpec
 __all__ = ["rehearse"]
 
 _PAGE: Final = 500
+_ASKED: Final = 5
 _OF_BODIES: Final = (Exception, SystemExit, GeneratorExit, Interrupted, CancelledError)
 """What a body raises; all else is not its failure."""
 _one_at_a_time = threading.RLock()
@@ -205,10 +206,18 @@ class _Player:
                 "a body waits for what nothing in this test brings about; compose instead, or let "
                 "values= stand for it"
             )
+        infos = [i for i in _infos(self._store, self._run) if i.index != ROOT]
+        if asked := [i.name for i in infos if i.kind == Kind.JOIN and i.state is State.SCHEDULED]:
+            # a sleep, or a wait with a timeout, would have passed
+            names = ", ".join(map(repr, asked[:_ASKED])) + (" ..." if asked[_ASKED:] else "")
+            return GraphError(
+                f"test: the run waits for what nobody sends, at {names}; say what is sent: "
+                f"values={{{asked[0]!r}: ...}}"
+            )
         left = ", ".join(
-            f"{info.name} ({info.state.label})"
-            for info in _infos(self._store, self._run)
-            if info.index != ROOT and not info.state.final and info.state is not State.EXPANDED
+            f"{i.name} ({i.state.label})"
+            for i in infos
+            if not i.state.final and i.state is not State.EXPANDED
         )
         return GraphError(f"test: the run cannot end, nothing brings it on; left are {left}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Put one task in the place of a node that has no body: a flow in a flow, a chain, a branch."""
+"""Put one task in the place of a node without a body: a flow in a flow, a branch, a wait."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ import msgspec
 from flowq.errors import GraphError
 from flowq.fragment import MAP
 from flowq.message import NO_NODE, Binding, Message, decode_template, encode_template, node_id
-from flowq.plan import INNER, Kind, NodeRow, Ranges, indexes, ranges_of, shifted
+from flowq.plan import INNER, Bits, Kind, NodeRow, Ranges, indexes, ranges_of, shifted
 from flowq.policy import RetryPolicy
 from flowq.serializer import Serializer
 
 __all__ = ["STAND_IN", "StandInTask", "with_stand_ins"]
 
 STAND_IN: Final = "flowq.test"
-"""The task of a node that stands for a graph."""
+"""The task of a node that stands for one without a body."""
+_NONE_OF_A_TASK: Final[dict[str, Any]] = {
+    "reads": (), "entries": (), "inner": 0, "value": b"", "body": (), "later": (), "tolerate": 0,
+    "need": 0, "most": 0, "deadline_ms": 0, "sleep_ms": 0, "signal": "", "timeout_ms": 0,
+}  # fmt: skip
 
 
 class StandInTask:
@@ -35,7 +39,7 @@ class StandInTask:
 def with_stand_ins(
     rows: list[NodeRow], wanted: Callable[[str], bool], serializer: Serializer, run: bytes = b""
 ) -> list[NodeRow]:
-    """Give rows in which some graphs are one task each, and nothing is inside them.
+    """Give rows in which some graphs, waits and sleeps are one task each, with nothing inside.
 
     Parameters
     ----------
@@ -46,6 +50,11 @@ def with_stand_ins(
     serializer : Serializer
     run : bytes
         Id of the run of a plan.
+
+    Raises
+    ------
+    GraphError
+        A race is to be stood for, or what is inside a graph that is, and is read from outside.
     """
     first = 0 if run else INNER
     graphs: set[int] = set()
@@ -54,6 +63,11 @@ def with_stand_ins(
         if row.owner in graphs or row.owner in gone:
             gone.add(at)
         elif _has_no_body(row, rows, first) and wanted(row.name):
+            if row.bits & Bits.RACE:
+                raise GraphError(
+                    f"test: {row.name!r} has the value of what wins it; let values= and fail= "
+                    "stand for the steps that race"
+                )
             graphs.add(at)
     if not graphs:
         return rows
@@ -69,10 +83,7 @@ def with_stand_ins(
             old = row.message
             message = Message(id, STAND_IN, payload, name=row.name,
                               index=old.index if old is not None else None)  # fmt: skip
-            row = msgspec.structs.replace(
-                row, kind=Kind.TASK, message=message, reads=(), entries=(), inner=0, value=b"",
-                body=(), later=(), tolerate=0,
-            )  # fmt: skip
+            row = msgspec.structs.replace(row, kind=Kind.TASK, message=message, **_NONE_OF_A_TASK)
         out.append(moving.row(row, node_id(run, places[at]) if run else b""))
     return out
 
@@ -115,7 +126,9 @@ class _Moving:
             message=message,
             entries=self._ranges(row.entries),
             body=self._ranges(row.body),
-            value=self._value(row.value),
+            owns=self._ranges(row.owns),
+            # of a join it is no template, but what a timeout gives
+            value=row.value if row.kind is Kind.JOIN else self._value(row.value),
             later=tuple(
                 [
                     msgspec.structs.replace(

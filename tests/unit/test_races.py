@@ -594,3 +594,32 @@ def test_nothing_of_a_paused_run_begins(stage: Stage) -> None:
     assert run.get() == 1
     assert not run.paused
     assert not run.pause()
+
+
+# --- atomic flows
+
+
+def test_a_retry_inside_an_atomic_flow_runs_all_of_it_again(stage: Stage) -> None:
+    @app.flow(name=f"cluster-{stage.kind}", atomic=True, finally_=ask.s("torn down"))
+    def cluster(x: int) -> Any:
+        made = ask("made")
+        return pair(ask(x), made)
+
+    @app.flow(name=f"night-{stage.kind}")
+    def night() -> Any:
+        before = ask("before")
+        return cluster(5).after(before)
+
+    BROKEN.add(5)
+    for flow in (night, cluster):
+        run = stage.run(flow() if flow is night else flow(5))
+        assert run.state == "failed"
+        BROKEN.clear()
+        CALLS.clear()
+
+        run.retry()
+        stage.work()
+
+        assert run.get() == (5, "made")
+        assert sorted(str(x) for _, x in CALLS) == ["5", "made", "torn down"]
+        BROKEN.add(5)

@@ -283,3 +283,29 @@ def test_a_long_line_of_blocked_nodes_is_looked_at_once() -> None:
     ]
 
     assert len(to_retry([*g.nodes, *nodes])) == 30_000
+
+
+def test_what_runs_again_inside_something_atomic_does_so_with_all_of_it() -> None:
+    g = Graph()
+    g.add("before")
+    g.add("m", S.FAILED, kind=Kind.EXPANSION, bits=Bits.ATOMIC)
+    g.add("a", inside="m")
+    g.add("n", S.FAILED, inside="m", kind=Kind.EXPANSION)
+    g.add("b", S.FAILED, inside="n")
+    g.add("c", inside="n")
+    g.add("clean", inside="m", phase=Phase.FINALLY)
+    g.add("after", S.BLOCKED, parents="m")
+
+    assert g.rerun("b") == ("m a n b c clean after", "", "")
+
+
+def test_a_run_that_is_atomic_runs_again_as_a_whole() -> None:
+    g = Graph()
+    g.nodes[0] = NodeInfo(
+        0, "root", "", Kind.EXPANSION, 0xFFFFFFFF, S.FAILED, bits=Bits.ATOMIC, ready_ms=1
+    )
+    g.add("a")
+    g.add("b", S.FAILED)
+    g.add("clean", phase=Phase.FINALLY)
+
+    assert g.rerun("b") == ("a b clean", "", "")

@@ -24,10 +24,20 @@ from flowq import (
     TaskError,
     branch,
     chain,
+    first,
     group,
+    sleep,
+    wait_for,
 )
 from flowq.current import current_task
-from flowq.errors import BlockingInTask, GraphError, GroupError, NotProduced, RunCancelled
+from flowq.errors import (
+    BlockingInTask,
+    GraphError,
+    GroupError,
+    NotProduced,
+    RunCancelled,
+    WaitTimeout,
+)
 from flowq.testing import ManualClock
 
 q = FlowQ("kit", "redis://127.0.0.1:1/0")  # nobody is there, and nobody is asked
@@ -583,6 +593,175 @@ def test_a_flow_that_is_built_tests_nothing() -> None:
         odd.build()
 
 
+# --- what waits, sleeps and races
+
+
+@q.flow(name="asked")
+def asked(day: str) -> Any:
+    parts = extract(day)
+    answer = wait_for("approve").after(parts)
+    return branch(answer, {True: lambda: report(parts)}, default=lambda: clean(answer))
+
+
+def test_a_value_is_what_is_sent_to_a_step_that_waits() -> None:
+    graph = asked.build("d")
+
+    yes: Any = graph.test(values={"approve": True, "extract": ["x"]})
+    no: Any = graph.test(values={"approve": lambda: "no"})
+
+    assert yes.get() == {"rows": ["x"], "day": ""}
+    assert no.get() == "no!"
+    assert states(no)["approve"] == "success"
+    assert ran == ["extract", "clean"]
+
+
+def test_a_step_that_waits_fails_as_others_do() -> None:
+    run = asked.build("d").test(fail={"approve": TimeoutError("out of office")})
+
+    assert states(run) == {"extract": "success", "approve": "failed", "branch": "blocked"}
+    with pytest.raises(TaskError, match="out of office") as caught:
+        run.get()
+    assert (caught.value.node, caught.value.is_a(TimeoutError)) == ("approve", True)
+
+
+def test_who_waits_for_what_nobody_sends_is_told_what_to_say() -> None:
+    with pytest.raises(GraphError) as caught:
+        asked.build("d").test()
+
+    assert str(caught.value) == (
+        "test: the run waits for what nobody sends, at 'approve'; say what is sent: "
+        "values={'approve': ...}"
+    )
+
+
+@q.flow(name="each-asked")
+def each_asked(day: str) -> Any:
+    return report(asked.map(extract(day)))
+
+
+def test_steps_that_wait_in_items_are_named_by_their_paths() -> None:
+    graph = each_asked.build("d")
+
+    run: Any = graph.test(values={"asked/approve": "all", "asked[1]/approve": "one"})
+
+    assert run.get()["rows"] == ["all!", "one!", "all!"]
+    with pytest.raises(GraphError, match=r"at 'asked\[0\]/approve', 'asked\[2\]/approve'; say"):
+        graph.test(values={"asked[1]/approve": True})
+    with pytest.raises(GraphError, match="no node is named 'aprove'; there are approve"):
+        asked.build("d").test(values={"aprove": True})
+
+
+def test_a_timeout_of_days_passes_at_once() -> None:
+    day = 86_400
+    default: Any = (fetch.s(1) >> wait_for("go", timeout=3 * day, default="silence")).test()
+    none: Any = (fetch.s(1) >> wait_for("go", timeout=3 * day)).test()
+    for_real: Any = (fetch.s(1) >> wait_for("go", timeout=day)).test(fail={"go": [None]})
+    sent: Any = (fetch.s(1) >> wait_for("go", timeout=day, default=0)).test(values={"go": 7})
+
+    assert default.get() == "silence"
+    assert default.ended_at - default.created_at >= timedelta(days=3)
+    for run in (none, for_real):
+        with pytest.raises(WaitTimeout):
+            run.get()
+    assert sent.get() == 7
+    assert sent.ended_at - sent.created_at < timedelta(hours=1)
+
+
+def test_what_a_timeout_gives_stays_where_a_flow_beside_it_is_stood_for() -> None:
+    @q.flow(name="beside")
+    def beside() -> Any:
+        return report([tidy("t"), wait_for("go", timeout=5, default={"by": None})])
+
+    run: Any = beside.build().test(values={"tidy": "whole"})
+
+    assert run.get()["rows"] == ["whole", {"by": None}]
+
+
+def test_a_wait_that_failed_or_was_stood_for_is_so_again_when_it_runs_again() -> None:
+    run: Any = asked.build("d").test(fail={"approve": [TimeoutError(), True]})
+
+    run.retry()
+
+    assert run.get(blocking=True)["rows"] == ["d-0", "d-1", "d-2"]
+
+
+def test_a_sleep_passes_at_once_and_a_value_may_stand_for_it() -> None:
+    graph: Any = fetch.s(1) >> sleep(timedelta(days=9)) >> fetch.s(2)
+
+    began = time.monotonic()
+    slept = graph.test()
+    awake = graph.test(values={"sleep": None})
+
+    assert (slept.get(), awake.get()) == (3, 3)
+    assert slept.ended_at - slept.created_at >= timedelta(days=9)
+    assert awake.ended_at - awake.created_at < timedelta(days=1)
+    assert time.monotonic() - began < 5
+
+
+@q.flow(name="raced")
+def raced(x: int) -> Any:
+    return report(first(fetch.options(retries=1)(x), tidy("t"), wait_for("go")))
+
+
+def test_a_race_is_won_by_who_succeeds_first_and_stand_ins_say_who() -> None:
+    graph = raced.build(1)
+
+    plain: Any = graph.test()
+    flow: Any = graph.test(values={"tidy": "whole"}, fail={"fetch": OSError()})
+    later: Any = graph.test(fail={"fetch": [Retry(delay=60)]})
+    sent: Any = graph.test(
+        values={"go": "sent"}, fail={"fetch": OSError(), "tidy/clean": ValueError()}
+    )
+
+    assert plain.get()["rows"] == 2
+    assert (states(plain)["tidy"], states(plain)["go"]) == ("skipped", "skipped")
+    assert flow.get()["rows"] == "whole"
+    assert "tidy/clean" not in states(flow)
+    assert states(flow)["go"] == "skipped"
+    assert flow._app.store.check(flow._id) == []
+    assert later.get()["rows"] == "t!?"
+    assert states(later)["fetch"] == "skipped"
+    assert sent.get()["rows"] == "sent"
+
+
+def test_no_value_stands_for_a_race() -> None:
+    with pytest.raises(GraphError, match="'first' has the value of what wins it; let values="):
+        raced.build(1).test(values={"first": 1})
+    assert ran == []
+
+
+@q.flow(name="enough")
+def enough(day: str) -> Any:
+    return report(clean.options(need=2, retries=0, max_parallel=1).map(extract(day)))
+
+
+def test_a_map_that_needs_some_of_its_items_ends_with_them() -> None:
+    graph = enough.build("d")
+
+    two: Any = graph.test(fail={"clean[0]": ValueError()}, values={"extract": list("abcdef")})
+    few: Any = graph.test(fail={"clean": ValueError()})
+
+    assert two.get()["rows"] == ["b!", "c!"]
+    assert [n.name for n in two.nodes(state="skipped")] == ["clean[3]", "clean[4]", "clean[5]"]
+    assert few.state == "failed"
+
+
+def test_a_flow_with_a_deadline_or_a_bound_may_be_stood_for() -> None:
+    @q.flow(name="late", deadline=1)
+    def late() -> Any:
+        return fetch.options(max_parallel=1).map([1, 2]).after(sleep(60))
+
+    @q.flow(name="around-late")
+    def around() -> Any:
+        return report(late())
+
+    value: Any = around.build().test(values={"late": "whole"})
+    for_real: Any = around.build().test()
+
+    assert value.get()["rows"] == "whole"
+    assert for_real.state == "failed"
+
+
 # --- what bodies start
 
 
@@ -621,6 +800,11 @@ def stops(x: int, *, task: Any) -> Any:
     return x
 
 
+@own.task(name="answers", context=True)
+def answers(x: int, *, task: Any) -> None:
+    own.run(task.run).send("go", x)
+
+
 def left_in_the_own_store() -> list[Any]:
     status = own.store.status()
     return [*own.store.runs(), *(queue.ready for queue in status.queues if queue.ready)]
@@ -633,6 +817,12 @@ def test_what_bodies_start_runs_in_the_test_too() -> None:
     assert (two, twenty) == (3, 20)
     assert run._app.result(id).get() == 2
     assert left_in_the_own_store() == []
+
+
+def test_what_a_body_sends_to_its_run_is_taken() -> None:
+    run: Any = group(answers.s(5), wait_for("go")).test()
+
+    assert run.get() == [None, 5]
 
 
 def test_many_bodies_that_wait_run_each_at_its_time() -> None:

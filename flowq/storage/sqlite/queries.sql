@@ -417,11 +417,11 @@ FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)
 ORDER BY r.id DESC LIMIT ?3
 -- name: nodes
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule
-FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
 -- name: nodes_in
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule
-FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
 -- name: status_queues
 SELECT name, ready FROM queue ORDER BY name
 -- name: status

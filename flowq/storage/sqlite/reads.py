@@ -163,7 +163,7 @@ def nodes(
 
 def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
     id, name, task, flags, owner, state, generation, attempt, losses, *rest = row
-    ready, due, cell, parents, rule = rest
+    ready, due, cell, parents, rule, signal, most = rest
     started = ended = 0
     culprit = None
     if cell is not None:
@@ -192,6 +192,8 @@ def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
         phase=(flags & LATER) >> PHASE,
         grown=flags & KIND == _EXPANSION and task is not None,
         rule=None if rule is None else unpack_rule(rule),
+        signal=signal or "",
+        most=most or 0,
     )
 
 

@@ -14,6 +14,7 @@ from flowq.states import Rule, State
 
 __all__ = [
     "ANY_QUEUE",
+    "ATOMIC",
     "BEGUN",
     "BITS",
     "BOUNDED",
@@ -91,6 +92,7 @@ SLEEPS: Final = 1 << 18  # there is plan.sleep_ms
 BOUNDED: Final = 1 << 20  # it stands in the body of an expansion with `most`
 OVERTIME: Final = 1 << 21  # it ran when a deadline passed; it is to stop, and has failed then
 SIGNAL: Final = 1 << 22  # it waits for what is sent: there is plan.signal
+ATOMIC: Final = 1 << 23  # Bits.ATOMIC, for which there is no room beside the others
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0
@@ -130,7 +132,7 @@ PLACES: Final[dict[int, int]] = {
 KEEP_MS: Final = 86_400_000
 FAILED_KEEP_MS: Final = 30 * KEEP_MS
 
-_PLANNED: Final = sum(bit for bit in Bits if bit != Bits.STOPPING)
+_PLANNED: Final = sum(bit for bit in Bits if bit not in (Bits.STOPPING, Bits.ATOMIC))
 _RANGE: Final = struct.Struct(">qI")
 _RULE: Final = struct.Struct(">5I")
 _encode = msgspec.msgpack.Encoder().encode
@@ -150,7 +152,7 @@ def node_flags(row: NodeRow, around: int = 0) -> int:
     flags = int(row.kind) | (row.bits & _PLANNED) << BITS | row.phase << PHASE
     flags |= (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
     flags |= (SLEEPS if row.sleep_ms else 0) | (TIMED if row.deadline_ms else 0)
-    flags |= SIGNAL if row.signal else 0
+    flags |= (SIGNAL if row.signal else 0) | (ATOMIC if row.bits & Bits.ATOMIC else 0)
     return flags if row.phase else flags | around
 
 
@@ -180,7 +182,7 @@ def forbidden(phase: int) -> int:
 
 def node_bits(flags: int) -> int:
     """Give the `flowq.plan.Bits` that a plan had given a node."""
-    return flags >> BITS & _PLANNED
+    return flags >> BITS & _PLANNED | (Bits.ATOMIC if flags & ATOMIC else 0)
 
 
 def pack_later(later: tuple[Later, ...]) -> bytes | None:

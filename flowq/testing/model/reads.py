@@ -552,4 +552,6 @@ def _info(t: Thing) -> NodeInfo:
         phase=t.plan.phase,
         grown=t.kind == Kind.EXPANSION and t.message is not None,
         rule=None if t.plan.rule == (n, 0, n, 0, 0) else t.plan.rule,
+        signal=t.plan.signal,
+        most=t.plan.most,
     )
