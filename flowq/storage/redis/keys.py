@@ -24,7 +24,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     "g:<queue>": ("hash", "id -> entries in lists that count no more; '' -> how many in all"),
     "q": ("set", "names of queues that ever had a message"),
     "k:<queue>": ("zset", "one member: the wake-up hint"),
-    "s": ("zset", "id -> when it is due, ms"),
+    "s": ("zset", "id -> when it is due, ms; with an 'o' behind it: a deadline"),
+    "s:o": ("string", "how many of those are deadlines"),
     "e": ("zset", "id -> when it expires, ms"),
     "d": ("hash", "id -> deliveries, attempts, losses; only of what was handed out before"),
     "h": ("hash", "id -> the workers it lost"),
@@ -38,7 +39,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "index (4 bytes) -> row; 'r' -> created, times to live, name; "
         "'q' -> lanes; 'u' -> nodes uploaded, until it is complete; 'x' and index -> what is "
         "reserved for its fragment; 'X' -> ranges that nobody sees yet; 'o' and index -> its row "
-        "before it became an expansion; 'l' and index: it runs though it has lost a race; "
+        "before it became an expansion; 'l' and index: it goes on though it has lost a race; "
+        "'t' and index: it was overdue while it ran; "
         "'m' and index -> how many are under way in a bounded expansion, entries behind the next; "
         "'w' -> what is to run again",
     ),

@@ -5,14 +5,14 @@ local function queue_one(id, row)
   push(id, queue, priority, raw and true or false, raw and byte(raw, 9) > 0)
 end
 
--- A join that has slept long enough ends, with a page of what that lets go on.
+-- Joins that have slept and expansions that are overdue are ended, with a page of what that lets go on.
 local function queue_due(limit)
   local ids = call('ZRANGE', P .. 's', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
   local gone, slept = {}, {}
   flush_lines()
   for _, id in ipairs(ids) do
-    local row = body_row(id)
-    local sleeps = row and #id == 20 and byte(row, 6) == 2
+    local row = #id < 21 and body_row(id)
+    local sleeps = #id == 21 or row and #id == 20 and byte(row, 6) == 2
     if not sleeps or #slept < PAGE / 2 then
       gone[#gone + 1] = id
       if sleeps then slept[#slept + 1] = id
@@ -21,7 +21,7 @@ local function queue_due(limit)
   end
   many('ZREM', P .. 's', gone)
   flush_lines(true)
-  if #slept > 0 then phases().wake_up(slept) end
+  if #slept > 0 then extras().wake_up(slept) end
 end
 
 -- Takes back what sessions past their deadline held: at most 10 sessions, 100 messages of each.

@@ -120,9 +120,9 @@ local function flush_runs()
       k = last + 1
     end
     if #r.cells > 0 then many('HSET', r.v, r.cells) end
-    if r.losers then
-      many('HSET', r.n, r.losers)
-      r.losers = nil
+    if r.kept then
+      many('HSET', r.n, r.kept)
+      r.kept = nil
     end
     if r.places then
       for _, o in ipairs(r.places) do

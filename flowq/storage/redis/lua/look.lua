@@ -13,6 +13,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 local cells = ARGV[2] == '1'
 local out, open, places = {}, {}, {}

@@ -15,6 +15,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 -- @include _grow
 -- @include _settle
