@@ -42,8 +42,10 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "before it became an expansion; 'l' and index: it goes on though it has lost a race; "
         "'t' and index: it was overdue while it ran; "
         "'m' and index -> how many are under way in a bounded expansion, entries behind the next; "
-        "'w' -> what is to run again",
+        "'w' -> what is to run again; 'I' -> how much was sent to it; 'i' and number -> what; "
+        "'K' -> numbers of what is kept for a node; 'key: ' and key: something was sent with it",
     ),
+    "j:<run>": ("zset", "index, signal and name of a join that waits for it -> since when, ms"),
     "c:<run>": ("string", "32 bytes a node: what changes"),
     "v:<run>": ("hash", "index (4 bytes) -> delivery and kind of its settlement, cell"),
     "v:<5 bytes>": (

@@ -16,6 +16,7 @@ from flowq.storage.base import (
     NodeInfo,
     QueueInfo,
     RunInfo,
+    Sent,
     SessionInfo,
     Status,
 )  # fmt: skip
@@ -30,6 +31,7 @@ from flowq.storage.redis.rows import (
     read_info,
     read_ranges,
     read_run,
+    read_sent,
 )  # fmt: skip
 
 __all__ = ["Reading"]
@@ -144,6 +146,19 @@ class Reading:
         """List runs, newest first; see `Store.runs`."""
         ids = self._listed(b"runs", after, limit)
         return list(self._runs(ids)) if ids else []
+
+    def sent(self, run: bytes) -> list[Sent]:
+        """List what was sent to a run; see `Store.sent`."""
+        count = int(self._wire.ask(b"HGET", self._key + b"n:" + run, b"I") or 0)
+        if not count or self.run(run) is None:
+            return []
+        found: list[Sent] = []
+        for first in range(1, count + 1, _FIELDS):
+            numbers = range(first, min(first + _FIELDS, count + 1))
+            fields = [b"i" + _i4(number) for number in numbers]
+            raws = self._wire.ask(b"HMGET", self._key + b"n:" + run, *fields)
+            found += [read_sent(raw) for raw in raws if raw]
+        return found
 
     def _listed(self, what: bytes, after: bytes, limit: int) -> list[bytes]:
         start = b"+inf"

@@ -14,13 +14,13 @@ import msgspec
 
 from flowq.message import NO_NODE, Delivery, Message, encode_message
 from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges
-from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, SessionInfo
+from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, Sent, SessionInfo
 
 __all__ = [
     "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded",
     "message_of", "node_row", "pack_ranges", "read_dead", "read_deliveries", "read_info",
     "read_ranges",
-    "read_run", "record", "run_head", "session_row", "single_row", "timed",
+    "read_run", "read_sent", "record", "run_head", "session_row", "single_row", "timed",
 ]  # fmt: skip
 
 EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE, DEADLINE = 1, 2, 4, 8, 16, 32, 64
@@ -278,6 +278,18 @@ def read_run(raw: bytes) -> tuple[int, int, str]:
     return (
         int.from_bytes(raw[:6], "big"), int.from_bytes(raw[18:22], "big"), raw[22:].decode(),
     )  # fmt: skip
+
+
+def read_sent(raw: bytes) -> Sent:
+    """Read what was sent to a run (``lua/send.lua``)."""
+    node = int.from_bytes(raw[6:10], "big")
+    texts, at = [], 18
+    for size in struct.unpack_from(">HHHH", raw, 10):
+        texts.append(raw[at : at + size].decode("utf-8", "replace"))
+        at += size
+    name, to, key, who = texts
+    at_ms = int.from_bytes(raw[:6], "big")
+    return Sent(name, to, key, who, at_ms, None if node == NO_NODE else node)
 
 
 class NodeHead:

@@ -232,10 +232,89 @@ function extras()
     end
   end
 
-  -- Starts a join that has what few have: it ends now, or sleeps.
+  -- Whether what is sent `to` some is for a node of that name.
+  local function is_to(to, name) return to == '' or to == name or sub(name, 1, #to + 1) == to .. '/' end
+
+  -- What was sent to a run, by number; field 'K' has the numbers (4 each) of what is kept for a node.
+  local function sent_of(r, number)
+    local field = 'i' .. number
+    local raw = call('HGET', r.n, field)
+    local a, b, c, d = unpack_('>HHHH', raw, 11)
+    return {field = field, raw = raw, name = sub(raw, 19, 18 + a), to = sub(raw, 19 + a, 18 + a + b),
+            body = sub(raw, 19 + a + b + c + d)}
+  end
+
+  -- The first thing that was sent for a node, and kept for it, is taken; gives the body of its cell.
+  local function take_sent(r, x, signal)
+    local kept = call('HGET', r.n, 'K')
+    if not kept then return nil end
+    local name = name_of(row_of(r, x.i))
+    for at = 1, #kept, 4 do
+      local sent = sent_of(r, sub(kept, at, at + 3))
+      if sent.name == signal and is_to(sent.to, name) then
+        local left = sub(kept, 1, at - 1) .. sub(kept, at + 4)
+        if left == '' then call('HDEL', r.n, 'K') else call('HSET', r.n, 'K', left) end
+        call('HSET', r.n, sent.field, sub(sent.raw, 1, 6) .. pack('>I4', x.i) .. sub(sent.raw, 11))
+        return sent.body
+      end
+    end
+  end
+
+  -- Members of j:<run>: index 4, signal, "\0", name of the node.
+  local function waiter(r, x)
+    return pack('>I4', x.i) .. more_at(r, x).signal .. '\0' .. name_of(row_of(r, x.i))
+  end
+
+  -- The node that has waited longest for what is sent now.
+  local function waiter_for(r, name, to)
+    local at = 0
+    while true do
+      local page = call('ZRANGE', P .. 'j:' .. r.id, at, at + 999)
+      for _, member in ipairs(page) do
+        local gap = string.find(member, '\0', 5, true)
+        if sub(member, 5, gap - 1) == name and is_to(to, sub(member, gap + 1)) then
+          return node(r, (unpack_('>I4', member)))
+        end
+      end
+      if #page < 1000 then return nil end
+      at = at + 1000
+    end
+  end
+
+  -- It waits no more, however it ended.
+  local function end_wait(r, x)
+    call('ZREM', P .. 'j:' .. r.id, waiter(r, x))
+    forget(r.id .. pack('>I4', x.i))
+  end
+
+  local function time_out(r, x)
+    local row = row_of(r, x.i)
+    local c, rd, e, n_parents, v = unpack_('>I4I4I4I4I4', row, 20)
+    if v > 0 then
+      local at = 42 + 8 * (c + rd + e + n_parents)
+      return finish(r, x, SUCCESS, cell_of(SUCCESS, sub(row, at, at + v - 1)), ZERO5, NONE)
+    end
+    local text = "WaitTimeout('nobody sent " .. more_at(r, x).signal .. " in time')"
+    local body = failure(r.id .. pack('>I4', x.i), row, 'timeout', '', text)
+    finish(r, x, FAILED, cell_of(FAILED, body), ZERO5, x.i)
+  end
+
+  -- Starts a join that waits for what is sent.
+  local function await(r, x, more)
+    local body = take_sent(r, x, more.signal)
+    if body then return finish(r, x, SUCCESS, cell_of(SUCCESS, body), ZERO5, NONE) end
+    x.state = QUEUED
+    call('ZADD', P .. 'j:' .. r.id, now, waiter(r, x))
+    local id = r.id .. pack('>I4', x.i)
+    if more.time > 0 then set_due(r, id, now + more.time) else call('ZADD', P .. 's', '+inf', id) end
+  end
+
+  -- Starts a join that has what few have: it ends now, or sleeps, or waits.
   local function start_join(r, x)
     local more = more_at(r, x)
-    if more.time > 0 then
+    if more.signal ~= '' then
+      await(r, x, more)
+    elseif more.time > 0 then
       x.state = QUEUED
       set_due(r, r.id .. pack('>I4', x.i), now + more.time)
     else
@@ -252,7 +331,7 @@ function extras()
         call('DECR', P .. 's:o')
         pass_deadline(r, x)
       elseif x and x.state == QUEUED then
-        pass(r, x)
+        if more_at(r, x).signal ~= '' then time_out(r, x) else pass(r, x) end
       end
     end
     page = PAGE
@@ -260,10 +339,11 @@ function extras()
   end
 
   more_rare = {
-    clear = clear, fill = fill, flag = flag, free = free, has_enough = has_enough, has_flag = has_flag,
+    clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free, has_enough = has_enough, has_flag = has_flag,
     is_unwanted = is_unwanted, lost_cell = lost_cell, most_of = most_of, need_of = need_of,
     outcome = outcome, overdue_text = overdue_text, rouse = rouse, set_deadline = set_deadline,
-    start_join = start_join, stopped_as = stopped_as, wake_up = wake_up, weigh = weigh, win = win,
+    start_join = start_join, stopped_as = stopped_as, waiter_for = waiter_for,
+    wake_up = wake_up, weigh = weigh, win = win,
   }
   return more_rare
 end

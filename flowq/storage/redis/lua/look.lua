@@ -62,7 +62,7 @@ for k = 3, #ARGV do
     local due = call('ZSCORE', P .. 's', id)
     if due then
       one[1] = SCHEDULED
-      one[4] = tonumber(due)
+      one[4] = due == 'inf' and 0 or tonumber(due)
     else
       open[#open + 1] = id
       places[#places + 1] = one

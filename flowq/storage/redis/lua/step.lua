@@ -185,13 +185,13 @@ for queue, count in pairs(left) do
   if count > 0 then call('ZADD', P .. 'k:' .. queue, 0, 1) end
 end
 -- One who goes to work minds no longer what is due before others look by themselves.
-if #ids > 0 and due and due - now < SOON then call('ZADD', P .. 'k:' .. ARGV[8], 0, 1) end
+if #ids > 0 and due and tonumber(due) - now < SOON then call('ZADD', P .. 'k:' .. ARGV[8], 0, 1) end
 local next_ms = -1
 if call('EXISTS', P .. 'todo') == 1 then -- pages of edges are left for whoever comes by
   due = now
   for q = 1, nq do call('ZADD', P .. 'k:' .. ARGV[7 + q], 0, 1) end
 end
-if due then next_ms = math.max(0, tonumber(due) - now) end
+if due and due ~= 'inf' then next_ms = math.max(0, tonumber(due) - now) end
 local other = deadlines[1] ~= me and deadlines[2] or deadlines[4]
 if other then
   local gap = math.max(0, tonumber(other) - now)
