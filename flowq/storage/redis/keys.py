@@ -43,8 +43,10 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "'t' and index: it was overdue while it ran; "
         "'m' and index -> how many are under way in a bounded expansion, entries behind the next; "
         "'w' -> what is to run again; 'I' -> how much was sent to it; 'i' and number -> what; "
-        "'K' -> numbers of what is kept for a node; 'key: ' and key: something was sent with it",
+        "'K' -> numbers of what is kept for a node; 'key: ' and key: something was sent with it; "
+        "'P': it is paused",
     ),
+    "b:<run>": ("list", "indexes of nodes that were held while it was paused"),
     "j:<run>": ("zset", "index, signal and name of a join that waits for it -> since when, ms"),
     "c:<run>": ("string", "32 bytes a node: what changes"),
     "v:<run>": ("hash", "index (4 bytes) -> delivery and kind of its settlement, cell"),
@@ -56,6 +58,7 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     "f:<5 bytes>": ("hash", "the same of those that failed"),
     "x": ("zset", "what to remove -> when, ms"),
     "todo": ("list", "pages left: run, node, state, culprit, edges done"),
+    "paused": ("set", "runs of which nothing is handed out"),
     "again": ("set", "runs of which nodes are made to run again"),
     "runs": ("zset", "run -> number, by which they are listed"),
     "runs:n": ("string", "the last of those numbers"),

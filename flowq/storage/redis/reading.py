@@ -114,13 +114,15 @@ class Reading:
     def _runs(self, ids: Sequence[bytes]) -> Iterator[RunInfo]:
         """Describe those of these runs that are known."""
         found = self._run("runs", *ids)
-        for id, head, root, state, cell in zip(ids, *(found[k::4] for k in range(4)), strict=True):
+        for id, head, root, state, cell, paused in zip(
+            ids, *(found[k::5] for k in range(5)), strict=True
+        ):
             if not state:
                 continue
             created, nodes, name = read_run(head)
             ended = HEAD.unpack_from(cell, 5)[3] if state[0] >= State.SUCCESS and cell else 0
             value = NodeHead(root).value
-            yield RunInfo(id, name, State(state[0]), created, ended, nodes - 1, value)
+            yield RunInfo(id, name, State(state[0]), created, ended, nodes - 1, value, paused == 1)
 
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None

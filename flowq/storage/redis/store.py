@@ -365,6 +365,17 @@ class RedisStore(Reading):
         texts = (name.encode(), to.encode(), key.encode(), who.encode())
         return _SENT[self._run("send", run, *texts, body, again=bool(key))]
 
+    def pause(self, run: bytes) -> State | None:
+        """Let nothing more of a run be handed out; see `Store.pause`."""
+        state, _ = self._run("pause", run, b"1")
+        return None if state < 0 else State(state)
+
+    def resume(self, run: bytes) -> State | None:
+        """Let a run that is paused go on; see `Store.resume`."""
+        state, left = self._run("pause", run, b"0")
+        self._drive(left)
+        return None if state < 0 else State(state)
+
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""
         self._run("reschedule", id, b"%d" % delay_ms, b"%d" % due_ms)

@@ -338,10 +338,46 @@ function extras()
     walk()
   end
 
+  -- Keeps back one that was popped from its list, since its run is paused.
+  local function hold(id)
+    local r = run_of(sub(id, 1, 16))
+    local x = node(r, (unpack_('>I4', id, 17)))
+    if not x or x.state ~= QUEUED then return end
+    x.state = HELD
+    dirty(r, x)
+    r.held = r.held or {}
+    r.held[#r.held + 1] = sub(id, 17)
+  end
+
+  -- Lets a run go on that is paused.
+  local function go_on(r)
+    if call('HDEL', r.n, 'P') == 0 then return end
+    call('SREM', P .. 'paused', r.id)
+    spread(r, 0, RESUME, NONE)
+  end
+
+  -- Queues some of what is held; gives how many it looked at, and whether that is all.
+  local function release(r, edges)
+    local key = P .. 'b:' .. r.id
+    local held = call('LRANGE', key, 0, edges - 1)
+    for _, i4 in ipairs(held) do
+      local x = node(r, (unpack_('>I4', i4)))
+      if x and x.state == HELD then
+        local queue, priority = lane_of(r, x)
+        local _, _, losses = record_of(r.id .. i4)
+        x.state = QUEUED
+        dirty(r, x)
+        push(r.id .. i4, queue, priority, true, losses > 0)
+      end
+    end
+    if #held > 0 then call('LTRIM', key, #held, -1) end
+    return #held, #held < edges
+  end
+
   more_rare = {
-    clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free, has_enough = has_enough, has_flag = has_flag,
-    is_unwanted = is_unwanted, lost_cell = lost_cell, most_of = most_of, need_of = need_of,
-    outcome = outcome, overdue_text = overdue_text, rouse = rouse, set_deadline = set_deadline,
+    clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free, go_on = go_on, has_enough = has_enough, has_flag = has_flag,
+    hold = hold, is_unwanted = is_unwanted, lost_cell = lost_cell, most_of = most_of, need_of = need_of,
+    outcome = outcome, overdue_text = overdue_text, release = release, rouse = rouse, set_deadline = set_deadline,
     start_join = start_join, stopped_as = stopped_as, waiter_for = waiter_for,
     wake_up = wake_up, weigh = weigh, win = win,
   }

@@ -125,7 +125,9 @@ function finish(r, x, state, cell, settled, culprit)
   r.cells[#r.cells + 1] = settled .. cell
   tell(r.id, x.i)
   if not row then
-    local _, result, failed = unpack_('>I6I6I6', call('HGET', r.n, 'r'))
+    local got = call('HMGET', r.n, 'r', 'P')
+    local _, result, failed = unpack_('>I6I6I6', got[1])
+    r.paused = got[2]
     r.ended = math.max(state == FAILED and failed or result, MEMORY)
     tell(r.id)
     return
@@ -290,7 +292,11 @@ local function walk()
     local r, i, state, culprit, done, first_come = unpack(cursor)
     front = first_come
     local row = row_of(r, i)
-    if not row or not is_whole(20, row) then head = head + 1
+    if state == RESUME then
+      local looked, all = extras().release(r, edges)
+      edges = edges - looked
+      if all then head = head + 1 end
+    elseif not row or not is_whole(20, row) then head = head + 1
     elseif state == FILL then
       local before, looked, all = ends, extras().fill(r, node(r, i), row, edges)
       edges = edges - looked - (ends - before)

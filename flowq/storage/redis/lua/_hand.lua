@@ -216,13 +216,21 @@ local function choose(lists, ghosts, want, idle)
   return chosen
 end
 
--- Fails what expired among the chosen, and, where pages are left, stops what they would; then the rest
--- goes back, since what those let run may be better.
-local function fail_late(chosen, left)
+-- Holds those among the chosen whose run is `paused`, if some run is, fails what expired, and, where pages
+-- are left, stops what they would; then the rest goes back, since what those let run may be better.
+local function fail_late(chosen, left, paused)
   local late, good = 0, {}
+  local function is_paused(id)
+    local run = sub(id, 1, 16)
+    if paused[run] == nil then paused[run] = call('SISMEMBER', P .. 'paused', run) == 1 end
+    return paused[run]
+  end
   for k, one in ipairs(chosen) do
     local till = has(byte(one[2], 5) or 0, 1) and call('ZSCORE', P .. 'e', one[1])
-    if till and tonumber(till) <= now then
+    if paused and #one[1] == 20 and is_paused(one[1]) and is_whole(20, one[2]) then
+      late = late + 1
+      extras().hold(one[1])
+    elseif till and tonumber(till) <= now then
       late = late + 1
       try(one[1], expire, one[1], one[2])
     elseif left and phases().end_stopped(one[1]) then

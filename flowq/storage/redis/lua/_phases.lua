@@ -12,9 +12,10 @@ local OUTCOME, PASSED = 128, 1024
 -- which never began; STOP stops those whose turn it was (as a number too); LENIENT counts a success
 -- along its lenient edges, PARDONED a failure as success, but for what is of a later phase and for
 -- races; LOSE lets all that a race owns lose; FILL lets entries of a bounded expansion begin while
--- there are places; OVERDUE stops the body of what has passed its deadline.
+-- there are places; OVERDUE stops the body of what has passed its deadline; RESUME, of a root, queues
+-- what is held.
 local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP = 11, 12, 13, 14, 15, 16, 28
-local LOSE, FILL, OVERDUE = 29, 30, 31
+local LOSE, FILL, OVERDUE, RESUME = 29, 30, 31, 32
 local rare
 
 function phases()
@@ -347,15 +348,13 @@ function phases()
       local x = not done[j] and node(r, j)
       if x and (turn > 0 or not has(x.flags, 64)) then
         if lose and x.state < SUCCESS then extras().flag(r, 'l', j, x.state == EXPANDED) end
-        if x.state == QUEUED then
+        if x.state == QUEUED or x.state == HELD then
           ids[#ids + 1] = r.id .. pack('>I4', j)
         elseif x.state == EXPANDED then
           cancel_inwards(r, x, false, overdue)
-        elseif x.state < QUEUED then
-          if x.state == WAITING then x.ready = 0 else ids[#ids + 1] = r.id .. pack('>I4', j) end
-          if x.state == WAITING then
-            finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), ZERO5, NONE)
-          end
+        elseif x.state == WAITING then
+          x.ready = 0
+          finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), ZERO5, NONE)
         end
       end
     end

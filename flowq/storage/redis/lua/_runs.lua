@@ -131,7 +131,16 @@ local function flush_runs()
       end
       r.places = nil
     end
+    if r.held then
+      many('RPUSH', P .. 'b:' .. r.id, r.held)
+      r.held = nil
+    end
     if r.ended then
+      if r.paused then
+        call('HDEL', r.n, 'P')
+        call('SREM', P .. 'paused', r.id)
+        call('UNLINK', P .. 'b:' .. r.id)
+      end
       for _, key in ipairs({r.c, r.n, r.v}) do call('PEXPIRE', key, r.ended + 3600000) end
       call('ZADD', P .. 'x', now + r.ended, 'r' .. r.id)
       call('SREM', P .. 'active', r.id)

@@ -42,7 +42,7 @@ for k = 3, #ARGV do
       if raw ~= '' and call('HEXISTS', P .. 'n:' .. run, 'u') == 0 and not is_past(run, byte(raw)) then
         state = byte(raw)
         one[1] = state
-        if state == EXPANDED then -- a task once
+        if state == EXPANDED or state == HELD then -- a task once, or still
           local _
           _, one[2], one[3] = record_of(id)
         end

@@ -40,7 +40,7 @@ for k = 1, count do
   end
   local state = byte(raw, (k - 1) * 32 + 1)
   local id, _ = run .. fields[k]
-  if state == QUEUED or state == EXPANDED then _, one[4], one[5] = record_of(id) end
+  if state >= HELD and state <= EXPANDED then _, one[4], one[5] = record_of(id) end
   if state == QUEUED then
     if call('ZSCORE', P .. 's', id) then
       one[6] = 1

@@ -112,9 +112,10 @@ if want > 0 and not burden and #lists > 0 then
     return holds == 0
   end
   local chosen = choose(lists, ghosts, want, idle)
-  local spent, again = 0, #chosen > 0 and call('EXISTS', P .. 'd', P .. 'e') > 0
+  local spent, again = 0, #chosen > 0 and call('EXISTS', P .. 'd', P .. 'e', P .. 'paused') > 0
+  local paused = again and call('EXISTS', P .. 'paused') == 1 and {}
   while again or pages and #chosen > 0 do
-    local late = fail_late(chosen, pages)
+    local late = fail_late(chosen, pages, paused)
     if late == 0 then break end
     spent = spent + late
     survey()
