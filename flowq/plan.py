@@ -199,6 +199,9 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     timeout_ms : int
         For such a join, if not 0: how long it waits. Then it ends with the value in `value` (the
         body of the cell of a success), or fails where that is empty.
+    blocked : bytes
+        If not empty: it never runs; once it might, it is blocked, by the failure that this is (the
+        body of the cell of a failure).
     most : int
         For an expansion, if not 0: so many nodes of its body may be under way at a time. They are
         all entries: nodes without parents.
@@ -228,6 +231,7 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     deadline_ms: int = 0
     signal: str = ""
     timeout_ms: int = 0
+    blocked: bytes = b""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -390,6 +394,7 @@ def relocate(
                 row.deadline_ms,
                 row.signal,
                 row.timeout_ms,
+                row.blocked,
             )
         )
     return made

@@ -73,6 +73,9 @@ The settling step, in words that all stores share::
         verdict(rule, parents, counts) -> start it, or finish it, or it waits on; in the body of an
             expansion with `most` it waits on while so many are under way
     start(node):
+        what its row says is blocked -> it never begins: finish(node, blocked), with that for the
+                        body of its cell, which names no culprit; it is its own. Where it is in a
+                        body with `most`, the next entry is weighed at once
         a task       -> queued, or scheduled if it has a delay or an eta ahead
         an expansion -> expanded, its entries start (none at all: it ends at once); where a cancel
                         has ended some of its body before, all in it that is waiting is weighed

@@ -24,7 +24,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     "g:<queue>": ("hash", "id -> entries in lists that count no more; '' -> how many in all"),
     "q": ("set", "names of queues that ever had a message"),
     "k:<queue>": ("zset", "one member: the wake-up hint"),
-    "s": ("zset", "id -> when it is due, ms"),
+    "s": ("zset", "id -> when it is due, ms; with an 'o' behind it: a deadline"),
+    "s:o": ("string", "how many of those are deadlines"),
     "e": ("zset", "id -> when it expires, ms"),
     "d": ("hash", "id -> deliveries, attempts, losses; only of what was handed out before"),
     "h": ("hash", "id -> the workers it lost"),
@@ -38,10 +39,15 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "index (4 bytes) -> row; 'r' -> created, times to live, name; "
         "'q' -> lanes; 'u' -> nodes uploaded, until it is complete; 'x' and index -> what is "
         "reserved for its fragment; 'X' -> ranges that nobody sees yet; 'o' and index -> its row "
-        "before it became an expansion; 'l' and index: it runs though it has lost a race; "
+        "before it became an expansion; 'l' and index: it goes on though it has lost a race; "
+        "'t' and index: it was overdue while it ran; "
         "'m' and index -> how many are under way in a bounded expansion, entries behind the next; "
-        "'w' -> what is to run again",
+        "'w' -> what is to run again; 'I' -> how much was sent to it; 'i' and number -> what; "
+        "'K' -> numbers of what is kept for a node; 'key: ' and key: something was sent with it; "
+        "'P': it is paused",
     ),
+    "b:<run>": ("list", "indexes of nodes that were held while it was paused"),
+    "j:<run>": ("zset", "index, signal and name of a join that waits for it -> since when, ms"),
     "c:<run>": ("string", "32 bytes a node: what changes"),
     "v:<run>": ("hash", "index (4 bytes) -> delivery and kind of its settlement, cell"),
     "v:<5 bytes>": (
@@ -52,6 +58,7 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     "f:<5 bytes>": ("hash", "the same of those that failed"),
     "x": ("zset", "what to remove -> when, ms"),
     "todo": ("list", "pages left: run, node, state, culprit, edges done"),
+    "paused": ("set", "runs of which nothing is handed out"),
     "again": ("set", "runs of which nodes are made to run again"),
     "runs": ("zset", "run -> number, by which they are listed"),
     "runs:n": ("string", "the last of those numbers"),

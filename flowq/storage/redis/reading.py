@@ -17,6 +17,7 @@ from flowq.storage.base import (
     NodeInfo,
     QueueInfo,
     RunInfo,
+    Sent,
     SessionInfo,
     Status,
 )  # fmt: skip
@@ -31,6 +32,7 @@ from flowq.storage.redis.rows import (
     read_info,
     read_ranges,
     read_run,
+    read_sent,
 )  # fmt: skip
 
 __all__ = ["Reading"]
@@ -125,13 +127,15 @@ class Reading:
     def _runs(self, ids: Sequence[bytes]) -> Iterator[RunInfo]:
         """Describe those of these runs that are known."""
         found = self._run("runs", *ids)
-        for id, head, root, state, cell in zip(ids, *(found[k::4] for k in range(4)), strict=True):
+        for id, head, root, state, cell, paused in zip(
+            ids, *(found[k::5] for k in range(5)), strict=True
+        ):
             if not state:
                 continue
             created, nodes, name = read_run(head)
             ended = HEAD.unpack_from(cell, 5)[3] if state[0] >= State.SUCCESS and cell else 0
             value = NodeHead(root).value
-            yield RunInfo(id, name, State(state[0]), created, ended, nodes - 1, value)
+            yield RunInfo(id, name, State(state[0]), created, ended, nodes - 1, value, paused == 1)
 
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
@@ -157,6 +161,19 @@ class Reading:
         """List runs, newest first; see `Store.runs`."""
         ids = self._listed(b"runs", after, limit)
         return list(self._runs(ids)) if ids else []
+
+    def sent(self, run: bytes) -> list[Sent]:
+        """List what was sent to a run; see `Store.sent`."""
+        count = int(self._wire.ask(b"HGET", self._key + b"n:" + run, b"I") or 0)
+        if not count or self.run(run) is None:
+            return []
+        found: list[Sent] = []
+        for first in range(1, count + 1, _FIELDS):
+            numbers = range(first, min(first + _FIELDS, count + 1))
+            fields = [b"i" + _i4(number) for number in numbers]
+            raws = self._wire.ask(b"HMGET", self._key + b"n:" + run, *fields)
+            found += [read_sent(raw) for raw in raws if raw]
+        return found
 
     def _listed(self, what: bytes, after: bytes, limit: int) -> list[bytes]:
         start = b"+inf"

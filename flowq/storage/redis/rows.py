@@ -14,23 +14,23 @@ import msgspec
 
 from flowq.message import NO_NODE, Delivery, Message, encode_message
 from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges
-from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, SessionInfo
+from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, Sent, SessionInfo
 
 __all__ = [
     "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded",
     "message_of", "node_row", "pack_ranges", "read_dead", "read_deliveries", "read_info",
     "read_ranges",
-    "read_run", "record", "run_head", "session_row", "single_row", "timed",
+    "read_run", "read_sent", "record", "run_head", "session_row", "single_row", "timed",
 ]  # fmt: skip
 
-EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE = 1, 2, 4, 8, 16, 32
+EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE, DEADLINE = 1, 2, 4, 8, 16, 32, 64
 ODD, EXPANSION, JOIN, TIMED, RICH, PHASED, GUARDED = 1, 2, 4, 8, 32, 64, 128
 
 _SINGLE: Final = struct.Struct(">IBBhB")
 _NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
 _RULE: Final = struct.Struct(">5I")
-_MORE: Final = struct.Struct(">IIHII6sI")
-_BOUNDS: Final = struct.Struct(">IIIH")
+_MORE: Final = struct.Struct(">IIHII6sIH")
+_BOUNDS: Final = struct.Struct(">III6sH")
 _GROUP: Final = struct.Struct(">BBIIII")
 _GROUPS: Final = 31  # what a record can count; a task that expands may have two times that
 PASSED: Final = 1024
@@ -112,6 +112,8 @@ def node_row(row: NodeRow) -> bytes:
     if _rich(row):
         special |= MORE
         tail = _more(row) + tail
+    if row.deadline_ms:
+        special |= DEADLINE
     parts = [pack_ranges(x) for x in (row.children, row.reads, row.entries, row.parents)]
     body = b"".join([*parts, row.value, name, queue, pack_ranges(row.body), tail])
     head = _NODE.pack(
@@ -133,18 +135,20 @@ def _alone(row: NodeRow) -> bool:
 def _rich(row: NodeRow) -> bool:
     """Whether a row has what few have, behind the rest."""
     return bool(
-        row.later or row.lenient or row.tolerate or row.need or row.sleep_ms or row.most
-        or row.bits & Bits.RACE or (row.message and row.body)
+        row.later or row.lenient or row.tolerate or row.need or row.most or row.sleep_ms
+        or row.deadline_ms or row.signal or row.bits & Bits.RACE or (row.message and row.body)
     )  # fmt: skip
 
 
 def _more(row: NodeRow) -> bytes:
     """Pack what few rows have, and how long it is."""
+    signal = row.signal.encode()
+    time = row.timeout_ms if signal else row.sleep_ms or row.deadline_ms
     head = _MORE.pack(
-        len(row.lenient), row.tolerate, len(row.later), row.need, row.most, ms(row.sleep_ms),
-        len(row.owns),
+        len(row.lenient), row.tolerate, len(row.later), row.need, row.most, ms(time),
+        len(row.owns), len(signal),
     )  # fmt: skip
-    raw = b"".join([head, pack_ranges(row.lenient), pack_ranges(row.owns), _groups(row)])
+    raw = b"".join([head, pack_ranges(row.lenient), pack_ranges(row.owns), signal, _groups(row)])
     return raw + len(raw).to_bytes(4, "big")
 
 
@@ -242,7 +246,8 @@ def growth(
         parts += [len(ranges).to_bytes(4, "big"), pack_ranges(ranges)]
     queues = {row.message.queue.encode() + b"\0" for row in rows[1:] if row.message}
     parts += [len(face.value).to_bytes(4, "big"), face.value]
-    parts += [_BOUNDS.pack(face.tolerate, face.need, face.most, len(face.later))]
+    limits = (face.tolerate, face.need, face.most, ms(face.deadline_ms))
+    parts += [_BOUNDS.pack(*limits, len(face.later))]
     for raw in (_groups(face), b"".join(sorted(queues))):
         parts += [len(raw).to_bytes(4, "big"), raw]
     parts += [(len(rows) - 1).to_bytes(4, "big"), len(left).to_bytes(4, "big")]
@@ -273,6 +278,18 @@ def read_run(raw: bytes) -> tuple[int, int, str]:
     return (
         int.from_bytes(raw[:6], "big"), int.from_bytes(raw[18:22], "big"), raw[22:].decode(),
     )  # fmt: skip
+
+
+def read_sent(raw: bytes) -> Sent:
+    """Read what was sent to a run (``lua/send.lua``)."""
+    node = int.from_bytes(raw[6:10], "big")
+    texts, at = [], 18
+    for size in struct.unpack_from(">HHHH", raw, 10):
+        texts.append(raw[at : at + size].decode("utf-8", "replace"))
+        at += size
+    name, to, key, who = texts
+    at_ms = int.from_bytes(raw[:6], "big")
+    return Sent(name, to, key, who, at_ms, None if node == NO_NODE else node)
 
 
 class NodeHead:
@@ -310,9 +327,9 @@ class NodeHead:
         def ranges(at: int, n: int) -> Ranges:
             return tuple(_RANGE.iter_unpack(raw[at : at + 8 * n]))
 
-        edges, _, count, self.need, self.most, _, owned = _MORE.unpack_from(raw)
+        edges, _, count, self.need, self.most, _, owned, signal = _MORE.unpack_from(raw)
         self.lenient = ranges(_MORE.size, edges)
-        at = _MORE.size + 8 * (edges + owned)
+        at = _MORE.size + 8 * (edges + owned) + signal
         for _ in range(count):
             _, _, _, first, nodes, size = _GROUP.unpack_from(raw, at)
             at += _GROUP.size + 8 * first

@@ -14,8 +14,9 @@ from importlib.resources import files
 __all__ = ["NAMES", "Script", "load"]
 
 NAMES = (
-    "cancel", "enqueue", "grow", "held", "left", "look", "nodes", "open", "page", "release",
-    "renew", "reschedule", "rewind", "runs", "status", "step", "submit", "sweep", "wait",
+    "cancel", "enqueue", "grow", "held", "left", "look", "nodes", "open", "page", "pause",
+    "release", "renew", "reschedule", "rewind", "runs", "send", "status", "step", "submit", "sweep",
+    "wait",
 )  # fmt: skip
 _INCLUDE = re.compile(r"^-- @include (\w+)\n", re.M)
 

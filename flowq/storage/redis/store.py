@@ -31,6 +31,7 @@ from flowq.states import State
 from flowq.storage.base import (
     LAYOUT,
     REPLY_BYTES,
+    Send,
     SessionId,
     SessionInfo,
     Step,
@@ -47,6 +48,10 @@ __all__ = ["RedisStore"]
 log = logging.getLogger("flowq.storage.redis")
 
 _VERDICT: dict[int, Verdict] = {ord("s"): "settled", ord("r"): "repeated", ord("x"): "stale"}
+_SENT: dict[bytes, Send | None] = {
+    b"taken": "taken", b"kept": "kept", b"repeated": "repeated", b"ended": "ended",
+    b"missing": None,
+}  # fmt: skip
 _REPLY = b"%d" % REPLY_BYTES
 _TYPES = b"""local out = {}
 for k, key in ipairs(KEYS) do out[k] = redis.call('TYPE', key).ok end
@@ -345,6 +350,31 @@ class RedisStore(Reading):
         """Make a new generation of a run to the end."""
         while self._run("rewind", run, b"-1") == b"more":
             pass
+
+    def send(
+        self,
+        run: bytes,
+        name: str,
+        body: bytes,
+        *,
+        to: str = "",
+        key: str = "",
+        who: str = "",
+    ) -> Send | None:
+        """Send a value to a run; see `Store.send`."""
+        texts = (name.encode(), to.encode(), key.encode(), who.encode())
+        return _SENT[self._run("send", run, *texts, body, again=bool(key))]
+
+    def pause(self, run: bytes) -> State | None:
+        """Let nothing more of a run be handed out; see `Store.pause`."""
+        state, _ = self._run("pause", run, b"1")
+        return None if state < 0 else State(state)
+
+    def resume(self, run: bytes) -> State | None:
+        """Let a run that is paused go on; see `Store.resume`."""
+        state, left = self._run("pause", run, b"0")
+        self._drive(left)
+        return None if state < 0 else State(state)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""

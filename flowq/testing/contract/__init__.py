@@ -15,7 +15,13 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 
 from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
-from flowq.testing.contract.races import TestLimits, TestNeeds, TestRaces, TestSleeps
+from flowq.testing.contract.races import (
+    TestBornBlocked,
+    TestLimits,
+    TestNeeds,
+    TestRaces,
+    TestSleeps,
+)
 from flowq.testing.contract.reads import TestReads, TestSweep, TestWaits
 from flowq.testing.contract.remember import TestCalled, TestRemember
 from flowq.testing.contract.rewind import TestRewind
@@ -26,6 +32,7 @@ from flowq.testing.contract.timers import TestDeadlines, TestPauses, TestSignals
 from flowq.testing.contract.workers import TestRelease, TestRenew
 
 __all__ = [
+    "TestBornBlocked",
     "TestCalled",
     "TestCancel",
     "TestCancelInwards",

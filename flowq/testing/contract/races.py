@@ -20,7 +20,7 @@ from flowq.message import (
 )
 from flowq.outcome import Expand, Outcome, RetryAt
 from flowq.plan import Bits, Kind, Phase, Plan, When, ranges_of
-from flowq.states import State
+from flowq.states import State, trigger_rule
 from flowq.storage.base import PAGE, Store
 from flowq.testing.clock import ManualClock
 from flowq.testing.contract.base import (
@@ -37,7 +37,7 @@ from flowq.testing.contract.base import (
 )
 from flowq.testing.contract.policies import edited, with_later
 
-__all__ = ["TestLimits", "TestNeeds", "TestRaces", "TestSleeps", "as_race"]
+__all__ = ["TestBornBlocked", "TestLimits", "TestNeeds", "TestRaces", "TestSleeps", "as_race"]
 
 S = State
 
@@ -811,4 +811,99 @@ class TestLimits(StoreContract):
         assert [d.id for d in rest.deliveries] == [node(p, "i2"), node(p, "i3")]
         store.step("w", done(rest))
         assert run_all(store, p) == ["after"]
+        assert store.check(p.id) == []
+
+
+class TestBornBlocked(StoreContract):
+    """Nodes that are blocked as soon as they might run."""
+
+    def test_it_is_blocked_when_it_might_run_and_not_before(self, store: Store) -> None:
+        p = make_plan({"a": [], "x": ["a"], "y": ["x"], "alarm": ["x"]})
+        p = edited(p, "alarm", rule=trigger_rule("one_failed", 1))
+        store.submit(edited(p, "x", blocked=b"why"))
+        assert states_of(store, p)["x"] == "waiting"
+
+        assert run_all(store, p) == ["a", "alarm"]
+
+        states = states_of(store, p)
+        assert (states["x"], states["y"], states["root"]) == ("blocked", "blocked", "failed")
+        own = read_cell(look_at(store, node(p, "x")).cell or b"")
+        assert (own.state, own.flags, own.body) == (S.BLOCKED, 0, b"why")
+        for other in ("y", "root"):
+            cell = read_cell(look_at(store, node(p, other)).cell or b"")
+            assert (cell.flags, int.from_bytes(cell.body, "big")) == (CULPRIT, 2)
+        assert store.check(p.id) == []
+
+    def test_nothing_in_it_begins_and_nothing_takes_its_place(self, store: Store) -> None:
+        shape: dict[str, list[str]] = {"m": [], "i0": [], "i1": [], "x": [], "y": ["x"], "z": []}
+        p = make_plan(shape, inside={"i0": "m", "i1": "m", "x": "i0", "y": "i0", "z": "i1"})
+        p = edited(edited(p, "m", tolerate=1), "i0", blocked=b"why")
+        store.submit(p)
+
+        assert run_all(store, p) == ["z"]
+
+        states = states_of(store, p)
+        assert (states["i0"], states["x"], states["y"]) == ("blocked",) * 3
+        assert (states["m"], states["root"]) == ("success", "success")
+        cell = read_cell(look_at(store, node(p, "y")).cell or b"")
+        assert int.from_bytes(cell.body, "big") == 2
+        assert store.check(p.id) == []
+
+    def test_no_fallback_follows(self, store: Store) -> None:
+        p = edited(make_plan({"x": []}), "x", blocked=b"why")
+        p = with_later(p, "x", [(Phase.FALLBACK, When.FAILED, {"instead": []})])
+        store.submit(p)
+
+        assert run_all(store, p) == []
+
+        assert states_of(store, p)["x"] == "blocked"
+        assert states_of(store, p)["root"] == "failed"
+
+    def test_it_takes_no_place_of_a_bounded_body(self, store: Store) -> None:
+        p = limited(6, most=1)
+        for name in ("i0", "i2", "i3"):
+            p = edited(p, name, blocked=b"why")
+        store.submit(p)
+
+        assert run_all(store, p) == ["i1", "i4", "i5"]
+
+        assert states_of(store, p)["m"] == "failed"
+        assert store.check(p.id) == []
+
+    def test_a_failure_that_stops_the_rest(self, store: Store) -> None:
+        p = make_plan({"x": [], "y": []}, bits={"x": Bits.STOPS})
+        store.submit(edited(p, "x", blocked=b"why"))
+
+        assert run_all(store, p) == []
+
+        assert states_of(store, p) == {"root": "failed", "x": "blocked", "y": "cancelled"}
+
+    def test_in_a_fragment(self, store: Store) -> None:
+        p = make_plan({"a": [], "b": ["a"]})
+        store.submit(p)
+        (d,) = store.step("w", want=1).deliveries
+        rows = fragment({"i": [], "j": []})
+        rows[1] = msgspec.structs.replace(rows[1], blocked=b"why")
+
+        store.step("w", [Expand(d.id, d.delivery, rows)])
+        run_all(store, p)
+
+        states = states_of(store, p)
+        assert (states["i"], states["j"], states["a"], states["b"]) == (
+            "blocked",
+            "success",
+            "failed",
+            "blocked",
+        )
+        assert store.check(p.id) == []
+
+    def test_it_is_blocked_again_in_the_next_generation(self, store: Store) -> None:
+        p = edited(make_plan({"x": [], "y": ["x"]}), "x", blocked=b"why")
+        store.submit(p)
+        run_all(store, p)
+
+        store.rewind(p.id, 1, chosen=((1, 2),))
+        run_all(store, p)
+
+        assert states_of(store, p) == {"root": "failed", "x": "blocked", "y": "blocked"}
         assert store.check(p.id) == []

@@ -330,6 +330,10 @@ class Ends(Reads):
         if owner.closing and owner.has_turn(t):
             self._finish(t, S.CANCELLED, self._cell(S.CANCELLED, STOPPED))
             return
+        if t.plan.blocked:
+            t.blame = t.index
+            self._finish(t, S.BLOCKED, self._cell(S.BLOCKED, t.plan.blocked), t.index)
+            return
         t.ready_ms = self._now
         if t.kind == Kind.TASK:
             self._let_run(t, t.index)

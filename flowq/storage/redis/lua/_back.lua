@@ -93,7 +93,8 @@ local function lose(id, lease, session, who, running, reason)
   if not row then return end
   local delivery, flags = unpack_('>I4B', lease)
   if has(flags, 16) then
-    return end_task(id, row, CANCELLED, cell_of(CANCELLED, 'cancelled', delivery), ZERO5)
+    local state, cell = extras().stopped_as(id, cell_of(CANCELLED, 'cancelled', delivery))
+    return end_task(id, row, state, cell, ZERO5)
   end
   local _, attempt, losses, _, since = record_of(id)
   if not running then

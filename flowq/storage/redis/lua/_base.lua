@@ -12,7 +12,7 @@ if now == 0 then
 end
 
 -- states.py
-local WAITING, SCHEDULED, QUEUED, RUNNING, EXPANDED = 0, 1, 3, 4, 5
+local WAITING, SCHEDULED, HELD, QUEUED, RUNNING, EXPANDED = 0, 1, 2, 3, 4, 5
 local SUCCESS, FAILED, BLOCKED, SKIPPED, CANCELLED = 6, 7, 8, 9, 10
 -- flags of a cell (message.py), bits of a node (plan.py)
 local EMPTY, CULPRIT, TEMPLATE = 16, 32, 64

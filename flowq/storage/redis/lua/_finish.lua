@@ -11,7 +11,7 @@ local ends = 0
 
 local finish
 -- What few scripts need, made when the first of it is: to make a function costs time in each call.
-local phases
+local phases, extras
 
 local function spread(r, i, state, culprit)
   todo[#todo + 1] = {r, i, state, culprit, 0, front}
@@ -41,9 +41,10 @@ local WAS = {[SKIPPED] = 'what its value names was skipped',
 
 -- Ends an expansion; `given` is the group whose value it has, where that is not its own.
 local function end_as(r, x, outcome, given)
-  local kind, body = outcome, WAS[outcome]
+  local kind, body, cell = outcome, WAS[outcome], nil
   if outcome == FAILED then
     kind, body = FAILED + CULPRIT, pack('>I4', x.n)
+    if has(x.flags, 32) then cell = phases().failed_cell(r, x) end
   elseif outcome == SUCCESS then
     kind = SUCCESS + TEMPLATE
     local row = row_of(r, x.i)
@@ -63,7 +64,7 @@ local function end_as(r, x, outcome, given)
     settled = settled_by(id)
     forget(id)
   end
-  finish(r, x, outcome, cell_of(kind, body), settled, x.n)
+  finish(r, x, outcome, cell or cell_of(kind, body), settled, x.n)
 end
 
 local function outcome_of(x, tolerate, stopped)
@@ -88,12 +89,12 @@ local function count_owner(r, owner, i, phase, bits, state, culprit)
   dirty(r, o)
   if o.a > 0 then o.a = o.a - 1 end
   if state == SUCCESS then
-    if o.flags >= 160 then phases().win(r, o) end
+    if o.flags >= 160 then extras().win(r, o) end
   else
     if state == SKIPPED then
       if has(bits, 2) then o.c = o.c + 1 end
     elseif state == CANCELLED then
-      if not has(bits, 1) and (o.flags < 160 or phases().need_of(r, o) == 0) then o.d = o.d + 1 end
+      if not has(bits, 1) and (o.flags < 160 or extras().need_of(r, o) == 0) then o.d = o.d + 1 end
     elseif fails(bits, state) then
       o.b = o.b + 1
       if o.b == 1 then o.n = culprit end
@@ -112,8 +113,8 @@ function finish(r, x, state, cell, settled, culprit)
   if row then
     owner, bits, phase = unpack_('>I4', row, 12), byte(row, 7), byte(row, 8)
     o = node(r, owner)
-    if (has(bits, 16) or o and o.flags >= 160) and phases().is_unwanted(r, o, x.i, phase, bits) then
-      state, culprit, cell = SKIPPED, NONE, phases().lost_cell(cell)
+    if (has(bits, 16) or o and o.flags >= 160) and extras().is_unwanted(r, o, x.i, phase, bits) then
+      state, culprit, cell = SKIPPED, NONE, extras().lost_cell(cell)
     end
   end
   if state == FAILED and has(x.flags, 32) and not has(x.flags, 2) and phases().falls_back(r, x, cell, settled) then
@@ -124,7 +125,9 @@ function finish(r, x, state, cell, settled, culprit)
   r.cells[#r.cells + 1] = settled .. cell
   tell(r.id, x.i)
   if not row then
-    local _, result, failed = unpack_('>I6I6I6', call('HGET', r.n, 'r'))
+    local got = call('HMGET', r.n, 'r', 'P')
+    local _, result, failed = unpack_('>I6I6I6', got[1])
+    r.paused = got[2]
     r.ended = math.max(state == FAILED and failed or result, MEMORY)
     tell(r.id)
     return
@@ -140,12 +143,13 @@ function finish(r, x, state, cell, settled, culprit)
   if has(x.flags, 32) then
     local more = phases().more_of(row)
     if more and more.edges > 0 then spread(r, x.i, LENIENT, NONE) end
+    if more and not waited and more.signal ~= '' then extras().end_wait(r, x) end
     if not waited and not has(x.flags, 2) and more and #more.groups > 0 then
       spread(r, x.i, INSIDE + SKIPPED, NONE)
     end
   end
   if waited and (has(x.flags, 2) or has(x.flags, 32)) then spread(r, x.i, INSIDE + state, culprit) end
-  if not waited and phase == 0 and o and o.flags >= 160 then phases().free(r, o) end
+  if not waited and phase == 0 and o and o.flags >= 160 then extras().free(r, o) end
   count_owner(r, owner, x.i, phase, bits, state, culprit)
 end
 
@@ -167,7 +171,7 @@ local function let_run(id, queue, priority, timed)
 end
 
 local function spread_entries(r, x)
-  local bounded = x.flags >= 160 and phases().most_of(r, x) > 0
+  local bounded = x.flags >= 160 and extras().most_of(r, x) > 0
   spread(r, x.i, bounded and FILL or EXPANDED, NONE)
 end
 
@@ -178,6 +182,7 @@ local function start(r, x)
     x.state = EXPANDED
     local row = row_of(r, x.i)
     guard(r, x, row)
+    if has(byte(row, 5), 64) then extras().set_deadline(r, x) end
     x.a, x.b, x.c, x.d, x.n = (unpack_('>I4', row, 16)), 0, 0, 0, NONE
     if has(x.flags, 16) then
       local ended
@@ -188,7 +193,7 @@ local function start(r, x)
     elseif has(x.flags, 16) then spread(r, x.i, JUDGE, NONE)
     else spread_entries(r, x) end
   elseif has(x.flags, 4) then
-    if has(x.flags, 32) then return phases().pass(r, x) end
+    if has(x.flags, 32) then return extras().start_join(r, x) end
     finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)
   else
     x.state = QUEUED
@@ -287,9 +292,13 @@ local function walk()
     local r, i, state, culprit, done, first_come = unpack(cursor)
     front = first_come
     local row = row_of(r, i)
-    if not row or not is_whole(20, row) then head = head + 1
+    if state == RESUME then
+      local looked, all = extras().release(r, edges)
+      edges = edges - looked
+      if all then head = head + 1 end
+    elseif not row or not is_whole(20, row) then head = head + 1
     elseif state == FILL then
-      local before, looked, all = ends, phases().fill(r, node(r, i), row, edges)
+      local before, looked, all = ends, extras().fill(r, node(r, i), row, edges)
       edges = edges - looked - (ends - before)
       if all then head = head + 1 end
     else

@@ -1,6 +1,6 @@
 -- Nodes that become plans (Expand). What one brings with it is packed by rows.growth:
 --   base 4, flags of its record 1, inner 4, entries (how many ranges 4, ranges), body (the same),
---   value (length 4), tolerate 4, need 4, most 4, how many groups 2, those (length 4),
+--   value (length 4), tolerate 4, need 4, most 4, deadline 6, how many groups 2, those (length 4),
 --   names of queues (length 4, "\0" behind each), how many rows 4, for each: length 4, row
 -- The rows are the last of the fragment; those before them were stored by grow.lua under the
 -- reservation of this delivery: field 'x' and index of n:<run> holds delivery 4, base 4, rows 4.
@@ -8,9 +8,10 @@
 
 local function expand(id, row, delivery, data)
   local function pack_more(lenient, bounds, count, groups)
-    local tolerate, need, most = unpack(bounds)
-    if #lenient + tolerate + need + most + count == 0 then return '' end
-    local more = pack('>I4I4HI4I4I6I4', #lenient / 8, tolerate, count, need, most, 0, 0) .. lenient .. groups
+    local tolerate, need, most, deadline = unpack(bounds)
+    if #lenient + tolerate + need + most + deadline + count == 0 then return '' end
+    local more = pack('>I4I4HI4I4I6I4H', #lenient / 8, tolerate, count, need, most, deadline, 0, 0)
+      .. lenient .. groups
     return more .. pack('>I4', #more)
   end
 
@@ -41,6 +42,7 @@ local function expand(id, row, delivery, data)
     end
     local more = pack_more(lenient, bounds, count, groups)
     if more ~= '' then kept = kept + 32 end
+    if bounds[4] > 0 then kept = kept + 64 end
     local rest = children .. reads .. entries .. parents .. value .. name .. follows .. body .. more .. rule
     return pack('>IBB', 41 + #rest, kept, 1) .. sub(row, 7, 15)
       .. pack('>I4I4I4I4I4I4BB', inner, c, rd, #entries / 8, p, #value, n, 0) .. rest .. sub(row, off + 1)
@@ -51,7 +53,8 @@ local function expand(id, row, delivery, data)
     local name = sub(task_of(row), 1, 200)
     local more = pack_more('', bounds, count, groups)
     local rest = entries .. value .. name .. body .. more
-    return pack('>IBBBBB', 41 + #rest, more ~= '' and 32 or 0, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
+    local special = (more ~= '' and 32 or 0) + (bounds[4] > 0 and 64 or 0)
+    return pack('>IBBBBB', 41 + #rest, special, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
       .. pack('>I4I4I4I4I4I4BB', inner, 0, 0, #entries / 8, 0, #value, #name, 0)
       .. rest .. sub(row, offset_of(row) + 1), name
   end
@@ -77,10 +80,10 @@ local function expand(id, row, delivery, data)
   local nv = unpack_('>I4', data, at)
   local value = sub(data, at + 4, at + 3 + nv)
   at = at + 4 + nv
-  local tolerate, need, most, ng, groups_size = unpack_('>I4I4I4HI4', data, at)
-  local bounds = {tolerate, need, most}
-  local groups = sub(data, at + 18, at + 17 + groups_size)
-  at = at + 18 + groups_size
+  local tolerate, need, most, deadline, ng, groups_size = unpack_('>I4I4I4I6HI4', data, at)
+  local bounds = {tolerate, need, most, deadline}
+  local groups = sub(data, at + 24, at + 23 + groups_size)
+  at = at + 24 + groups_size
   local nq = unpack_('>I4', data, at)
   local queues = sub(data, at + 4, at + 3 + nq)
   at = at + 4 + nq
@@ -155,6 +158,7 @@ local function expand(id, row, delivery, data)
   if has(byte(become, 5), 32) and not has(x.flags, 32) then x.flags = x.flags + 32 end
   guard(r, x, become)
   x.more = nil
+  if deadline > 0 then extras().set_deadline(r, x) end
   x.lane = 255 -- tells that it was a task
   x.a, x.b, x.c, x.d, x.n = inner, 0, 0, 0, NONE
   dirty(r, x)

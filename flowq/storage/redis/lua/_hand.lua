@@ -5,14 +5,14 @@ local function queue_one(id, row)
   push(id, queue, priority, raw and true or false, raw and byte(raw, 9) > 0)
 end
 
--- A join that has slept long enough ends, with a page of what that lets go on.
+-- Joins that have slept and expansions that are overdue are ended, with a page of what that lets go on.
 local function queue_due(limit)
   local ids = call('ZRANGE', P .. 's', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
   local gone, slept = {}, {}
   flush_lines()
   for _, id in ipairs(ids) do
-    local row = body_row(id)
-    local sleeps = row and #id == 20 and byte(row, 6) == 2
+    local row = #id < 21 and body_row(id)
+    local sleeps = #id == 21 or row and #id == 20 and byte(row, 6) == 2
     if not sleeps or #slept < PAGE / 2 then
       gone[#gone + 1] = id
       if sleeps then slept[#slept + 1] = id
@@ -21,7 +21,7 @@ local function queue_due(limit)
   end
   many('ZREM', P .. 's', gone)
   flush_lines(true)
-  if #slept > 0 then phases().wake_up(slept) end
+  if #slept > 0 then extras().wake_up(slept) end
 end
 
 -- Takes back what sessions past their deadline held: at most 10 sessions, 100 messages of each.
@@ -216,13 +216,21 @@ local function choose(lists, ghosts, want, idle)
   return chosen
 end
 
--- Fails what expired among the chosen, and, where pages are left, stops what they would; then the rest
--- goes back, since what those let run may be better.
-local function fail_late(chosen, left)
+-- Holds those among the chosen whose run is `paused`, if some run is, fails what expired, and, where pages
+-- are left, stops what they would; then the rest goes back, since what those let run may be better.
+local function fail_late(chosen, left, paused)
   local late, good = 0, {}
+  local function is_paused(id)
+    local run = sub(id, 1, 16)
+    if paused[run] == nil then paused[run] = call('SISMEMBER', P .. 'paused', run) == 1 end
+    return paused[run]
+  end
   for k, one in ipairs(chosen) do
     local till = has(byte(one[2], 5) or 0, 1) and call('ZSCORE', P .. 'e', one[1])
-    if till and tonumber(till) <= now then
+    if paused and #one[1] == 20 and is_paused(one[1]) and is_whole(20, one[2]) then
+      late = late + 1
+      extras().hold(one[1])
+    elseif till and tonumber(till) <= now then
       late = late + 1
       try(one[1], expire, one[1], one[2])
     elseif left and phases().end_stopped(one[1]) then

@@ -11,9 +11,11 @@ local OUTCOME, PASSED = 128, 1024
 -- UNCALLED ends such a group that is not called for; INSIDE + state ends all in its body as it ended,
 -- which never began; STOP stops those whose turn it was (as a number too); LENIENT counts a success
 -- along its lenient edges, PARDONED a failure as success, but for what is of a later phase and for
--- races; LOSE lets all that a race owns lose; FILL lets entries of a bounded expansion begin while there are places.
-local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP, LOSE = 11, 12, 13, 14, 15, 16, 28, 29
-local FILL = 30
+-- races; LOSE lets all that a race owns lose; FILL lets entries of a bounded expansion begin while
+-- there are places; OVERDUE stops the body of what has passed its deadline; RESUME, of a root, queues
+-- what is held.
+local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP = 11, 12, 13, 14, 15, 16, 28
+local LOSE, FILL, OVERDUE, RESUME = 29, 30, 31, 32
 local rare
 
 function phases()
@@ -45,10 +47,12 @@ function phases()
     if not has(byte(row, 5), 32) then return nil end
     local last = tail_of(row)
     local at = last - 3 - unpack_('>I4', row, last - 3)
-    local edges, tolerate, count, need, most, sleep, owned = unpack_('>I4I4HI4I4I6I4', row, at)
-    local owns = at + 28 + 8 * edges
-    local more = {lenient = at + 28, edges = edges, tolerate = tolerate, groups = {}, need = need,
-                  most = most, sleep = sleep, owns = owns, owned = owned, at = owns + 8 * owned}
+    local edges, tolerate, count, need, most, time, owned, n = unpack_('>I4I4HI4I4I6I4H', row, at)
+    local owns = at + 30 + 8 * edges
+    local signal = owns + 8 * owned
+    local more = {lenient = at + 30, edges = edges, tolerate = tolerate, groups = {}, need = need,
+                  most = most, time = time, owns = owns, owned = owned, at = signal + n,
+                  signal = sub(row, signal, signal + n - 1)}
     at = more.at
     for k = 1, count do
       local phase, when, inner, first, nodes, size = unpack_('>BBI4I4I4I4', row, at)
@@ -72,14 +76,14 @@ function phases()
   end
 
   -- What few nodes have, read once.
-  local NOTHING = {groups = {}, need = 0, most = 0}
-  local function extras_of(r, x)
+  local NOTHING = {groups = {}, edges = 0, tolerate = 0, need = 0, most = 0, time = 0, owned = 0, signal = ''}
+  local function more_at(r, x)
     if not x.more then x.more = has(x.flags, 32) and more_of(row_of(r, x.i)) or NOTHING end
     return x.more
   end
 
   -- The later groups of a node.
-  local function groups_of(r, x) return extras_of(r, x).groups end
+  local function groups_of(r, x) return more_at(r, x).groups end
 
   local function is_in(group, i)
     for k = 0, group.nodes - 1 do
@@ -108,72 +112,21 @@ function phases()
   end
 
   -- Lets nothing start any more of those whose turn it is, and stops what is unfinished.
-  local function close(r, x)
+  local function close(r, x, overdue)
     set(x, CLOSING)
     dirty(r, x)
-    spread(r, x.i, STOP, math.floor(x.mode / PASSED))
+    spread(r, x.i, overdue and OVERDUE or STOP, math.floor(x.mode / PASSED))
   end
 
-  -- How many successes an expansion needs, if it is the turn of its body; it counts them where others
-  -- count cancels. 0 if it has no need.
-  local function need_of(r, o)
-    return o.mode < PASSED and extras_of(r, o).need or 0
-  end
-
-  local function has_enough(r, o)
-    local need = need_of(r, o)
-    return need > 0 and o.d >= need
-  end
-
-  -- A node of its body succeeded.
-  local function win(r, o)
-    local need = need_of(r, o)
-    if need == 0 then return end
-    o.d = o.d + 1
-    if o.d >= need and not has(o.mode, CLOSING) then close(r, o) end
-  end
-
-  local function is_lost(r, i)
-    r.lost = r.lost or {}
-    if r.lost[i] == nil then r.lost[i] = call('HEXISTS', r.n, 'l' .. pack('>I4', i)) == 1 end
-    return r.lost[i]
-  end
-
-  -- Notes of one that goes on for a while that it has lost.
-  local function brand(r, i)
-    r.losers = r.losers or {}
-    r.losers[#r.losers + 1] = 'l' .. pack('>I4', i)
-    r.losers[#r.losers + 1] = ''
-  end
-
-  -- Forgets that it has lost, for it runs again.
-  local function absolve(r, i)
-    if r.lost then r.lost[i] = nil end
-    call('HDEL', r.n, 'l' .. pack('>I4', i))
-  end
-
-  -- Whether a node ends skipped, however it ends; `o` is the expansion around it.
-  local function is_unwanted(r, o, i, phase, bits)
-    if has(bits, 16) and is_lost(r, i) then return true end
-    return phase == 0 and o and o.state == EXPANDED and has_enough(r, o)
-  end
-
-  -- The cell of what is not wanted, whatever it came to.
-  local function lost_cell(cell)
-    if #cell < 21 then return cell_of(SKIPPED, 'lost') end
-    local _, delivery, started = unpack_('>BI4I8', cell)
-    return cell_of(SKIPPED, 'lost', delivery, started)
-  end
-
-  -- Cancels an expansion that has begun.
-  local function cancel_inwards(r, x, force)
+  -- Cancels an expansion that has begun; or stops it with one around it that is overdue.
+  local function cancel_inwards(r, x, force, overdue)
     dirty(r, x)
     local phase = x.mode % 4
     set(x, NO_FALLBACK)
     if force then set(x, NO_FINALLY) end
     if phase == 0 then
       set(x, STOPPED)
-      close(r, x)
+      close(r, x, overdue)
     elseif phase ~= 2 or force then
       set(x, NO_HANDLERS)
       close(r, x)
@@ -243,23 +196,26 @@ function phases()
     end_as(r, x, outcome, given)
   end
 
+  -- The cell of an expansion that failed: it names whom to blame, or says that it is overdue.
+  local function failed_cell(r, x)
+    if x.n == x.i and more_at(r, x).time > 0 and extras().has_flag(r, 't', x.i) then
+      return cell_of(FAILED, extras().overdue_text(r, x.i))
+    end
+    return cell_of(FAILED + CULPRIT, pack('>I4', x.n))
+  end
+
   -- Nothing is unfinished of those whose turn it is.
   local function end_turn(r, x)
     local more = has(x.flags, 32) and more_of(row_of(r, x.i))
     local phase, given = x.mode % 4, nil
     local outcome = math.floor(x.mode / OUTCOME) % 8 + 5
     if phase == 0 then
-      if need_of(r, x) == 0 then
-        outcome = outcome_of(x, more and more.tolerate or 0, has(x.mode, STOPPED))
-      else
-        outcome = has(x.mode, STOPPED) and CANCELLED or has_enough(r, x) and SUCCESS or FAILED
-        if outcome == FAILED and x.n == NONE then x.n = x.i end -- nothing failed, yet too few succeeded
-      end
+      outcome = outcome_of(x, more and more.tolerate or 0, has(x.mode, STOPPED))
+      if more and more.need + more.time > 0 then outcome = extras().outcome(r, x, more) end
       if outcome == FAILED and more and #more.groups > 0 then -- so that those can read it
         local id = r.id .. pack('>I4', x.i)
         r.cells[#r.cells + 1] = sub(id, 17)
-        r.cells[#r.cells + 1] = (x.lane == 255 and settled_by(id) or ZERO5)
-          .. cell_of(FAILED + CULPRIT, pack('>I4', x.n))
+        r.cells[#r.cells + 1] = (x.lane == 255 and settled_by(id) or ZERO5) .. failed_cell(r, x)
       end
     elseif phase == 3 and not has(x.mode, NO_FALLBACK) then
       outcome = outcome_of(x, 0, false)
@@ -300,7 +256,7 @@ function phases()
       b = b + 1
       if b == 1 then blame = culprit end
     elseif state == CANCELLED then
-      if not has(bits, 1) and need_of(r, o) == 0 then d = d + 1 end
+      if not has(bits, 1) and more_at(r, o).need == 0 then d = d + 1 end
     elseif state == SKIPPED and has(bits, 2) then
       c = c + 1
     end
@@ -384,21 +340,18 @@ function phases()
     return has(x.flags, 4) and has(x.flags, 32) and has(byte(row_of(r, x.i), 7), 32)
   end
 
-  -- Stops neighbours whose turn it was; or those that lose.
-  local function stop_all(r, first, count, turn, lose)
+  -- Stops neighbours whose turn it was; those that `lose`, or that run in what is `overdue`, are told from
+  -- others.
+  local function stop_all(r, first, count, turn, lose, overdue)
     local ids, done = {}, done_here(r)
     for j = first, first + count - 1 do
       local x = not done[j] and node(r, j)
       if x and (turn > 0 or not has(x.flags, 64)) then
-        if lose then
-          r.lost = r.lost or {}
-          r.lost[j] = true
-        end
-        if x.state == QUEUED then
+        if lose and x.state < SUCCESS then extras().flag(r, 'l', j, x.state == EXPANDED) end
+        if x.state == QUEUED or x.state == HELD then
           ids[#ids + 1] = r.id .. pack('>I4', j)
         elseif x.state == EXPANDED then
-          cancel_inwards(r, x)
-          if lose then brand(r, j) end
+          cancel_inwards(r, x, false, overdue)
         elseif x.state == WAITING then
           x.ready = 0
           finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), ZERO5, NONE)
@@ -407,88 +360,19 @@ function phases()
     end
     local held = holders(ids)
     for _, id in ipairs(ids) do
+      local j = unpack_('>I4', id, 17)
       if held[id] then
+        if lose then extras().flag(r, 'l', j, true) end
+        if overdue and not has(byte(held[id][2], 5), 16) then extras().flag(r, 't', j, true) end
         mark(id, held[id])
-        if lose then brand(r, (unpack_('>I4', id, 17))) end
       else
-        local x = node(r, (unpack_('>I4', id, 17)))
+        local x = node(r, j)
         local settled = settled_by(id)
-        if not call('ZSCORE', P .. 's', id) then leave_list(id, lane_of(r, x)) end
+        if x.state == QUEUED and not call('ZSCORE', P .. 's', id) then leave_list(id, lane_of(r, x)) end
         finish(r, x, CANCELLED, cell_of(CANCELLED, INSIDE_LABEL[CANCELLED]), settled, NONE)
         forget(id)
       end
     end
-  end
-
-  -- How many nodes of the body of an expansion may be under way, if it is the turn of that; 0 if all.
-  local function most_of(r, o)
-    return o.flags >= 160 and o.mode < PASSED and extras_of(r, o).most or 0
-  end
-
-  -- Of a bounded expansion: how many are under way, and how many of its entries are behind the one that
-  -- begins next.
-  local function places_of(r, o)
-    if not o.places then
-      local raw = call('HGET', r.n, 'm' .. pack('>I4', o.i))
-      o.places = {0, 0}
-      if raw then o.places[1], o.places[2] = unpack_('>I4I4', raw) end
-    end
-    if not o.places.changed then
-      o.places.changed = true
-      r.places = r.places or {}
-      r.places[#r.places + 1] = o
-    end
-    return o.places
-  end
-
-  -- Looks at the rule of a node, if there is a place for it.
-  local function weigh(r, o, x)
-    local most = most_of(r, o)
-    if most == 0 or has(x.flags, 64) then return judge(r, x) end
-    local places = places_of(r, o)
-    if places[1] >= most then return end
-    local taken = places[1] + 1
-    places[1] = taken
-    judge(r, x)
-    if x.state >= SUCCESS and places[1] == taken then places[1] = taken - 1 end -- a join took no time
-  end
-
-  -- A node ended that was under way in an expansion: the next may begin.
-  local function free(r, o)
-    if most_of(r, o) == 0 then return end
-    local places = places_of(r, o)
-    if places[1] > 0 then places[1] = places[1] - 1 end
-    if o.state == EXPANDED and not has(o.mode, CLOSING) and not o.fills then
-      o.fills = true
-      spread(r, o.i, FILL, NONE)
-    end
-  end
-
-  -- Lets entries begin while there are places; gives how many it looked at, and whether that is all.
-  local function fill(r, o, row, edges)
-    o.fills = nil
-    local most, looked = most_of(r, o), 0
-    if most == 0 or o.state ~= EXPANDED or has(o.mode, CLOSING) then return 0, true end
-    local c, rd, e = unpack_('>I4I4I4', row, 20)
-    local at, places = 42 + 8 * (c + rd), places_of(r, o)
-    local skip = places[2]
-    for k = 0, e - 1 do
-      local first, n = unpack_('>I4I4', row, at + 8 * k)
-      while skip < n and places[1] < most and o.state == EXPANDED do
-        if looked >= edges then return looked, false end
-        local count = math.min(n - skip, most - places[1], edges - looked, AT_ONCE)
-        if count > 1 then read_nodes(r, first + skip, count) end
-        for j = first + skip, first + skip + count - 1 do
-          local x = node(r, j)
-          places[2] = places[2] + 1
-          if x and x.state == WAITING then weigh(r, o, x) end
-        end
-        skip, looked = skip + count, looked + count
-      end
-      if skip < n then break end
-      skip = skip - n
-    end
-    return looked, true
   end
 
   -- Where a cursor's ranges begin in its node's row, how many there are, and in which expansion they lie.
@@ -512,6 +396,7 @@ function phases()
   -- Does what a cursor says with neighbours; `o` is the expansion that they stand in.
   local function visit(r, i, o, state, culprit, first, last)
     if state == STOP then return stop_all(r, first, last - first + 1, culprit) end
+    if state == OVERDUE then return stop_all(r, first, last - first + 1, 0, false, true) end
     if state == LOSE then return stop_all(r, first, last - first + 1, 1, true) end
     local phase = state == PARDONED and byte(row_of(r, i), 8)
     for j = first, last do
@@ -527,67 +412,10 @@ function phases()
           local fails_here = phase_of(r, x) > phase or is_race(r, x)
           count(r, x, fails_here and FAILED or SUCCESS, culprit, is_quiet(r, o, x))
         elseif not is_quiet(r, o, x) then
-          weigh(r, o, x)
+          if o.flags >= 160 then extras().weigh(r, o, x) else judge(r, x) end
         end
       end
     end
-  end
-
-  -- The first parent of a race, by index, that succeeded.
-  local function winner_of(r, row)
-    local c, rd, e, p = unpack_('>I4I4I4I4', row, 20)
-    local at, done = 42 + 8 * (c + rd + e), done_here(r)
-    for k = 0, p - 1 do
-      local first, n = unpack_('>I4I4', row, at + 8 * k)
-      for from = first, first + n - 1, PAGE do
-        local last = math.min(from + PAGE, first + n) - 1
-        local raw = call('GETRANGE', r.c, from * 32, last * 32 + 31)
-        for j = from, last do
-          local x = r.nodes[j]
-          local state = done[j] and SUCCESS or x and x.state or byte(raw, (j - from) * 32 + 1)
-          if state == SUCCESS then return j end
-        end
-      end
-    end
-    return NONE
-  end
-
-  -- Lets one who waits for work look when something is due next; who steps is told so anyway.
-  local function rouse(r)
-    if r.roused then return end
-    r.roused = true
-    local queues = {}
-    for k, lane in ipairs(lanes_of(r)) do queues[k] = lane[1] end
-    if #queues == 0 then queues = call('SMEMBERS', P .. 'q') end
-    for _, queue in ipairs(queues) do call('ZADD', P .. 'k:' .. queue, 0, 1) end
-  end
-
-  -- Ends a join that has what few have: now, or, unless it has slept, when it has.
-  local function pass(r, x, slept)
-    local row = row_of(r, x.i)
-    local more = more_of(row)
-    if more.sleep > 0 and not slept then
-      x.state = QUEUED
-      call('ZADD', P .. 's', now + more.sleep, r.id .. pack('>I4', x.i))
-      if next(served) == nil then rouse(r) end
-    elseif not is_race(r, x) then
-      finish(r, x, SUCCESS, cell_of(SUCCESS + EMPTY, ''), ZERO5, NONE)
-    else
-      local value = '\147\161r' .. cmsgpack.pack(winner_of(r, row)) .. '\144' -- Ref, message.py
-      finish(r, x, SUCCESS, cell_of(SUCCESS + TEMPLATE, value), ZERO5, NONE)
-      if more.owned > 0 then spread(r, x.i, LOSE, NONE) end
-    end
-  end
-
-  -- Lets those that have slept end, and what that lets go on.
-  local function wake_up(ids)
-    for _, id in ipairs(ids) do
-      local r = run_of(sub(id, 1, 16))
-      local x = node(r, (unpack_('>I4', id, 17)))
-      if x and x.state == QUEUED then pass(r, x, true) end
-    end
-    page = PAGE
-    walk()
   end
 
   -- Whether a node stands in what is closing, however deep.
@@ -615,14 +443,11 @@ function phases()
   end
 
   rare = {
-    absolve = absolve, body_of = body_of, close = close, cancel_inwards = cancel_inwards, end_early = end_early,
-    end_stopped = end_stopped,
-    end_turn = end_turn, falls_back = falls_back, fill = fill, flush_left = flush_left, free = free,
-    has_enough = has_enough,
-    has_turn = has_turn, holders = holders, is_quiet = is_quiet_here, is_race = is_race,
-    is_unwanted = is_unwanted, lost_cell = lost_cell, mark = mark, more_of = more_of, most_of = most_of,
-    need_of = need_of, node_seen = node_seen, pass = pass, reach = reach, rouse = rouse, tail_of = tail_of,
-    visit = visit, wake_up = wake_up, weigh = weigh, win = win,
+    body_of = body_of, close = close, cancel_inwards = cancel_inwards, done_here = done_here,
+    end_early = end_early, end_stopped = end_stopped, end_turn = end_turn, failed_cell = failed_cell,
+    falls_back = falls_back, flush_left = flush_left, has_turn = has_turn, holders = holders,
+    is_quiet = is_quiet_here, is_race = is_race, mark = mark, more_at = more_at, more_of = more_of,
+    node_seen = node_seen, reach = reach, tail_of = tail_of, visit = visit,
   }
   return rare
 end

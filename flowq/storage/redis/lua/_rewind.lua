@@ -15,7 +15,7 @@ end
 
 local function drop(r, j)
   local i4 = pack('>I4', j)
-  if call('HDEL', r.n, i4, 'e' .. i4, 'l' .. i4, 'm' .. i4, 'o' .. i4, 'x' .. i4) == 0 then return end
+  if call('HDEL', r.n, i4, 'e' .. i4, 'l' .. i4, 'm' .. i4, 'o' .. i4, 't' .. i4, 'x' .. i4) == 0 then return end
   call('HDEL', r.v, i4)
   call('SETRANGE', r.c, j * 32, string.rep('\0', 32))
   local head = call('HGET', r.n, 'r')
@@ -25,13 +25,6 @@ end
 local function parents_of(row)
   local c, rd, e, p = unpack_('>I4I4I4I4', row, 20)
   return 42 + 8 * (c + rd + e), p
-end
-
--- Nothing is under way in a bounded expansion, and the first of its entries comes first.
-local function empty(r, x)
-  if x.flags < 160 then return end
-  x.places = nil
-  call('HDEL', r.n, 'm' .. pack('>I4', x.i))
 end
 
 local function renew(r, j)
@@ -56,7 +49,6 @@ local function renew(r, j)
     call('HDEL', r.n, 'e' .. i4)
   end
   call('HDEL', r.v, i4)
-  if has(byte(row, 7), 16) then phases().absolve(r, j) end
   call('HDEL', P .. 'h', id)
   if byte(row, 6) == 0 then remember(id, delivery, 0, 0, 0, 0) end
   local at, ranges = parents_of(row)
@@ -64,15 +56,14 @@ local function renew(r, j)
   for k = 0, ranges - 1 do x.n = x.n + unpack_('>I4', row, at + 8 * k + 4) end
   x.state, x.gen, x.ready, x.mode = WAITING, (x.gen + 1) % 256, 0, 0
   x.a, x.b, x.c, x.d = 0, 0, 0, 0
-  x.more = nil
-  empty(r, x)
+  x.more, x.places = nil, nil
+  extras().clear(r, j)
   dirty(r, x)
 end
 
 local function reopen(r, j)
-  local x, row = node(r, j), row_of(r, j)
-  if not x or not row then return end
-  if has(byte(row, 7), 16) then phases().absolve(r, j) end
+  local x = node(r, j)
+  if not x or not row_of(r, j) then return end
   local id = r.id .. pack('>I4', j)
   if x.lane == 255 then
     local raw = call('HGET', r.v, sub(id, 17))
@@ -80,7 +71,9 @@ local function reopen(r, j)
   end
   if j > 0 then x.gen = (x.gen + 1) % 256 end
   x.state, x.mode, x.a, x.b, x.c, x.d, x.n = EXPANDED, 0, 0, 0, 0, 0, NONE
-  empty(r, x)
+  x.places = nil
+  extras().clear(r, j)
+  extras().set_deadline(r, x)
   call('HDEL', r.v, sub(id, 17))
   dirty(r, x)
 end
@@ -137,7 +130,7 @@ local function count_inside(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row then return end
   local at, ranges = phases().body_of(row)
-  local need = phases().need_of(r, x)
+  local need = extras().need_of(r, x)
   for k = 0, ranges - 1 do
     local first, n = unpack_('>I4I4', row, at + 8 * k)
     for from = first, first + n - 1, PAGE do
@@ -172,7 +165,7 @@ local function begin(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row or x.state ~= WAITING then return end
   local o = node(r, (unpack_('>I4', row, 12)))
-  if not is_quiet(r, o, x) then phases().weigh(r, o, x) end
+  if not is_quiet(r, o, x) then extras().weigh(r, o, x) end
 end
 
 local DO = {drop, renew, reopen, count_parents, count_inside, begin}

@@ -120,9 +120,9 @@ local function flush_runs()
       k = last + 1
     end
     if #r.cells > 0 then many('HSET', r.v, r.cells) end
-    if r.losers then
-      many('HSET', r.n, r.losers)
-      r.losers = nil
+    if r.kept then
+      many('HSET', r.n, r.kept)
+      r.kept = nil
     end
     if r.places then
       for _, o in ipairs(r.places) do
@@ -131,7 +131,16 @@ local function flush_runs()
       end
       r.places = nil
     end
+    if r.held then
+      many('RPUSH', P .. 'b:' .. r.id, r.held)
+      r.held = nil
+    end
     if r.ended then
+      if r.paused then
+        call('HDEL', r.n, 'P')
+        call('SREM', P .. 'paused', r.id)
+        call('UNLINK', P .. 'b:' .. r.id)
+      end
       for _, key in ipairs({r.c, r.n, r.v}) do call('PEXPIRE', key, r.ended + 3600000) end
       call('ZADD', P .. 'x', now + r.ended, 'r' .. r.id)
       call('SREM', P .. 'active', r.id)

@@ -68,7 +68,7 @@ local function done_node(id, lease, meta, cell)
   local i = unpack_('>I4', i4)
   local bits, owner = unpack_('>BI4', lease, 12)
   local o = node(r, owner)
-  if o and o.flags >= 160 and phases().has_enough(r, o) then
+  if o and o.flags >= 160 and extras().has_enough(r, o) then
     return finish(r, node(r, i), SUCCESS, cell, meta, NONE) -- it is not wanted any more
   end
   r.cells[#r.cells + 1] = i4
@@ -86,7 +86,7 @@ local function done_node(id, lease, meta, cell)
   else
     count_children(r, i, lease)
   end
-  if o and o.flags >= 160 then phases().free(r, o) end
+  if o and o.flags >= 160 then extras().free(r, o) end
   count_owner(r, owner, i, 0, bits, SUCCESS, NONE)
 end
 
@@ -96,7 +96,8 @@ local function settle_other(id, lease, meta, data)
   local row = body_row(id)
   if not row then return end
   if has(byte(lease, 5), 16) then
-    return end_task(id, row, CANCELLED, stopped_cell(kind, meta, data), meta)
+    local state, cell = extras().stopped_as(id, stopped_cell(kind, meta, data))
+    return end_task(id, row, state, cell, meta)
   end
   if kind == 0 then
     return end_task(id, row, SUCCESS, data, meta)

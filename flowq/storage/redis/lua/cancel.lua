@@ -12,6 +12,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 local force = ARGV[2] == '1'
 local ids = {}
@@ -28,6 +29,7 @@ local function cancel_node(id)
   if call('HEXISTS', r.n, 'w') == 1 then return 2 end
   if x.state == EXPANDED then
     phases().cancel_inwards(r, x, force)
+    if i == 0 then extras().go_on(r) end -- else what is to clean up after it would wait
   elseif x.state < EXPANDED then
     local settled = settled_by(id)
     if x.state == QUEUED and not call('ZSCORE', P .. 's', id) then leave_list(id, lane_of(r, x)) end

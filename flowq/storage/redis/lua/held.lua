@@ -12,6 +12,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 -- @include _hand
 local flat = call('HGETALL', P .. 'w:' .. ARGV[2])

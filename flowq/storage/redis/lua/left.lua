@@ -17,6 +17,7 @@ for k = 4, #ARGV do
 end
 
 local function is_mine(id)
+  if #id > 20 then return false end -- a deadline
   local row
   if #id == 16 then
     row = call('HGET', P .. 'm', id)

@@ -13,6 +13,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 local cells = ARGV[2] == '1'
 local out, open, places = {}, {}, {}
@@ -41,7 +42,7 @@ for k = 3, #ARGV do
       if raw ~= '' and call('HEXISTS', P .. 'n:' .. run, 'u') == 0 and not is_past(run, byte(raw)) then
         state = byte(raw)
         one[1] = state
-        if state == EXPANDED then -- a task once
+        if state == EXPANDED or state == HELD then -- a task once, or still
           local _
           _, one[2], one[3] = record_of(id)
         end
@@ -61,7 +62,7 @@ for k = 3, #ARGV do
     local due = call('ZSCORE', P .. 's', id)
     if due then
       one[1] = SCHEDULED
-      one[4] = tonumber(due)
+      one[4] = due == 'inf' and 0 or tonumber(due)
     else
       open[#open + 1] = id
       places[#places + 1] = one

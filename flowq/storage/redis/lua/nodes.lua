@@ -13,6 +13,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 local run, first, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local raw = call('GETRANGE', P .. 'c:' .. run, first * 32, (first + count) * 32 - 1)
@@ -39,7 +40,7 @@ for k = 1, count do
   end
   local state = byte(raw, (k - 1) * 32 + 1)
   local id, _ = run .. fields[k]
-  if state == QUEUED or state == EXPANDED then _, one[4], one[5] = record_of(id) end
+  if state >= HELD and state <= EXPANDED then _, one[4], one[5] = record_of(id) end
   if state == QUEUED then
     if call('ZSCORE', P .. 's', id) then
       one[6] = 1

@@ -12,6 +12,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 local session = ARGV[2]
 if not call('ZSCORE', P .. 'L', session) then return {0, 0} end

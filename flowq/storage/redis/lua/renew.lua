@@ -12,6 +12,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 close_gap(tonumber(ARGV[3]))
 local out = {}

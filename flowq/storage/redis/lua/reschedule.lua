@@ -12,6 +12,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 local id = ARGV[2]
 local row = body_row(id)
@@ -21,7 +22,7 @@ if #id == 20 then
   if not x or x.state ~= QUEUED then return 0 end
   if has(x.flags, 4) then
     call('ZADD', P .. 's', math.max(now + tonumber(ARGV[3]), tonumber(ARGV[4])), id)
-    phases().rouse(run_of(sub(id, 1, 16)))
+    extras().rouse(run_of(sub(id, 1, 16)))
     return 1
   end
 end

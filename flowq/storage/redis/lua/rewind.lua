@@ -14,6 +14,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 -- @include _rewind
 local r, generation = run_of(ARGV[2]), tonumber(ARGV[3])

@@ -12,7 +12,7 @@ for _, session in ipairs(call('ZRANGE', P .. 'L', 0, -1)) do
   local w = P .. 'w:' .. session
   running = running + call('HLEN', w) - call('HEXISTS', w, 'i') - call('HEXISTS', w, 'b')
 end
-local out = {call('ZCARD', P .. 's'), running, call('ZCARD', P .. 'deads'), call('SCARD', P .. 'active')}
+local out = {call('ZCARD', P .. 's') - (tonumber(call('GET', P .. 's:o') or 0)), running, call('ZCARD', P .. 'deads'), call('SCARD', P .. 'active')}
 for _, queue in ipairs(call('SMEMBERS', P .. 'q')) do
   out[#out + 1] = queue
   out[#out + 1] = ready_in(queue)

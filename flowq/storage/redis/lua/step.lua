@@ -15,6 +15,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 -- @include _grow
 -- @include _settle
@@ -111,9 +112,10 @@ if want > 0 and not burden and #lists > 0 then
     return holds == 0
   end
   local chosen = choose(lists, ghosts, want, idle)
-  local spent, again = 0, #chosen > 0 and call('EXISTS', P .. 'd', P .. 'e') > 0
+  local spent, again = 0, #chosen > 0 and call('EXISTS', P .. 'd', P .. 'e', P .. 'paused') > 0
+  local paused = again and call('EXISTS', P .. 'paused') == 1 and {}
   while again or pages and #chosen > 0 do
-    local late = fail_late(chosen, pages)
+    local late = fail_late(chosen, pages, paused)
     if late == 0 then break end
     spent = spent + late
     survey()
@@ -184,13 +186,13 @@ for queue, count in pairs(left) do
   if count > 0 then call('ZADD', P .. 'k:' .. queue, 0, 1) end
 end
 -- One who goes to work minds no longer what is due before others look by themselves.
-if #ids > 0 and due and due - now < SOON then call('ZADD', P .. 'k:' .. ARGV[8], 0, 1) end
+if #ids > 0 and due and tonumber(due) - now < SOON then call('ZADD', P .. 'k:' .. ARGV[8], 0, 1) end
 local next_ms = -1
 if call('EXISTS', P .. 'todo') == 1 then -- pages of edges are left for whoever comes by
   due = now
   for q = 1, nq do call('ZADD', P .. 'k:' .. ARGV[7 + q], 0, 1) end
 end
-if due then next_ms = math.max(0, tonumber(due) - now) end
+if due and due ~= 'inf' then next_ms = math.max(0, tonumber(due) - now) end
 local other = deadlines[1] ~= me and deadlines[2] or deadlines[4]
 if other then
   local gap = math.max(0, tonumber(other) - now)

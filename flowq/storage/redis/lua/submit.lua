@@ -14,6 +14,7 @@
 -- @include _ended
 -- @include _finish
 -- @include _phases
+-- @include _extras
 -- @include _back
 front = false
 local run, first, count, total = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
