@@ -215,7 +215,7 @@ LAWS: Final = [ends_as_it_means, retries_as_if_it_had_not_failed, ends_though_ca
 
 
 @cases
-@drawing(40)
+@drawing(80)
 def test_each_node_ends_as_its_program_means_in_any_order(
     opener: Callable[[], Make], seed: int, size: int
 ) -> None:
@@ -223,7 +223,7 @@ def test_each_node_ends_as_its_program_means_in_any_order(
 
 
 @cases
-@drawing(25)
+@drawing(50)
 def test_a_retry_leaves_what_a_run_leaves_in_which_that_did_not_fail(
     opener: Callable[[], Make], seed: int, size: int
 ) -> None:
@@ -231,7 +231,7 @@ def test_a_retry_leaves_what_a_run_leaves_in_which_that_did_not_fail(
 
 
 @cases
-@drawing(25)
+@drawing(50)
 def test_a_run_ends_whatever_is_cancelled_when(
     opener: Callable[[], Make], seed: int, size: int
 ) -> None:
