@@ -15,7 +15,7 @@ import msgspec
 
 from flowq.binding import check_call
 from flowq.chunks import calls
-from flowq.errors import BindingError, GraphError
+from flowq.errors import BindingError, Failure, GraphError
 from flowq.message import (
     Binding,
     Cap,
@@ -194,7 +194,7 @@ class Filling:
         if kind is tuple or (kind is list and template.forced):
             found: Sequence[Any] = element
             return found
-        if template.forced:
+        if template.forced and kind is not Failure:
             raise BindingError(
                 f"item {self.place} is a {kind.__name__}, not a tuple; starmap takes tuples of "
                 "arguments"
@@ -212,6 +212,8 @@ class Filling:
                 return _deeper(captured, template.path)
             if plain(value):
                 return Const(value)
+            if pool is None and type(value) is Failure:
+                return Const(None)  # of an item that is blocked by it
             if pool is None:
                 raise GraphError(
                     f"the value of {who or 'the plan'} names a {type(value).__name__} that is "
@@ -247,6 +249,8 @@ def _deeper(template: Template, path: tuple[int | str, ...]) -> Template:
 
 
 def _item(value: Any, path: tuple[int | str, ...]) -> Any:
+    if isinstance(value, Failure):
+        return value  # it stands for all of it; what would be given it is blocked
     for key in path:
         value = value[key]
     return value

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from flowq.chunks import chunks_of
-from flowq.errors import BindingError, GraphError, NoArm
+from flowq.errors import BindingError, Failure, GraphError, NoArm
 from flowq.filling import Filling
 from flowq.message import (
     NO_NODE,
@@ -37,6 +37,7 @@ __all__ = [
     "BRANCH",
     "BUILT_IN",
     "MAP",
+    "blocking",
     "expand_map",
     "fill_plan",
     "key_of",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 _ALONE: Final = Rule(0, 0, 0, 0, 0)
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def share_of(said: int | float, count: int) -> int:
@@ -184,6 +186,21 @@ def prefix_of(message: Message) -> str:
     return f"{message.name}/" if message.name else ""
 
 
+def blocking(element: Any, several: bool) -> bytes:
+    """Give what blocks the item of an element that is a `Failure`; empty for any other.
+
+    Parameters
+    ----------
+    element : object
+    several : bool
+        Whether it holds elements of several lists, or those of a chunk.
+    """
+    for one in element if several else (element,):
+        if isinstance(one, Failure):
+            return _encode(msgspec.structs.replace(one, args=(), kwargs={}))
+    return b""
+
+
 def expand_map(
     carrier: Message,
     lists: Sequence[Any],
@@ -261,14 +278,16 @@ def expand_map(
         base = INNER + 1 + count + len(behind)
         try:
             head, *rest = relocate((item, *inside), at=INNER + 1 + i, base=base, prefix=path)
-            row = msgspec.structs.replace(filling.row(head, True), owner=INNER)
+            blocked = blocking(element, len(given) > 1 or bool(chunksize))
+            filled = filling.row(head, not blocked)
+            row = msgspec.structs.replace(filled, owner=INNER, blocked=blocked)
             out.append(_indexed(row, place))
             for k, row in enumerate(rest, base):
                 own = row.owner == INNER + 1 + i
                 if row.owner == NO_NODE:  # an alarm about the item
                     row, own = msgspec.structs.replace(row, owner=INNER), True
                     rung.append(k)
-                row = filling.row(row, True)
+                row = filling.row(row, not blocked)
                 behind.append(_indexed(row, place) if own else row)
         except BindingError as err:
             raise BindingError(f"{path}: {err}") from None

@@ -173,7 +173,7 @@ def tries_of(state: State, failed: int, began: bool) -> int | None:
 
 def failure_in(cell: Cell) -> Failure | None:
     """Give the failure that a cell holds, if it holds one."""
-    if cell.state != State.FAILED or cell.flags & CULPRIT:
+    if cell.state not in (State.FAILED, State.BLOCKED) or cell.flags & CULPRIT:
         return None
     try:
         return msgspec.msgpack.decode(cell.body, type=Failure)

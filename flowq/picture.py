@@ -65,6 +65,8 @@ def _shape(line: Line) -> Shape:
         return Shape(line.title, _worst(line).label, "many", counts)
     form = "join" if info.kind == Kind.JOIN else "many" if line.items else ""
     said = [info.name, info.state.label, info.task]
+    if info.signal and not info.state.final:
+        said.append(f"waits for {info.signal!r} to be sent")
     if info.started_ms and info.ended_ms:
         said.append(f"{(info.ended_ms - info.started_ms) / 1000:g} s")
     aside = info.phase in (Phase.HANDLERS, Phase.FINALLY)

@@ -168,7 +168,7 @@ class Values:
             return self._value(cell, node)
         if cell.flags & CULPRIT:
             return self.blame(cell)
-        if cell.state == State.FAILED:
+        if cell.state in (State.FAILED, State.BLOCKED):
             return failure_of(cell)
         kind = Skipped if cell.state == State.SKIPPED else Cancelled
         return self._named(kind, node, cell.body.decode("utf-8", "replace"))
@@ -199,7 +199,7 @@ class Values:
                 where = id_text(node_id(self._run, index)) if index != NO_NODE else "?"
                 return Failure("", where, None, "error", "", "failed; the cause is not kept")
             cell = found
-        if cell.state != State.FAILED:
+        if cell.state not in (State.FAILED, State.BLOCKED):
             return Cancelled(*self._who(index), cell.body.decode("utf-8", "replace"))
         return failure_of(cell)
 

@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TextIO
 
 from flowq.errors import DecodeError
+from flowq.holding import LOST
 from flowq.looking import culprit_of, failure_in, shown_state, tries_of
-from flowq.message import decode_message, id_text, read_cell, split_node
-from flowq.outline import FAILED, Line, count, forgiven, outline, within
+from flowq.message import decode_message, id_text, node_id, read_cell, split_node
+from flowq.outline import FAILED, Line, count, forgiven, outline, stem, within
 from flowq.plan import Kind, ranges_of
 from flowq.states import State
 from flowq.storage.base import NodeInfo, RunInfo, Store
@@ -44,8 +45,12 @@ __all__ = [
 
 LOOKS: Final = 0.5
 """Seconds between two looks at what is followed."""
+MOST_LOOKS: Final = 1_000
+"""So many ids are looked at in one round trip."""
 NAMED: Final = 5
 """So many failed items of a large map are told one by one."""
+TOLD: Final = (State.SCHEDULED, State.HELD, *FAILED, State.SKIPPED, State.CANCELLED)
+"""States in which a node has a reason that is read once."""
 STYLES: Final = {
     "success": "green",
     "failed": "red",
@@ -53,6 +58,7 @@ STYLES: Final = {
     "running": "blue",
     "queued": "cyan",
     "scheduled": "yellow",
+    "held": "yellow",
     "cancelled": "magenta",
 }
 
@@ -159,14 +165,19 @@ class Sight:
 def explained(
     store: Store, run: bytes, infos: Iterable[NodeInfo]
 ) -> Iterator[tuple[NodeInfo, str, int | None]]:
-    """Say of each node why it has no value (empty if it has, or may have), and its attempts."""
+    """Say of each node why it has no value, or not yet, and its attempts.
+
+    Empty for what has a value, and for what goes on or waits for others.
+    """
     infos = list(infos)
+    held = _holding(store, run, infos)
     lost = [n.index for n in infos if n.state.final and n.state is not State.SUCCESS]
     cells = store.cells(run, ranges_of(lost)) if lost else {}
     names = {n.index: n.name for n in infos}
     for info in infos:
         raw = cells.get(info.index)
-        why, tries = "", tries_of(info.state, info.attempt, info.started_ms > 0)
+        why = held.get(info.index, "")
+        tries = tries_of(info.state, info.attempt, info.started_ms > 0)
         if raw is not None:
             cell = read_cell(raw)
             failure = failure_in(cell)
@@ -178,11 +189,27 @@ def explained(
                     near = store.nodes(run, after=blamed - 1, limit=1)
                     names[blamed] = near[0].name if near else str(blamed)
                 why = f"because of {names[blamed]}"
+            elif info.state is State.SKIPPED and cell.body == LOST:
+                why = "enough others succeeded" if stem(info.name) else "another came first"
             elif not cell.flags:
                 why = cell.body.decode("utf-8", "replace")
         if why and info.state in FAILED and forgiven(info):
             why += " (forgiven)"
         yield info, why, tries
+
+
+def _holding(store: Store, run: bytes, infos: Iterable[NodeInfo]) -> dict[int, str]:
+    """Say of nodes that could go on what they wait for: a moment, what is sent, a paused run."""
+    held = {i.index: "until its run goes on" for i in infos if i.state is State.HELD}
+    later = [i for i in infos if i.state is State.SCHEDULED]
+    for at in range(0, len(later), MOST_LOOKS):
+        some = later[at : at + MOST_LOOKS]
+        looks = store.look([node_id(run, i.index) for i in some], cells=False)
+        for info, look in zip(some, looks, strict=True):
+            until = f"until {_moment(look.due_ms)}" if look is not None and look.due_ms else ""
+            wanted = f"for {info.signal!r} to be sent" if info.signal else ""
+            held[info.index] = ", ".join(part for part in (wanted, until) if part)
+    return held
 
 
 def counted(line: Line) -> str:
@@ -321,7 +348,7 @@ class Live:
         self._console = console or Console(file=stream)
         self._live = Live(console=self._console, auto_refresh=False)
         self._live.start()
-        self._whys: dict[tuple[int, int], str] = {}
+        self._whys: dict[tuple[int, ...], str] = {}
 
     def show(self, seen: Seen) -> None:
         """Draw it anew."""
@@ -380,22 +407,23 @@ class Live:
             text.append(f"  {duration(max(0, end - info.started_ms) / 1000)}", "dim")
         if info.attempt and not info.state.final:
             text.append(f"  attempt {info.attempt + 1}", "yellow")
-        why = self._whys.get((info.index, info.generation), "")
+        why = self._whys.get(_as_told(info), "")
         if why:
             text.append(f"  {one_line(why, 60)}", "red" if info.state in FAILED else "dim")
 
     def _explain(self, seen: Seen, lines: Iterable[Line]) -> None:
-        """Read why those that are shown have no value, each once."""
+        """Read why those that are shown have no value, or not yet, each once."""
         new = [
             x.info
             for x in lines
-            if x.info is not None
-            and x.info.state.final
-            and x.info.state is not State.SUCCESS
-            and (x.info.index, x.info.generation) not in self._whys
+            if x.info is not None and x.info.state in TOLD and _as_told(x.info) not in self._whys
         ]
         for info, why, _ in explained(self._store, seen.id[:16], new):
-            self._whys[info.index, info.generation] = why
+            self._whys[_as_told(info)] = why
+
+
+def _as_told(info: NodeInfo) -> tuple[int, ...]:
+    return info.index, info.generation, info.state, info.attempt
 
 
 def _head(seen: Seen) -> Text:

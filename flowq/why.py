@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from flowq.arms import ArmSeen, arms_of, condition_of
 from flowq.fragment import BRANCH
-from flowq.looking import Home, failure_in, lacking, moment, one_value, source_in
-from flowq.message import node_id, read_cell
+from flowq.holding import LOST, by_the_clock, lost, place, timed, who_sent
+from flowq.looking import Home, culprit_of, failure_in, lacking, moment, one_value, source_in
+from flowq.message import id_text, node_id, read_cell
 from flowq.outline import FAILED, forgiven, stem, within
 from flowq.plan import ROOT, Bits, Kind, Phase
 from flowq.states import RULES, Rule, State, trigger_rule
@@ -51,6 +52,7 @@ class Why:
         self._infos = infos
         self._who = who
         self._nodes: dict[int, NodeInfo] = {}
+        self._every: list[NodeInfo] | None = None
 
     # --- of a run --------------------------------------------------------------------------------
 
@@ -59,9 +61,11 @@ class Why:
         lines: list[str] = []
         if state.final:
             states: Sequence[State] = BAD
-            lines.append(f"{self._who} ended {state.label}")
+            lines.append(f"{self._who} ended {state.label}{self._in_all(state)}")
         else:
             states = BUSY
+            if self._paused():
+                lines.append(f"{self._who} is paused: flowq run resume {id_text(self._run)}")
         for line in self._lines(states):
             if len(lines) == CAUSES:
                 lines.append("...")
@@ -71,6 +75,21 @@ class Why:
             waiting = list(islice(self._infos(S.WAITING), CAUSES))
             lines.extend(f"{self.node(info)}" for info in waiting)
         return "\n".join(lines)
+
+    def _in_all(self, state: State) -> str:
+        """Say why a run failed, where that is no node's failure: its deadline, what it needs."""
+        look = self._app.store.look((self._run,))[0] if state is S.FAILED else None
+        if look is None or look.cell is None:
+            return ""
+        cell = read_cell(look.cell)
+        if failure_in(cell) is None and culprit_of(cell) is not None:
+            return ""  # that node is told
+        gone = one_value(self._app, self._run, look)
+        return f", {said}" if (said := _said(gone)) else ""
+
+    def _paused(self) -> bool:
+        found = self._app.store.run(self._run)
+        return found is not None and found.paused
 
     def _lines(self, states: Iterable[State]) -> Iterator[str]:
         """A line for each node in these states; items of one map together."""
@@ -112,25 +131,33 @@ class Why:
         if info.state is S.WAITING:
             return self._waits(info)
         if info.state is S.HELD:
-            return ", a limit says not yet"
+            if self._paused():
+                return f", its run is paused: flowq run resume {id_text(self._run)}"
+            return ", until its run has been set going again"
         if info.state is S.EXPANDED:
             return self._inside(info)
         if info.state is S.RUNNING:
             return f" since {moment(info.started_ms)}, attempt {info.attempt + 1}"
         if info.state is S.SUCCESS:
             return self._became(info)
+        if info.state is S.CANCELLED and (since := self._stopped(info)):
+            return since
         if info.state is S.SKIPPED and info.rule is not None and info.rule.b and not info.ready_ms:
             return ", what it waits for did not fail so"
         id = node_id(self._run, info.index)
         look = self._app.store.look((id,))[0]
         if look is None:
             return ""
+        if info.state is S.SCHEDULED and info.kind == Kind.JOIN:
+            return timed(self._run, info, look.due_ms)
         if info.state in (S.QUEUED, S.SCHEDULED):
             said = lacking(self._app, id, info.state)
             due = f", due at {moment(look.due_ms)}; {info.attempt} attempts have failed"
             if info.state is S.QUEUED:
                 due = "" if said else ", the next free worker takes it"
             return f"{due}; {said}" if said else due
+        if info.state is S.SKIPPED and look.cell is not None and read_cell(look.cell).body == LOST:
+            return lost(self._app.store, self._run, info, self._all())
         gone = one_value(self._app, id, look)
         said = _said(gone)
         if info.state is S.BLOCKED:
@@ -143,12 +170,17 @@ class Why:
         if info.culprit is not None and info.culprit != info.index:
             who = self._find(info.culprit)
             said = f"since {who.name if who else info.culprit} {_verb(who)}: {said}"
+        elif getattr(gone, "reason", "") == "deadline":
+            said += self._stopped(info)
         attempts = getattr(gone, "attempts", 0)
         if attempts > 1 and info.kind == Kind.TASK:
             said += f", after {attempts} attempts"
         if forgiven(info):
             said += " (forgiven: it does not count)"
         return said
+
+    def _stopped(self, info: NodeInfo) -> str:
+        return by_the_clock(self._app.store, self._run, info, self._find)
 
     def _waits(self, info: NodeInfo) -> str:
         owner = self._find(info.owner)
@@ -163,6 +195,8 @@ class Why:
                 Phase.FALLBACK: f"only if {where} fails",
             }[Phase(info.phase)]
             return f", {until}" + (f" ({', '.join(left)})" if left else "")
+        if owner is not None and (places := place(owner, info, self._infos)):
+            return places
         left, more = [], 0
         for parent in self._parents(info):
             if not parent.state.final:
@@ -190,6 +224,8 @@ class Why:
     def _became(self, info: NodeInfo) -> str:
         """Say what an expansion that succeeded was made of."""
         if info.kind != Kind.EXPANSION:
+            if info.signal:
+                return who_sent(self._app.store, self._run, info)
             return self._condition(info) or self._cached(info)
         inner = list(within(self._all(), info.index))
         if not inner:
@@ -318,9 +354,10 @@ class Why:
         return [i for i in self._all() if i.owner == owner and i.phase == Phase.BODY]
 
     def _all(self) -> list[NodeInfo]:
-        found = list(self._infos())
-        self._nodes.update((i.index, i) for i in found)
-        return found
+        if self._every is None:
+            self._every = list(self._infos())
+            self._nodes.update((i.index, i) for i in self._every)
+        return self._every
 
 
 def rule_name(rule: Rule, parents: int) -> str:

@@ -19,7 +19,7 @@ from flowq.cli.output import INTERRUPTED, UNREACHABLE, USAGE, CliError, note
 __all__ = ["Parser", "huey_main", "main", "parser"]
 
 
-NOT_YET = frozenset(f"flowq run {verb}" for verb in "pause resume fork send".split())
+NOT_YET = frozenset(["flowq run fork"])
 """Commands that are designed, and answered only where they are typed."""
 
 

@@ -66,7 +66,7 @@ def list_runs(args: Any) -> int:
         (
             id_text(run.id),
             run.name or "-",
-            shown_state(run.state, True),
+            _shown(run),
             run.nodes,
             moment(run.created_ms),
             duration(_run(run)["seconds"]),
@@ -110,7 +110,7 @@ def show(args: Any) -> int:
         [
             ("run", what["id"]),
             ("name", run.name),
-            ("state", what["state"]),
+            ("state", _shown(run)),
             ("created", moment(run.created_ms)),
             ("ended", moment(run.ended_ms)),
             ("took", duration(what["seconds"])),
@@ -241,6 +241,7 @@ def _run(run: RunInfo) -> dict[str, Any]:
         "id": id_text(run.id),
         "name": run.name,
         "state": shown_state(run.state, True),
+        "paused": run.paused,
         "created": iso(run.created_ms),
         "ended": iso(run.ended_ms),
         "seconds": (run.ended_ms - run.created_ms) / 1000 if run.ended_ms else None,
@@ -266,7 +267,12 @@ def _node(info: NodeInfo, why: str, tries: int | None) -> dict[str, Any]:
         "ended": iso(info.ended_ms),
         "seconds": (info.ended_ms - info.started_ms) / 1000 if body else None,
         "why": why or None,
+        "signal": info.signal or None,
     }
+
+
+def _shown(run: RunInfo) -> str:
+    return shown_state(run.state, True) + (", paused" if run.paused else "")
 
 
 def _cells(

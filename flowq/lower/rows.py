@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from flowq.errors import GraphError
-from flowq.fragment import share_of
+from flowq.errors import Failure, GraphError
+from flowq.fragment import blocking, share_of
 from flowq.lower.carriers import branch_message, map_message
 from flowq.lower.facts import Facts, bits_of_items, ranges
 from flowq.lower.later import after, following, later_of
@@ -66,6 +66,7 @@ class Rows:
         self._first = first
         self._above = above
         self._rows: list[NodeRow] = []
+        self._blocked: dict[int, bytes] = {}
 
     @classmethod
     def of(cls, facts: Facts, run: bytes = b"") -> Rows:
@@ -132,6 +133,9 @@ class Rows:
         while todo:
             step, *args = todo.pop()
             todo.extend(reversed(step(*args)))
+        for index, blocked in self._blocked.items():
+            at = index - self._first
+            self._rows[at] = msgspec.structs.replace(self._rows[at], blocked=blocked)
 
     def _steps(
         self, groups: Sequence[tuple[Body, str]], owner: int, place: int | None = None
@@ -162,6 +166,12 @@ class Rows:
         body, at, items = node.inner, node.index, node.items
         assert body is not None and items is not None
         count, first = len(items), at + 1
+        several = sum(node.zipped) > 1 or bool(node.chunk)
+        for i, element in enumerate(items):
+            if several or type(element) is Failure:
+                blocked = blocking(element, several)
+                if blocked:
+                    self._blocked[first + i] = blocked
         total = sum(map(len, items)) if node.chunk else 0
         only = "need" in node.options
         value = Items(first, count, True, node.chunk, total, only) if count else Seq(())

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any, TypeAlias
 
 from flowq.calls import pack
-from flowq.errors import GraphError
+from flowq.errors import Failure, GraphError
 from flowq.filling import plain
 from flowq.lower.facts import Facts, ranges
 from flowq.message import (
@@ -140,6 +140,8 @@ class Templates:
         """The template of the element of a map: of a known list, that of the item being made."""
         place, found = slot.source.item
         assert slot.source.lists is None, "only the plan of an item has elements"
+        if isinstance(found, Failure):
+            return _value(found, pool)  # it blocks the item
         if slot.part is not None:
             parts = found if slot.source.zipped[1] else spread_over(slot.source, found)
             found = parts[slot.part]

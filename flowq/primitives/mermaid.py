@@ -12,6 +12,7 @@ from flowq.graph import Graph
 from flowq.node import Body, Node, is_plain_map, kind_text, leaves
 from flowq.plan import Kind
 from flowq.serializer import short_repr
+from flowq.text import duration
 
 __all__ = ["draw", "drawing_of"]
 
@@ -76,8 +77,18 @@ def _shape(node: Node, name: str) -> Shape:
     if node.inner is not None and not is_plain_map(node):
         return Shape(title, box=True)
     if node.kind is Kind.JOIN:
-        return Shape(title, form="join")
+        return Shape(title, form="join", hint=_said(node))
     return Shape(title, form="many" if node.items is not None else "", hint=hint)
+
+
+def _said(node: Node) -> str:
+    """What a node does that no worker runs."""
+    within = f", for {duration(node.timeout_ms / 1000)} at most" if node.timeout_ms else ""
+    if node.signal:
+        return f"waits for {node.signal!r} to be sent{within}"
+    if node.race:
+        return "the first success"
+    return f"sleeps {duration(node.sleep_ms / 1000)}" if node.sleep_ms else ""
 
 
 def _is_bare_arm(node: Node) -> bool:

@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any
 
 from flowq.binding import misfit, params_of
-from flowq.errors import BindingError, GraphError
+from flowq.errors import BindingError, Failure, GraphError
 from flowq.node import Body, Element, Maybe, Node, Slot, Take, Told, leaves
 from flowq.serializer import short_repr
 
@@ -120,6 +120,8 @@ def _bind_element(node: Node, element: Element, room: float) -> None:
     for i, item in enumerate(source.over):
         given = element.given(item)
         found = element.of(item)
+        if isinstance(found, Failure):
+            continue  # its item is blocked
         if source.unpack and type(found) not in (tuple, list):
             raise GraphError(
                 f"{source.who}: item {i} is a {type(found).__name__}, not a tuple; "
@@ -127,7 +129,7 @@ def _bind_element(node: Node, element: Element, room: float) -> None:
             )
         element.widths.add(len(given))
     if len(element.widths) < 2:
-        node.args.extend([None] * (next(iter(element.widths)) if source.items else 1))
+        node.args.extend([None] * next(iter(element.widths), 1))
     node.elements.append(element)
 
 
