@@ -82,8 +82,8 @@ class Why:
         if look is None or look.cell is None:
             return ""
         cell = read_cell(look.cell)
-        if failure_in(cell) is None and culprit_of(cell) is not None:
-            return ""  # that node is told
+        if failure_in(cell) is None and culprit_of(cell) != ROOT:
+            return ""  # a node is to blame, and told
         gone = one_value(self._app, self._run, look)
         return f", {said}" if (said := _said(gone)) else ""
 
