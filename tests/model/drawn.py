@@ -15,10 +15,11 @@ from flowq.states import RULES, trigger_rule
 from flowq.testing.contract.base import fragment
 from flowq.testing.contract.policies import HANDLERS, with_groups
 
-__all__ = ["FRAGMENTS", "QUEUES", "SESSIONS", "ids", "messages", "plans"]
+__all__ = ["FRAGMENTS", "QUEUES", "SESSIONS", "SIGNALS", "ids", "messages", "plans"]
 
 SESSIONS = ("a", "b", "c")
 QUEUES = ("default", "other")
+SIGNALS = ("go", "stop")
 ids = st.integers(0, 10_000)
 """Which of the known ids, queues, deliveries: taken modulo how many there are."""
 
@@ -53,6 +54,10 @@ class _Drawn:
     owns: tuple[int, ...] = ()
     sleep_ms: int = 0
     most: int = 0
+    deadline_ms: int = 0
+    signal: str = ""
+    timeout_ms: int = 0
+    default: bytes = b""
 
 
 @st.composite
@@ -75,9 +80,11 @@ def plans(draw: st.DrawFn) -> list[NodeRow]:
         if (i and x.kind == Kind.EXPANSION) or not i:
             x.tolerate = draw(st.sampled_from([0, 0, 0, 1, 2]))
             x.need, x.most = _need(draw, nodes, i), _most(draw, nodes, i)
+            x.deadline_ms = draw(st.sampled_from([0, 0, 0, 3_000, 20_000]))
         elif x.kind == Kind.JOIN:
             x.owns = _owned(draw, nodes, i)
-            x.sleep_ms = 0 if x.owns else draw(st.sampled_from([0, 0, 2_000]))
+            if not x.owns:
+                _wait(draw, x)
     for i, x in enumerate(nodes):
         below = [k for k in _below(nodes, i) if not nodes[k].owns]
         x.lenient = {k for k in below if draw(st.integers(0, 7)) == 7}
@@ -126,6 +133,15 @@ def _owned(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> tuple[int, ...]:
     for one in owned:
         nodes[one].bits |= Bits.OWNED
     return tuple(sorted(owned))
+
+
+def _wait(draw: st.DrawFn, join: _Drawn) -> None:
+    """Let a join sleep, or wait for what is sent."""
+    join.sleep_ms = draw(st.sampled_from([0, 0, 2_000]))
+    if not join.sleep_ms and draw(st.booleans()):
+        join.signal = draw(st.sampled_from(SIGNALS))
+        join.timeout_ms = draw(st.sampled_from([0, 2_000, 20_000]))
+        join.default = draw(st.sampled_from([b"", b"default"]))
 
 
 _GROUPS = [
@@ -192,7 +208,7 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
         entries=ranges_of(k for k in own if not nodes[k].parents),
         inner=len(own),
         body=ranges_of(inner),
-        value=b"template" if x.kind == Kind.EXPANSION else b"",
+        value=b"template" if x.kind == Kind.EXPANSION else x.default,
         bits=int(x.bits | (Bits.RACE if x.owns else 0)),
         phase=x.phase,
         tolerate=x.tolerate,
@@ -200,6 +216,9 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
         owns=ranges_of(x.owns),
         sleep_ms=x.sleep_ms,
         most=x.most,
+        deadline_ms=x.deadline_ms,
+        signal=x.signal,
+        timeout_ms=x.timeout_ms,
         later=tuple(
             Later(
                 phase,
@@ -222,10 +241,17 @@ def _fragments() -> list[list[NodeRow]]:
         fragment({"i": [], "m": [], "k": []}, inside={"k": "m"}),
         with_groups(fragment({"i": []}), HANDLERS),
     ]
+    made += [_bound(fragment({"i": [], "j": [], "k": []}), most=1, deadline_ms=3_000)]
+    made += [_bound(fragment({"i": [], "j": []}), need=1)]
     nothing = encode_template(Seq(()))
     for rows in made:
         rows[:] = [replace(x, value=nothing if x.value else b"", reads=()) for x in rows]
     return made
+
+
+def _bound(rows: list[NodeRow], **more: int) -> list[NodeRow]:
+    """Say more of what a node becomes."""
+    return [replace(rows[0], **more), *rows[1:]]
 
 
 FRAGMENTS = _fragments()

@@ -48,6 +48,7 @@ class Histories(Moves):
     def runs_and_their_nodes_are_the_same(self) -> None:
         self.both(lambda store: store.runs(limit=1_000))
         for run, _ in self.runs():
+            self.both(lambda store: store.sent(run))  # noqa: B023
             real, model = self.real.nodes(run), self.model.nodes(run)
             same([plain_node(x) for x in real], [plain_node(x) for x in model])
             if real:
@@ -68,6 +69,8 @@ class Histories(Moves):
             if info.state == State.BLOCKED:
                 above = [nodes[i] for i in indexes(info.parents)]
             elif info.state == State.FAILED and info.kind == Kind.EXPANSION:
+                if info.culprit is None:  # its time was up: so says its cell, which is compared
+                    continue
                 inner = [x for x in nodes if x.owner == info.index]
                 above = [x for x in inner if x.state in BAD and not forgiven(x)]
                 blamed.update([info.index] * info.grown)
@@ -79,7 +82,7 @@ class Histories(Moves):
                 assert info.culprit is None
                 continue
             blamed |= {
-                x.index if x.kind == Kind.TASK and x.state == State.FAILED else x.culprit
+                x.index if x.culprit is None else x.culprit
                 for x in above if x.state in BAD
             }  # fmt: skip
             assert info.culprit in blamed, (info, blamed)

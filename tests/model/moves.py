@@ -28,7 +28,7 @@ from flowq.storage import Store
 from flowq.storage.base import MEMORY_OF_ENDED_MS, SessionInfo, Step
 from flowq.testing import ManualClock
 from flowq.testing.model import ModelStore
-from tests.model.drawn import FRAGMENTS, QUEUES, SESSIONS, ids, messages, plans
+from tests.model.drawn import FRAGMENTS, QUEUES, SESSIONS, SIGNALS, ids, messages, plans
 from tests.model.numbered import Numbered
 from tests.model.plain import plain_deliveries, same
 
@@ -113,8 +113,11 @@ class Moves(RuleBasedStateMachine):
         known = self.known()
         open_ = [id for id in known if (x := self.model.look([id])[0]) and x.state < State.EXPANDED]
         real = self.real.step(session, outcomes, **how)
-        # what expired and has a fallback goes on as an expansion
-        ended = [x is None or x.state >= State.EXPANDED for x in self.real.look(open_)]
+        # what expired and has a fallback goes on as an expansion; what is held came first too
+        ended = [
+            x is None or x.state >= State.EXPANDED or x.state == State.HELD
+            for x in self.real.look(open_)
+        ]
         expired = [id for id, end in zip(open_, ended, strict=True) if end]
         # nothing that the store might have handed out beside them came next, so it was one of these
         alone = [t.id for t in self.model._things() if t.message and t.message.prefetch]
@@ -304,6 +307,29 @@ class Moves(RuleBasedStateMachine):
         running = self.running()
         chosen = running[which % len(running)][1].id
         self.both(lambda store: store.cancel([chosen]))
+
+    @precondition(something_was_started)
+    @rule(
+        which=ids,
+        name=st.sampled_from(SIGNALS),
+        to=st.sampled_from(["", "", "", "n1", "n2"]),
+        key=st.sampled_from(["", "", "k"]),
+    )
+    def send(self, which: int, name: str, to: str, key: str) -> None:
+        run, _ = self.runs()[which % len(self.runs())]
+        self.both(lambda store: store.send(run, name, b"sent", to=to, key=key, who="me"))
+
+    @precondition(something_was_started)
+    @rule(which=ids)
+    def pause(self, which: int) -> None:
+        run, _ = self.runs()[which % len(self.runs())]
+        self.both(lambda store: store.pause(run))
+
+    @precondition(something_was_started)
+    @rule(which=ids)
+    def resume(self, which: int) -> None:
+        run, _ = self.runs()[which % len(self.runs())]
+        self.both(lambda store: store.resume(run))
 
     @precondition(something_is_known)
     @rule(which=ids, delay=st.sampled_from([0, 1_000, 20_000]), at=st.booleans())

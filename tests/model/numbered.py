@@ -30,7 +30,7 @@ from flowq.outcome import Outcome
 from flowq.plan import indexes, ranges_of
 from flowq.states import State
 from flowq.storage import Store
-from flowq.storage.base import DeadLetter, Look, NodeInfo, Step
+from flowq.storage.base import DeadLetter, Look, NodeInfo, Sent, Step
 
 __all__ = ["Numbered"]
 
@@ -143,6 +143,12 @@ class Numbered:
                 culprit=None if info.culprit is None else self._index(run, info.culprit),
             )
             for info in found
+        ]
+
+    def sent(self, run: bytes) -> list[Sent]:
+        return [
+            x if x.node is None else _replace(x, node=self._index(run, x.node))
+            for x in self._store.sent(run)
         ]
 
     def dead(self, **how: Any) -> list[DeadLetter]:

@@ -23,13 +23,15 @@ __all__ = [
     "read_run", "read_sent", "record", "run_head", "session_row", "single_row", "timed",
 ]  # fmt: skip
 
-EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE, DEADLINE = 1, 2, 4, 8, 16, 32, 64
+EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE, DEADLINE, BORN_BLOCKED = (
+    1, 2, 4, 8, 16, 32, 64, 128,
+)  # fmt: skip
 ODD, EXPANSION, JOIN, TIMED, RICH, PHASED, GUARDED = 1, 2, 4, 8, 32, 64, 128
 
 _SINGLE: Final = struct.Struct(">IBBhB")
 _NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
 _RULE: Final = struct.Struct(">5I")
-_MORE: Final = struct.Struct(">IIHII6sIH")
+_MORE: Final = struct.Struct(">IIHII6sIHI")
 _BOUNDS: Final = struct.Struct(">III6sH")
 _GROUP: Final = struct.Struct(">BBIIII")
 _GROUPS: Final = 31  # what a record can count; a task that expands may have two times that
@@ -114,6 +116,8 @@ def node_row(row: NodeRow) -> bytes:
         tail = _more(row) + tail
     if row.deadline_ms:
         special |= DEADLINE
+    if row.blocked:
+        special |= BORN_BLOCKED
     parts = [pack_ranges(x) for x in (row.children, row.reads, row.entries, row.parents)]
     body = b"".join([*parts, row.value, name, queue, pack_ranges(row.body), tail])
     head = _NODE.pack(
@@ -128,7 +132,7 @@ def _alone(row: NodeRow) -> bool:
     """Whether a node has no edges, no rule of its own, and nothing that few have."""
     return not (
         row.parents or row.children or row.reads or row.entries or row.body or row.value
-        or row.later or row.lenient or row.tolerate
+        or row.later or row.lenient or row.tolerate or row.blocked
     ) and row.rule == _NO_RULE  # fmt: skip
 
 
@@ -136,7 +140,8 @@ def _rich(row: NodeRow) -> bool:
     """Whether a row has what few have, behind the rest."""
     return bool(
         row.later or row.lenient or row.tolerate or row.need or row.most or row.sleep_ms
-        or row.deadline_ms or row.signal or row.bits & Bits.RACE or (row.message and row.body)
+        or row.deadline_ms or row.signal or row.blocked or row.bits & Bits.RACE
+        or (row.message and row.body)
     )  # fmt: skip
 
 
@@ -146,9 +151,10 @@ def _more(row: NodeRow) -> bytes:
     time = row.timeout_ms if signal else row.sleep_ms or row.deadline_ms
     head = _MORE.pack(
         len(row.lenient), row.tolerate, len(row.later), row.need, row.most, ms(time),
-        len(row.owns), len(signal),
+        len(row.owns), len(signal), len(row.blocked),
     )  # fmt: skip
-    raw = b"".join([head, pack_ranges(row.lenient), pack_ranges(row.owns), signal, _groups(row)])
+    ranges = pack_ranges(row.lenient), pack_ranges(row.owns)
+    raw = b"".join([head, *ranges, signal, row.blocked, _groups(row)])
     return raw + len(raw).to_bytes(4, "big")
 
 
@@ -221,7 +227,8 @@ def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
     if guard or _guards(row):
         flags |= GUARDED
     lane = lanes.number(row.message) if row.message else 0
-    return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0, 0)
+    mode = 1 if row.blocked else 0
+    return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0, mode)
 
 
 def pages(encoded: Sequence[bytes]) -> list[range]:
@@ -327,9 +334,10 @@ class NodeHead:
         def ranges(at: int, n: int) -> Ranges:
             return tuple(_RANGE.iter_unpack(raw[at : at + 8 * n]))
 
-        edges, _, count, self.need, self.most, _, owned, signal = _MORE.unpack_from(raw)
+        edges, _, count, self.need, self.most, _, *sizes = _MORE.unpack_from(raw)
+        owned, signal, blocked = sizes
         self.lenient = ranges(_MORE.size, edges)
-        at = _MORE.size + 8 * (edges + owned) + signal
+        at = _MORE.size + 8 * (edges + owned) + signal + blocked
         for _ in range(count):
             _, _, _, first, nodes, size = _GROUP.unpack_from(raw, at)
             at += _GROUP.size + 8 * first

@@ -151,6 +151,12 @@ class Change(Ends):
             elif what in _COUNT:
                 _add(counts, ids, _COUNT[what], culprit)
             else:
+                # what was let begin before has begun, and what ended has ended, when it is stopped
+                if counts or starting:
+                    self._visit(counts, starting)
+                    counts, starting = {}, {}
+                if self.owners:
+                    self.count_owners()
                 self.end_all(ids, what, culprit)
         self.todo.extendleft(reversed(left))
         if counts or starting:

@@ -186,7 +186,7 @@ class Ends(Reads):
         owner = t.run.nodes[t.plan.owner]
         if not t.plan.later or (owner.closing and owner.has_turn(t)):
             return False
-        t.kind, t.state, t.outcome = Kind.EXPANSION, S.EXPANDED, S.FAILED
+        t.kind, t.state, t.outcome, t.due_ms = Kind.EXPANSION, S.EXPANDED, S.FAILED, 0
         t.blame = t.index
         self._pass_on(t)
         return True

@@ -338,6 +338,12 @@ function extras()
     walk()
   end
 
+  -- Ends what would start, and is blocked from the start.
+  local function block(r, x)
+    x.ready = 0
+    finish(r, x, BLOCKED, cell_of(BLOCKED, more_at(r, x).blocked), ZERO5, x.i)
+  end
+
   -- Keeps back one that was popped from its list, since its run is paused.
   local function hold(id)
     local r = run_of(sub(id, 1, 16))
@@ -375,7 +381,7 @@ function extras()
   end
 
   more_rare = {
-    clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free, go_on = go_on, has_enough = has_enough, has_flag = has_flag,
+    block = block, clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free, go_on = go_on, has_enough = has_enough, has_flag = has_flag,
     hold = hold, is_unwanted = is_unwanted, lost_cell = lost_cell, most_of = most_of, need_of = need_of,
     outcome = outcome, overdue_text = overdue_text, release = release, rouse = rouse, set_deadline = set_deadline,
     start_join = start_join, stopped_as = stopped_as, waiter_for = waiter_for,

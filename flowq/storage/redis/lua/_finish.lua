@@ -176,6 +176,7 @@ local function spread_entries(r, x)
 end
 
 local function start(r, x)
+  if x.mode > 0 then return extras().block(r, x) end
   dirty(r, x)
   x.ready = now
   if has(x.flags, 2) then

@@ -10,7 +10,7 @@ local function expand(id, row, delivery, data)
   local function pack_more(lenient, bounds, count, groups)
     local tolerate, need, most, deadline = unpack(bounds)
     if #lenient + tolerate + need + most + deadline + count == 0 then return '' end
-    local more = pack('>I4I4HI4I4I6I4H', #lenient / 8, tolerate, count, need, most, deadline, 0, 0)
+    local more = pack('>I4I4HI4I4I6I4HI4', #lenient / 8, tolerate, count, need, most, deadline, 0, 0, 0)
       .. lenient .. groups
     return more .. pack('>I4', #more)
   end

@@ -47,12 +47,13 @@ function phases()
     if not has(byte(row, 5), 32) then return nil end
     local last = tail_of(row)
     local at = last - 3 - unpack_('>I4', row, last - 3)
-    local edges, tolerate, count, need, most, time, owned, n = unpack_('>I4I4HI4I4I6I4H', row, at)
-    local owns = at + 30 + 8 * edges
+    local edges, tolerate, count, need, most, time, owned, n, m = unpack_('>I4I4HI4I4I6I4HI4', row, at)
+    local owns = at + 34 + 8 * edges
     local signal = owns + 8 * owned
-    local more = {lenient = at + 30, edges = edges, tolerate = tolerate, groups = {}, need = need,
-                  most = most, time = time, owns = owns, owned = owned, at = signal + n,
-                  signal = sub(row, signal, signal + n - 1)}
+    local more = {lenient = at + 34, edges = edges, tolerate = tolerate, groups = {}, need = need,
+                  most = most, time = time, owns = owns, owned = owned, at = signal + n + m,
+                  signal = sub(row, signal, signal + n - 1),
+                  blocked = sub(row, signal + n, signal + n + m - 1)}
     at = more.at
     for k = 1, count do
       local phase, when, inner, first, nodes, size = unpack_('>BBI4I4I4I4', row, at)

@@ -54,7 +54,8 @@ local function renew(r, j)
   local at, ranges = parents_of(row)
   x.n = 0
   for k = 0, ranges - 1 do x.n = x.n + unpack_('>I4', row, at + 8 * k + 4) end
-  x.state, x.gen, x.ready, x.mode = WAITING, (x.gen + 1) % 256, 0, 0
+  x.state, x.gen, x.ready = WAITING, (x.gen + 1) % 256, 0
+  x.mode = has(byte(row, 5), 128) and 1 or 0
   x.a, x.b, x.c, x.d = 0, 0, 0, 0
   x.more, x.places = nil, nil
   extras().clear(r, j)
@@ -80,10 +81,9 @@ end
 
 -- Whom to blame for a parent that failed or is blocked.
 local function blame_of(r, p)
-  local x = node(r, p)
   local raw = call('HGET', r.v, pack('>I4', p))
   if raw and has(byte(raw, 6), CULPRIT) then return (unpack_('>I4', raw, 27)) end
-  return x.state == FAILED and p or NONE
+  return p
 end
 
 local function is_lenient(row, child)

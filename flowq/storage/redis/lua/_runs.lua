@@ -3,7 +3,8 @@
 -- A to D count parents that succeeded, failed, were skipped, were cancelled; in an expansion that has
 -- begun: inner nodes unfinished, failures, skips, cancels (unforgiven or named), and `parents` is the
 -- culprit. `since` is when it first might run (ms); while it waits, its culprit + 1. `mode` is of an
--- expansion, 0 unless something is unusual (_phases.lua). flags: 1 a rule of its own, 2 expansion,
+-- expansion, 0 unless something is unusual (_phases.lua); of what waits, 1 if it is blocked from the
+-- start. flags: 1 a rule of its own, 2 expansion,
 -- 4 join, 8 delayed or expiring, 16 inner nodes ended before it began, 32 more in its row (_rows.lua),
 -- 64 of a later phase, 128 the failure of a node inside it may stop others.
 -- What changed is written by flush_runs, after all that could fail.

@@ -82,12 +82,14 @@ if tonumber(deadlines[2]) <= now then
   deadlines = call('ZRANGE', P .. 'L', 0, 1, 'WITHSCORES')
 end
 walk()
+local over = leave() -- before what is due is looked at: some of that may have ended
 local due = call('ZRANGE', P .. 's', 0, 0, 'WITHSCORES')[2]
 if due and tonumber(due) <= now then
   queue_due(1000)
+  over = over + leave()
   due = call('ZRANGE', P .. 's', 0, 0, 'WITHSCORES')[2]
 end
-local pages = leave() > 0 or resumed >= PAGE -- are left, or may be
+local pages = over > 0 or resumed >= PAGE -- are left, or may be
 
 local ids, rows, more = {}, {}, {}
 local lists, ghosts = {}, {}
