@@ -164,6 +164,8 @@ def parameter_name(node: Node, to: int | str) -> str:
     """The name of the parameter that an edge fills."""
     if node.arms is not None:
         return "condition"
+    if node.race:
+        return "or"
     return str(to) if node.spec is None else params_of(node.spec).name(to)
 
 
