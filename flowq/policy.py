@@ -516,6 +516,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(f) for f in found)}?" if found else ""
 
 
+_NO_TIMEOUT: Final = (
+    "time limits of bodies are not supported yet; deadline= on a flow or map ends what takes longer"
+)
+_NO_LIMIT: Final = (
+    "limits across runs are not supported yet; max_parallel= bounds the items of a map, and a "
+    "queue of its own what runs at a time"
+)
+
 ELSEWHERE: Final = {
     # Celery
     "countdown": "write delay=",
@@ -534,9 +542,9 @@ ELSEWHERE: Final = {
     "track_started": "read .state, which is 'running' then",
     "on_commit": "call the task when the transaction has been committed",
     "acks_late": "nothing is lost without it: what a lost worker held runs again",
-    "time_limit": "timeouts are not supported yet",
-    "soft_time_limit": "timeouts are not supported yet",
-    "timeout": "timeouts are not supported yet",
+    "time_limit": _NO_TIMEOUT,
+    "soft_time_limit": _NO_TIMEOUT,
+    "timeout": _NO_TIMEOUT,
     "rate_limit": "rate limits are not supported yet",
     "result_expires": "write result_ttl=",
     # RQ, Dramatiq
@@ -550,7 +558,7 @@ ELSEWHERE: Final = {
     "store_results": "values are stored; result_ttl=0 keeps none",
     "actor_name": "write name=",
     "job_id": "write key=",
-    "job_timeout": "timeouts are not supported yet",
+    "job_timeout": _NO_TIMEOUT,
     "at_front": "write priority=1: higher is handed out first",
     "depends_on": "write a.s() | b.s(), or a.s() >> b.s() for order alone",
     # Airflow
@@ -561,12 +569,20 @@ ELSEWHERE: Final = {
     "provide_context": "write context=True; the body gets keyword `task`",
     "multiple_outputs": "node['train'] takes one item of a value",
     "do_xcom_push": "what is returned is passed on; result_ttl=0 keeps no value",
-    "dagrun_timeout": "deadlines are not supported yet",
+    "dagrun_timeout": "write deadline=, in seconds, on the flow",
+    "max_active_tis_per_dag": _NO_LIMIT,
+    "max_active_tis_per_dagrun": "write max_parallel= on the map",
+    "max_active_tasks": _NO_LIMIT,
+    "max_active_runs": "limits of runs at once are not supported yet",
+    "concurrency": _NO_LIMIT,
+    "poke_interval": "raise flowq.Retry(delay=60) in the body, or let the run wait: wait_for(name)",
+    "deferrable": "sleep(seconds) and wait_for(name) are steps that hold no worker",
+    "external_dag_id": "call that flow in this one, or wait_for(name) and let it run.send(name)",
     "schedule": "schedules are not supported yet; let cron start it",
     "schedule_interval": "schedules are not supported yet; let cron start it",
     "start_date": "schedules are not supported yet; let cron start it",
     "catchup": "schedules are not supported yet; let cron start it",
-    "execution_timeout": "timeouts are not supported yet",
+    "execution_timeout": _NO_TIMEOUT,
     "retry_exponential_backoff": "write backoff=2",
     "max_retry_delay": "write max_delay=",
     "task_id": "write name= for the name of a node, key= for what is started once",
@@ -588,7 +604,7 @@ ELSEWHERE: Final = {
     "retry_delay_seconds": "write retry_delay=",
     "retry_jitter_factor": "write jitter=True",
     "retry_condition_fn": "name by retry_on= what is tried again",
-    "timeout_seconds": "timeouts are not supported yet",
+    "timeout_seconds": _NO_TIMEOUT,
     "cache_expiration": "write cache=, in seconds",
     "cache_key_fn": "write cache=, in seconds; the key is the task, version= and the arguments",
     "persist_result": "values are stored; result_ttl=0 keeps none",
