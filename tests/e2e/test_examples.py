@@ -7,11 +7,13 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -322,7 +324,7 @@ def test_a_month_that_is_not_in_the_file_is_not_cleaned(nightly: Any, tmp_path: 
     assert night.get()["totals"]["flights"] == 100
 
 
-@pytest.mark.parametrize("example", ["nightly_flow", "documents"])
+@pytest.mark.parametrize("example", ["nightly_flow", "documents", "approval", "sweep"])
 def test_its_flows_pass_the_check_that_users_run_in_ci(example: str) -> None:
     out = subprocess.run(
         [FLOWQ, "flow", "check", "-A", f"{example}:q"],
@@ -391,6 +393,173 @@ def test_the_crawl_finds_every_page_of_the_site(url: str, kind: str, papers: Pat
     assert printed.startswith(f"{pages} pages, ")
     assert "  /docs/semantics.md" in printed
     assert "check: the same as on disk" in printed
+
+
+# --- an approval
+
+
+@pytest.fixture
+def letters(papers: Path, tmp_path: Path) -> Path:
+    """A folder that may be removed."""
+    return Path(shutil.copytree(papers / "docs", tmp_path / "letters"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def unpacked(archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(archive) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_a_run_that_was_left_waiting_goes_on_by_the_answer(
+    url: str, kind: str, letters: Path, tmp_path: Path
+) -> None:
+    # given a run that asks; whoever started it, and its workers, have ended since
+    before, archive = contents(letters), tmp_path / "letters.zip"
+    where = ("--url", url, "--kind", kind)
+    folder = ("--folder", letters, "--archive", archive, "--remove")
+    asked = run("approval.py", *where, *folder)
+    told = re.search(r"^run (\S+)$", asked, re.MULTILINE)
+    assert told is not None
+    assert f"{len(before)} files, {sum(map(len, before.values())):,} bytes" in asked
+    assert not archive.exists()
+    assert contents(letters) == before
+
+    # when somebody says yes
+    printed = run("approval.py", *where, "--approve", told[1])
+
+    # then it is done, and a second answer comes too late
+    assert "check: the same as on disk" in printed
+    assert f"removed: {len(before)} files" in printed
+    assert unpacked(archive) == before
+    assert contents(letters) == {}
+    late = subprocess.run(
+        [sys.executable, EXAMPLES / "approval.py", *where, "--reject", told[1]],
+        capture_output=True,
+        text=True,
+    )
+    assert late.returncode == 1
+    assert "has ended" in late.stderr and "Traceback" not in late.stderr
+
+
+@pytest.mark.timeout(120)
+def test_an_answer_reaches_a_run_whose_process_was_killed(
+    url: str, letters: Path, tmp_path: Path
+) -> None:
+    # given a process that waits for the answer, killed with its workers
+    before, archive = contents(letters), tmp_path / "letters.zip"
+    args = ["--folder", letters, "--archive", archive, "--stay", "--url", url]
+    script = subprocess.Popen(
+        [sys.executable, EXAMPLES / "approval.py", *args],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert script.stdout is not None
+    run_id = script.stdout.readline().split()[1]
+    os.killpg(script.pid, signal.SIGKILL)
+    script.wait()
+    script.stdout.close()
+
+    # when the answer comes by the command line, and a consumer some time later
+    sent = subprocess.run(
+        [FLOWQ, "run", "send", "-A", "approval:q", "--url", url, run_id, "verdict", "approve"],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+    )
+    assert sent.returncode == 0, sent.stderr
+    printed = run("approval.py", "--url", url, "--resume", run_id)
+
+    # then
+    assert "check: the same as on disk" in printed
+    assert unpacked(archive) == before == contents(letters)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_who_says_no_or_nothing_has_not_approved(
+    url: str, kind: str, letters: Path, tmp_path: Path
+) -> None:
+    before, archive = contents(letters), tmp_path / "letters.zip"
+    where = ("--url", url, "--kind", kind)
+    folder = ("--folder", letters, "--archive", archive, "--remove")
+
+    silent = run("approval.py", *where, *folder, "--stay", "--within", "0.2")
+    asked = run("approval.py", *where, *folder)
+    no = run("approval.py", *where, "--reject", asked.split()[1])
+
+    assert "kept: the answer was silence\ncheck: the same as on disk" in silent
+    assert "kept: the answer was reject\ncheck: the same as on disk" in no
+    assert contents(letters) == before
+    assert not archive.exists()
+
+
+@pytest.mark.timeout(120)
+def test_what_changed_after_the_question_is_not_packed(letters: Path, tmp_path: Path) -> None:
+    where = ("--url", f"sqlite:///{tmp_path / 'a.db'}", "--kind", "thread")
+    archive = tmp_path / "letters.zip"
+    asked = run("approval.py", *where, "--folder", letters, "--archive", archive, "--remove")
+    (letters / "index.md").write_text("another", encoding="utf-8")
+    before = contents(letters)
+
+    out = subprocess.run(
+        [sys.executable, EXAMPLES / "approval.py", *where, "--approve", asked.split()[1]],
+        capture_output=True,
+        text=True,
+    )
+
+    assert out.returncode == 1
+    assert "index.md is not what it was" in out.stderr
+    assert contents(letters) == before
+    assert not [path.name for path in tmp_path.iterdir() if "zip" in path.name]
+
+
+# --- a sweep
+
+
+SWEEP = ("sweep.py", "--files", "60", "--goal", "0.45")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_the_sweep_ends_when_enough_settings_are_good_enough(url: str, kind: str) -> None:
+    printed = run(*SWEEP, "--need", "3", "--url", url, "--kind", kind)
+
+    assert len(re.findall(r"kinds, penalty [\d.]+ +\d+\.\d\d% off$", printed, re.MULTILINE)) == 3
+    told = re.search(
+        r"^3 of 32 settings were enough: (\d+) tried, (\d+) never run\n(\d+) of 64 solvers ran$",
+        printed,
+        re.MULTILINE,
+    )
+    assert told is not None, printed
+    tried, never, solvers = map(int, told.groups())
+    assert 3 <= tried == 32 - never < 32
+    assert 3 <= solvers <= 2 * tried
+    assert "check: the same as in one loop" in printed
+
+
+def test_a_goal_that_no_setting_reaches_is_told(tmp_path: Path) -> None:
+    out = subprocess.run(
+        [
+            *(sys.executable, EXAMPLES / "sweep.py", "--files", "60", "--kind", "thread"),
+            *("--goal", "0.0001", "--url", f"sqlite:///{tmp_path / 's.db'}"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+
+    assert out.returncode == 1
+    assert "trial failed: fewer items succeeded than it needs" in out.stderr
+    assert "Traceback" not in out.stderr
 
 
 # --- the others
@@ -464,6 +633,14 @@ def test_one_program_runs_by_itself_and_a_wrong_name_is_told(url: str) -> None:
         ("nightly_flow.py", ["--months", "13"], "write 1-12"),
         ("documents.py", ["--tolerate", "2"], "write 0.05"),
         ("crawl.py", ["--url", "sqlite:///no/such/folder.db"], "does not exist"),
+        ("approval.py", ["--url", "http://h"], "begins with none of"),
+        ("approval.py", ["--approve", "zzz"], "is not an id"),
+        ("approval.py", ["--remove"], "wants a --folder"),
+        ("approval.py", ["--folder", "no/such"], "is no folder"),
+        ("approval.py", ["--within", "-1"], "write 3600"),
+        ("sweep.py", ["--url", "sqlite:///no/such/folder.db"], "does not exist"),
+        ("sweep.py", ["--need", "0"], "write 3"),
+        ("sweep.py", ["--folder", "no/such"], "is no folder"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.endswith(".py") else "",
 )

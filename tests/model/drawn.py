@@ -58,6 +58,7 @@ class _Drawn:
     signal: str = ""
     timeout_ms: int = 0
     default: bytes = b""
+    blocked: bytes = b""
 
 
 @st.composite
@@ -85,6 +86,8 @@ def plans(draw: st.DrawFn) -> list[NodeRow]:
             x.owns = _owned(draw, nodes, i)
             if not x.owns:
                 _wait(draw, x)
+    for x in nodes[1:]:
+        x.blocked = draw(st.sampled_from([b""] * 15 + [b"why"]))
     for i, x in enumerate(nodes):
         below = [k for k in _below(nodes, i) if not nodes[k].owns]
         x.lenient = {k for k in below if draw(st.integers(0, 7)) == 7}
@@ -219,6 +222,7 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
         deadline_ms=x.deadline_ms,
         signal=x.signal,
         timeout_ms=x.timeout_ms,
+        blocked=x.blocked,
         later=tuple(
             Later(
                 phase,

@@ -26,6 +26,11 @@ def forgiven(info: NodeInfo) -> bool:
     return bool(info.bits & (Bits.FORGIVEN | Bits.COUNTS_AS_SUCCESS * failed))
 
 
+def whom(info: NodeInfo) -> int | None:
+    """Who is to blame for an end, which may be itself."""
+    return info.index if info.culprit is None and info.state in BAD else info.culprit
+
+
 class Histories(Moves):
     """Moves, and what must hold after each."""
 
@@ -63,10 +68,12 @@ class Histories(Moves):
         for info in nodes:
             around = nodes[info.owner] if info.index else info
             if around.state.final and not around.ready_ms:
-                assert info.culprit == around.culprit or info.state != around.state
+                assert info.culprit == whom(around) or info.state != around.state
                 continue
             blamed: set[int | None] = set()
             if info.state == State.BLOCKED:
+                if info.culprit is None:  # from the start: so says its cell, which is compared
+                    continue
                 above = [nodes[i] for i in indexes(info.parents)]
             elif info.state == State.FAILED and info.kind == Kind.EXPANSION:
                 if info.culprit is None:  # its time was up: so says its cell, which is compared
@@ -81,10 +88,7 @@ class Histories(Moves):
             else:
                 assert info.culprit is None
                 continue
-            blamed |= {
-                x.index if x.culprit is None else x.culprit
-                for x in above if x.state in BAD
-            }  # fmt: skip
+            blamed |= {whom(x) for x in above if x.state in BAD}
             assert info.culprit in blamed, (info, blamed)
 
     @invariant()

@@ -66,9 +66,13 @@ def run_histories(
 # --- what such histories found -------------------------------------------------------------------
 
 
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
 @pytest.fixture(params=["memory://", "redis", "model"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    clock = ManualClock()
+def store(request: pytest.FixtureRequest, clock: ManualClock) -> Iterator[Store]:
     if request.param == "model":
         yield ModelStore(clock)
         return
@@ -140,6 +144,22 @@ def test_a_body_that_was_stopped_leaves_when_it_began(store: Store, how: str) ->
     assert look.cell is not None
     assert read_cell(look.cell).state == State.CANCELLED
     assert read_cell(look.cell).started_ms == 77
+
+
+def test_an_id_that_was_forgotten_can_fail_the_next_time(store: Store, clock: ManualClock) -> None:
+    message = Message(new_id(), "t", b"P", result_ttl_ms=0)
+    store.enqueue([message])
+    store.cancel([message.id])
+    clock.advance(86_400 * 2)
+
+    assert store.enqueue([message]) == [True]
+    (d,) = store.step("a", want=1).deliveries
+    cell = pack_cell(State.FAILED, b"x", delivery=d.delivery, started_ms=1, ended_ms=2)
+    store.step("a", [Failed(d.id, d.delivery, cell)])
+
+    (look,) = store.look([message.id])
+    assert look is not None
+    assert look.state == State.FAILED
 
 
 # --- random histories ----------------------------------------------------------------------------

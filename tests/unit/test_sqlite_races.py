@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Races, needs, sleeps and bounds on SQLite: kills between pages, what they cost, who is woken."""
+"""Races, needs, bounds, timers on SQLite: kills between pages, what they cost, who is woken."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -180,6 +180,71 @@ def below_a_task(plan: Plan) -> Plan:
     return edited(make_plan(shape, inside=dict.fromkeys(names, "m")), "m", most=most)
 
 
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_deadline_reaches_all_though_a_process_was_killed_between_pages(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, clock: ManualClock, at: int
+) -> None:
+    p = body_of(MANY, deadline_ms=5_000)
+    store.submit(p)
+    held = store.step("w", want=1).deliveries
+    clock.advance(5)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_in_transaction(patch, at)
+        store.step("v")
+        while True:
+            store.sweep()
+
+    store.step("v")
+    assert drive(store, *[end(d) for d in held]) == []
+
+    assert ends_of(store, p) == ["failed"] + ["cancelled"] * (MANY - 1)
+    states = states_of(store, p)
+    assert (states["m"], states["after"], states["root"]) == ("failed", "blocked", "failed")
+    assert store.check(p.id) == []
+
+
+@pytest.mark.parametrize("at", range(1, 4))
+def test_a_run_goes_on_whole_though_a_process_was_killed_between_pages(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    p = body_of(2 * MANY)
+    store.submit(p)
+    store.pause(p.id)
+    while store.step("w", want=1_000).ready:
+        pass
+    assert ends_of(store, p) == ["held"] * 2 * MANY
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_in_transaction(patch, at)
+        store.resume(p.id)
+        while True:
+            store.sweep()
+
+    store.resume(p.id)
+
+    assert len(drive(store)) == 2 * MANY + 1
+    assert set(states_of(store, p).values()) == {"success"}
+
+
+def test_one_that_is_paused_again_before_all_of_it_went_on_stays_so(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = body_of(2 * MANY)
+    store.submit(p)
+    store.pause(p.id)
+    while store.step("w", want=1_000).ready:
+        pass
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_in_transaction(patch, 2)
+        store.resume(p.id)
+    store.pause(p.id)
+
+    for _ in range(10):
+        assert store.step("w", want=1_000).deliveries == []
+
+    assert ends_of(store, p) == ["held"] * 2 * MANY
+    assert rows_in(store, "walk") == 0
+
+
 # --- cost ----------------------------------------------------------------------------------------
 
 
@@ -221,6 +286,30 @@ def test_the_next_one_is_found_at_the_same_cost_however_many_have_begun(store: S
     assert sum(costs[-100:]) < 1.2 * sum(costs[100:200])
 
 
+def test_what_waits_for_answers_is_forgotten_with_its_run(
+    store: SqliteStore, clock: ManualClock
+) -> None:
+    shape: dict[str, list[str]] = {"x": [], "y": [], "z": []}
+    p = make_plan(shape, joins=["x", "y", "z"])
+    for name in shape:
+        p = edited(p, name, signal="go", timeout_ms=1_000 if name == "z" else 0)
+    store.submit(p)
+    assert rows_in(store, "awaiting") == 3
+    store.send(p.id, "go", b"yes")
+    store.send(p.id, "other", b"no")
+    clock.advance(1)
+    store.step("w")
+    assert (rows_in(store, "awaiting"), rows_in(store, "sent")) == (1, 2)
+
+    store.cancel([p.id])
+    assert rows_in(store, "awaiting") == 0
+    clock.advance(31 * 86_400)
+    while store.sweep(limit=1).more:
+        pass
+
+    assert rows_in(store, "sent") == rows_in(store, "message") == rows_in(store, "run") == 0
+
+
 # --- who is woken --------------------------------------------------------------------------------
 
 
@@ -234,13 +323,25 @@ def waiting(store: SqliteStore, came: list[bool]) -> threading.Thread:
     return waiter
 
 
-def test_who_waits_for_any_queue_is_told_that_a_run_begins_with_a_sleep(
-    pair: tuple[SqliteStore, SqliteStore],
+def answered(timeout_ms: int) -> Plan:
+    """A run that begins by waiting for an answer."""
+    p = make_plan({"answer": [], "b": ["answer"]}, joins=["answer"])
+    return edited(p, "answer", signal="go", timeout_ms=timeout_ms)
+
+
+def timed(deadline_ms: int) -> Plan:
+    """A run with a deadline, whose work is in a queue that is not served."""
+    return edited(make_plan({"a": []}, queue="elsewhere"), "root", deadline_ms=deadline_ms)
+
+
+@pytest.mark.parametrize("begins", [slept, answered, timed])
+def test_who_waits_for_any_queue_is_told_that_a_run_begins_whose_time_will_come(
+    pair: tuple[SqliteStore, SqliteStore], begins: Callable[[int], Plan]
 ) -> None:
     came: list[bool] = []
     waiter = waiting(pair[0], came)
 
-    pair[1].submit(slept(60_000))
+    pair[1].submit(begins(60_000))
 
     waiter.join(timeout=20)
     assert came == [True]

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
+from flowq.message import pack_cell
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
@@ -23,6 +24,7 @@ from flowq.storage.sqlite.rows import (
     BEGUN,
     BOUNDED,
     CLOSING,
+    DOOMED,
     FILLING,
     FREEING,
     INDULGENT,
@@ -46,6 +48,8 @@ __all__ = ["Change"]
 
 _COUNT: Final = {**PLACES, SOFT: 5, INDULGENT: 6, SOFTER: 7}
 """Where a walk counts in a child."""
+_NOT_PLAIN: Final = KIND | TIMED | BOUNDED | DOOMED
+"""Flags of which a node has none that is simply queued when it may run."""
 _UNRANGED: Final = (FILLING, FREEING)
 """Walks that ask for the next each time."""
 _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
@@ -208,7 +212,7 @@ class Change(Ends):
             if becomes == _QUEUED and flags & BOUNDED and bounds.waits_on(self, id, owner):
                 becomes = None
             if delta is not None:
-                if becomes == _QUEUED and not flags & (KIND | TIMED | BOUNDED):
+                if becomes == _QUEUED and not flags & _NOT_PLAIN:
                     self.add_ready(queue)
                     started = (self.rank, self.now, id)
                     self.put("start_child", ok, bad, skipped, cancelled, blame, *started)
@@ -252,6 +256,13 @@ class Change(Ends):
         cell = self.reason(state, blame, "it waits for")
         self.end_node(id, run, flags, owner, state, cell, blame, began=False)
 
+    def _doom(self, id: int, run: int, flags: int, owner: int | None) -> None:
+        """Block a node that its plan lets never begin."""
+        why = self.db.execute(SQL["doomed_by"], (id,)).fetchone()[0]
+        cell = pack_cell(State.BLOCKED, why, ended_ms=self.now)
+        itself = id - self.run_of(run)[1]
+        self.end_node(id, run, flags, owner, State.BLOCKED, cell, itself, began=False)
+
     def stop(self, ids: list[int]) -> None:
         """Stop nodes before the walk that does so comes to them."""
         self.end_all(ids, STOPPING_ALL, 1)
@@ -261,6 +272,9 @@ class Change(Ends):
         self, id: int, run: int, flags: int, queue: int, owner: int | None, rank: int
     ) -> None:
         kind = flags & KIND
+        if flags & DOOMED:
+            self._doom(id, run, flags, owner)
+            return
         if flags & BOUNDED and owner is not None and kind != Kind.JOIN:
             bounds.enter(self, owner)
         if kind == Kind.TASK:

@@ -231,6 +231,7 @@ def insert_nodes(
                 pack_ranges(row.owns, base),
                 row.sleep_ms or row.timeout_ms or None,
                 row.signal or None,
+                row.blocked or None,
                 encode_message(message) if message else None,
             )
         )

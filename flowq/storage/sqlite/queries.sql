@@ -32,8 +32,8 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, signal, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, signal, blocked, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
 INSERT INTO expansion(id, unfinished, need, most, deadline_ms) VALUES (?, ?, ?, ?, ?)
 -- name: add_run
@@ -169,6 +169,8 @@ UPDATE expansion SET won = won + 1 WHERE id = ?
 SELECT parents FROM plan WHERE id = ?
 -- name: winner
 SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 6 ORDER BY id LIMIT 1
+-- name: doomed_by
+SELECT blocked FROM plan WHERE id = ?
 -- name: owned
 SELECT owns FROM plan WHERE id = ?
 -- name: sleep

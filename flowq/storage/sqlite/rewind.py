@@ -17,6 +17,7 @@ from flowq.states import State
 from flowq.storage.sqlite import timers
 from flowq.storage.sqlite.rows import (
     BOUNDED,
+    DOOMED,
     FORGIVEN,
     KIND,
     LATER,
@@ -186,7 +187,7 @@ def _blame(change: Change, id: int, root: int) -> int | None:
     if state == State.FAILED and flags & KIND != Kind.EXPANSION:
         return id - root
     found: int | None = inner if state == State.FAILED else culprit
-    return found
+    return id - root if found is None and flags & DOOMED else found
 
 
 def _reopen(change: Change, ids: list[int], root: int) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "BOUNDED",
     "CLOSING",
     "COUNTS_AS_SUCCESS",
+    "DOOMED",
     "FAILED_KEEP_MS",
     "FILLING",
     "FOLLOWED",
@@ -92,7 +93,8 @@ SLEEPS: Final = 1 << 18  # there is plan.sleep_ms
 BOUNDED: Final = 1 << 20  # it stands in the body of an expansion with `most`
 OVERTIME: Final = 1 << 21  # it ran when a deadline passed; it is to stop, and has failed then
 SIGNAL: Final = 1 << 22  # it waits for what is sent: there is plan.signal
-ATOMIC: Final = 1 << 23  # Bits.ATOMIC, for which there is no room beside the others
+DOOMED: Final = 1 << 23  # where it might begin it is blocked: there is plan.blocked
+ATOMIC: Final = 1 << 24  # Bits.ATOMIC, for which there is no room beside the others
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0
@@ -152,7 +154,8 @@ def node_flags(row: NodeRow, around: int = 0) -> int:
     flags = int(row.kind) | (row.bits & _PLANNED) << BITS | row.phase << PHASE
     flags |= (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
     flags |= (SLEEPS if row.sleep_ms else 0) | (TIMED if row.deadline_ms else 0)
-    flags |= (SIGNAL if row.signal else 0) | (ATOMIC if row.bits & Bits.ATOMIC else 0)
+    flags |= (SIGNAL if row.signal else 0) | (DOOMED if row.blocked else 0)
+    flags |= ATOMIC if row.bits & Bits.ATOMIC else 0
     return flags if row.phase else flags | around
 
 

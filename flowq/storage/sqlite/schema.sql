@@ -75,6 +75,7 @@ CREATE TABLE plan(              -- never updated
     owns BLOB,                  -- what a race stops once it is decided
     sleep_ms INTEGER,           -- how long a join sleeps, or waits for what is sent
     signal TEXT,                -- under which name that is sent
+    blocked BLOB,               -- why a node is blocked that never begins: a failure
     body BLOB                   -- last, so that large ones are not read for the rest
 );
 

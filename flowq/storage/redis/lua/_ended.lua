@@ -25,10 +25,11 @@ end
 
 -- The cell of a task that ended alone, and what settled it; nil if it has not, or is forgotten.
 local function kept(id)
-  local raw = call('HGET', P .. 'v:' .. sub(id, 1, 5), id)
-    or call('HGET', P .. 'f:' .. sub(id, 1, 5), id)
-  if not raw or now >= unpack_('>I6', raw) then return nil end
-  return sub(raw, 12), sub(raw, 7, 11)
+  for _, kind in ipairs({'v:', 'f:'}) do
+    local raw = call('HGET', P .. kind .. sub(id, 1, 5), id)
+    -- one that is forgotten may lie there still, and the id have been used again
+    if raw and now < unpack_('>I6', raw) then return sub(raw, 12), sub(raw, 7, 11) end
+  end
 end
 
 -- Somebody may wait for this id, or for this node of a run.
