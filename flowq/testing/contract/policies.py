@@ -30,7 +30,14 @@ from flowq.testing.contract.base import (
     task,
 )
 
-__all__ = ["TestCancelInwards", "TestPhases", "TestPolicies", "with_later"]
+__all__ = [
+    "HANDLERS",
+    "TestCancelInwards",
+    "TestPhases",
+    "TestPolicies",
+    "edited",
+    "with_later",
+]
 
 S = State
 
