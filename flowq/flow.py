@@ -129,9 +129,13 @@ class Flow(Generic[P, R]):
         self._run_options: Mapping[str, Any] = {}
         self._map_options: Mapping[str, Any] = {}
 
-    @cached_property
+    @property
     def hints(self) -> Mapping[str, Any]:
         """Annotations by parameter, and ``return``: those that can be resolved."""
+        return self._hints
+
+    @cached_property
+    def _hints(self) -> Mapping[str, Any]:
         return hints_of(self.func)
 
     @property

@@ -139,12 +139,16 @@ class Task(Generic[P, R]):
         self._base: Task[P, R] = self
         self._call_options: Mapping[str, Any] = {}
 
-    @cached_property
+    @property
     def hints(self) -> Mapping[str, Any]:
         """Annotations by parameter, and ``return``: those that can be resolved.
 
         A class has those of its attributes, which are no parameters.
         """
+        return self._hints  # pyright takes no cached_property for the property of a protocol
+
+    @cached_property
+    def _hints(self) -> Mapping[str, Any]:
         from flowq.hints import hints_of  # here, so that an import of flowq costs less
 
         return {} if isinstance(self.func, type) else hints_of(self.func)
