@@ -133,6 +133,14 @@ def test_what_a_pause_holds_says_how_to_resume(stage: Stage) -> None:
         f"ask: held, its run is paused: {resume}",
     ]
     assert any("ask  held  until its run goes on" in line for line in lines_of(run))
+    stream = io.StringIO()
+    console = Console(file=stream, width=120, height=30)
+    view = Live(run._app.store, sys.stderr, console)
+    seen = see(run._app.store, run._id)
+    assert seen is not None
+    console.print(view.tree(seen, room=9))
+    view.close()
+    assert "running  paused" in stream.getvalue()
 
 
 def test_who_lost_a_race_is_told_who_won_it(stage: Stage) -> None:
