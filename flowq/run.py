@@ -401,14 +401,15 @@ class Run(ValueHandle[T]):
     # --- where its time went ---------------------------------------------------------------------
 
     def timeline(self) -> list[RunNode]:
-        """Give the nodes whose bodies began, in the order in which they did.
+        """Give the nodes that took time, in the order in which they began to.
 
-        `RunNode.run_time` is how long a body took; between `ready_at` and `started_at` it waited.
+        `RunNode.run_time` is how long a body took; between `ready_at` and `started_at` it waited
+        for a worker. What slept, or waited to be sent something, did from `ready_at` to `ended_at`.
         """
         return [self._node(info) for info in timeline(self._infos())]
 
     def critical_path(self) -> list[RunNode]:
-        """Give the bodies that its end waited for, one after the other.
+        """Give the bodies and sleeps that its end waited for, one after the other.
 
         To make the run faster, make these faster; see `flowq.timeline.critical_path`.
         """

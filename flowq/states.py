@@ -58,7 +58,10 @@ class State(IntEnum):
 FINAL: Final = frozenset(s for s in State if s.final)
 
 MEANING: Final[dict[State, tuple[str, str]]] = {
-    State.WAITING: ("upstream unfinished", "its rule says run, or not"),
+    State.WAITING: (
+        "upstream unfinished; an item of a map: no place is free",
+        "its rule says run, or not; a place; cancel",
+    ),
     State.SCHEDULED: (
         "due later (delay, eta, backoff, sleep), or not sent",
         "due; sent; expiry; cancel",
@@ -68,7 +71,7 @@ MEANING: Final[dict[State, tuple[str, str]]] = {
     State.RUNNING: ("leased by a worker's session", "settled, given back, worker lost"),
     State.EXPANDED: ("its plan runs", "its last inner node ends"),
     State.SUCCESS: ("returned (or its expansion did)", "-"),
-    State.FAILED: ("raised for good, expired, or a dead letter", "-"),
+    State.FAILED: ("raised for good, expired, too late, or a dead letter", "-"),
     State.BLOCKED: ("could not run: something above it failed; names the culprit", "-"),
     State.SKIPPED: ("was not wanted", "-"),
     State.CANCELLED: ("stopped from outside", "-"),

@@ -6,19 +6,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from flowq.plan import ROOT, Kind, indexes
+from flowq.states import State
 from flowq.storage.base import NodeInfo
 
 __all__ = ["critical_path", "timeline"]
 
 
 def timeline(infos: Iterable[NodeInfo]) -> list[NodeInfo]:
-    """Give the nodes whose bodies began, in the order in which they did."""
-    ran = [n for n in infos if n.started_ms and n.kind == Kind.TASK]
-    return sorted(ran, key=lambda n: (n.started_ms, n.index))
+    """Give the nodes that took time, in the order in which they began to.
+
+    Those are the bodies that began, and what slept or waited to be sent something.
+    """
+    return sorted(filter(_began, infos), key=lambda n: (_began(n), n.index))
+
+
+def _began(node: NodeInfo) -> int:
+    """When a body began, or a join that took time; 0 for all else."""
+    if node.kind == Kind.TASK:
+        return node.started_ms
+    slept = node.state is State.SCHEDULED or node.ended_ms > node.ready_ms
+    return node.ready_ms if node.kind == Kind.JOIN and slept else 0
 
 
 def critical_path(infos: Iterable[NodeInfo]) -> list[NodeInfo]:
-    """Give the bodies that the end of a run waited for, one after the other.
+    """Give the bodies and sleeps that the end of a run waited for, one after the other.
 
     From what ended last backwards: before a node came the parent that ended last, before the first
     node in an expansion what the expansion itself had waited for. Making these faster makes the
@@ -32,7 +43,8 @@ def critical_path(infos: Iterable[NodeInfo]) -> list[NodeInfo]:
     Returns
     -------
     list of NodeInfo
-        Tasks, in the order of time. Of a run that goes on: of what has ended by now.
+        Tasks, and joins that took time, in the order of time. Of a run that goes on: of what has
+        ended by now.
 
     Notes
     -----
@@ -53,7 +65,7 @@ def critical_path(infos: Iterable[NodeInfo]) -> list[NodeInfo]:
         if within is not None and within.index not in seen:
             at = within
             continue
-        if at.kind == Kind.TASK and at.started_ms:
+        if _began(at):
             way.append(at)
         at = _before(at, nodes, inside)
     return way[::-1]

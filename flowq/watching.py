@@ -434,6 +434,8 @@ def _head(seen: Seen) -> Text:
     if seen.name:
         text.append(f"  {id_text(seen.id)[:13]}", "dim")  # enough to name it by
     text.append(f"  {word}", STYLES.get(word, ""))
+    if any(info.state is State.HELD for info in seen.infos):
+        text.append("  paused", STYLES["held"])
     if seen.infos:
         done, known = seen.progress.done, seen.progress.known
         text.append(f"  {seen.progress}")

@@ -35,7 +35,7 @@ PART = re.compile(
     re.DOTALL,
 )
 
-CODE = re.compile(r"([\w@.]+\(\.\.\.\)(?:\.map\(\.\.\.\))?)")
+CODE = re.compile(r"([\w@.]+\(\.\.\.\)(?:\.\w+\(\.\.\.\))*)")
 
 EVENTS: dict[Event, str] = {
     Event.READY: "may run now",
@@ -53,6 +53,11 @@ EVENTS: dict[Event, str] = {
     Event.BLOCK: "blocked",
     Event.CANCEL: "cancelled",
     Event.END: "last inner node ended",
+    Event.WAKE: "slept",
+    Event.LOSE_OUT: "not wanted",
+    Event.SEND: "sent",
+    Event.HOLD: "run paused",
+    Event.FREE: "run resumed",
 }
 """What happens, in words as short as an arrow's label."""
 

@@ -126,13 +126,15 @@ def times(args: Any) -> int:
     _, app, id = asked(args)
     run = app.run(id_text(id[:16]))
     nodes = run.critical_path() if args.critical else run.timeline()
-    began = min((n.started_at for n in nodes if n.started_at), default=None)
+    begins = [n.started_at or n.ready_at for n in nodes]  # what sleeps has no body
+    began = min(filter(None, begins), default=None)
     rows = []
-    for n in nodes:
-        assert n.started_at is not None and began is not None
-        at = (n.started_at - began).total_seconds()
-        waited = (n.started_at - n.ready_at).total_seconds() if n.ready_at else None
-        rows.append((n.name, n.state, at, waited, n.run_time))
+    for n, begin in zip(nodes, begins, strict=True):
+        assert begin is not None and began is not None
+        at = (begin - began).total_seconds()
+        waited = (begin - n.ready_at).total_seconds() if n.ready_at else None
+        took = (n.ended_at - begin).total_seconds() if n.ended_at else None
+        rows.append((n.name, n.state, at, waited, took))
     if wants_json(args):
         keys = ("name", "state", "at", "waited", "took")
         listed = [dict(zip(keys, row, strict=True)) for row in rows]

@@ -456,7 +456,7 @@ def test_an_answer_reaches_a_run_whose_process_was_killed(
 ) -> None:
     # given a process that waits for the answer, killed with its workers
     before, archive = contents(letters), tmp_path / "letters.zip"
-    args = ["--folder", letters, "--archive", archive, "--stay", "--url", url]
+    args = ["--folder", str(letters), "--archive", str(archive), "--stay", "--url", url]
     script = subprocess.Popen(
         [sys.executable, EXAMPLES / "approval.py", *args],
         stdout=subprocess.PIPE,

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from typing import Any
+
+from rich.console import Console
 
 from flowq import FlowQ, first, sleep, wait_for
 from flowq.states import State
 from flowq.testing import ManualClock
 from flowq.testing.contract.base import end
-from flowq.watching import Lines, see
+from flowq.watching import Lines, Live, see
 from tests.unit.staged import Stage
 
-app = FlowQ("holding", "memory://", clock=ManualClock())
+CLOCK = ManualClock()
+app = FlowQ("holding", "memory://", clock=CLOCK)
 CALLS: list[Any] = []
 AT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\+00:00)?"
 
@@ -129,6 +133,14 @@ def test_what_a_pause_holds_says_how_to_resume(stage: Stage) -> None:
         f"ask: held, its run is paused: {resume}",
     ]
     assert any("ask  held  until its run goes on" in line for line in lines_of(run))
+    stream = io.StringIO()
+    console = Console(file=stream, width=120, height=30)
+    view = Live(run._app.store, sys.stderr, console)
+    seen = see(run._app.store, run._id)
+    assert seen is not None
+    console.print(view.tree(seen, room=9))
+    view.close()
+    assert "running  paused" in stream.getvalue()
 
 
 def test_who_lost_a_race_is_told_who_won_it(stage: Stage) -> None:
@@ -182,7 +194,7 @@ def test_what_a_deadline_ended_says_whose_it_was(stage: Stage) -> None:
 def test_a_body_that_a_deadline_cut_short_says_whose_it_was(stage: Stage) -> None:
     other = stage.start((ask.s(1) | late.s()).options(deadline=20))
     (held,) = app.store.step("w", want=1, queues=app.queues()).deliveries
-    app.clock.advance(30)
+    CLOCK.advance(30)
     assert app.store.step("w").stops == [held.id]
 
     app.store.step("w", [end(held, State.CANCELLED)])
@@ -192,6 +204,35 @@ def test_a_body_that_a_deadline_cut_short_says_whose_it_was(stage: Stage) -> Non
         "since the deadline of the run had passed"
     )
     assert told(other, "late").startswith("late: cancelled, since the deadline of the run")
+
+
+def test_a_terminal_shows_what_is_waited_for_and_no_more_once_it_has_come(stage: Stage) -> None:
+    run = stage.start(ask.s(1) >> wait_for("go"))
+    stage.work()
+    stream = io.StringIO()
+    store = run._app.store
+    console = Console(file=stream, width=120, height=30)
+    view = Live(store, sys.stderr, console)
+
+    waits = see(store, run._id)
+    assert waits is not None
+    console.print(view.tree(waits, room=9))
+    run.send("go", 1)
+    ended = see(store, run._id)
+    assert ended is not None
+    console.print(view.tree(ended, room=9))
+    view.close()
+
+    first_look, second = stream.getvalue().split("go ")[1:][:2]
+    assert "for 'go' to be sent" in first_look
+    assert "success" in second and "to be sent" not in second
+
+
+def test_where_time_went_has_sleeps_too(stage: Stage) -> None:
+    run = stage.run(ask.s(1) >> sleep(60) >> ask.s(2))
+
+    assert [n.name for n in run.critical_path()] == ["ask", "sleep", "ask-2"]
+    assert [n.name for n in run.timeline()] == ["ask", "sleep", "ask-2"]
 
 
 def test_pictures_say_what_is_waited_for() -> None:

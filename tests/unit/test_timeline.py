@@ -91,3 +91,20 @@ def test_what_has_not_run_is_in_neither() -> None:
     assert t.way() == "a"
     assert [n.name for n in timeline(t.nodes)] == ["b", "a"]
     assert critical_path([]) == []
+
+
+def test_what_slept_or_waited_is_in_both_and_what_only_joined_in_neither() -> None:
+    def join(index: int, name: str, ready: int, ended: int, above: int) -> NodeInfo:
+        state = State.SUCCESS if ended else State.SCHEDULED
+        parents = ranges_of([above]) if above else ()
+        return NodeInfo(
+            index, name, "", Kind.JOIN, 0, state, ready_ms=ready, ended_ms=ended, parents=parents
+        )
+
+    t = Times()
+    t.add("a", 1, 2)
+    t.nodes += [join(2, "sleep", 2, 60, 1), join(3, "join", 60, 60, 2), join(4, "go", 70, 0, 0)]
+    t.add("b", 61, 62, above="join")
+
+    assert t.way() == "a sleep b"
+    assert [n.name for n in timeline(t.nodes)] == ["a", "sleep", "b", "go"]
