@@ -106,8 +106,12 @@ function extras()
     set_due(r, id, now + more.time)
   end
 
+  local function count_off()
+    if call('DECR', P .. 's:o') == 0 then call('DEL', P .. 's:o') end
+  end
+
   local function end_deadline(id)
-    if call('ZREM', P .. 's', id) == 1 then call('DECR', P .. 's:o') end
+    if call('ZREM', P .. 's', id) == 1 then count_off() end
   end
 
   -- It passed: stops what is left of the body, if that still runs.
@@ -328,7 +332,7 @@ function extras()
       local r = run_of(sub(id, 1, 16))
       local x = node(r, (unpack_('>I4', id, 17)))
       if #id == 21 then
-        call('DECR', P .. 's:o')
+        count_off()
         pass_deadline(r, x)
       elseif x and x.state == QUEUED then
         if more_at(r, x).signal ~= '' then time_out(r, x) else pass(r, x) end

@@ -15,7 +15,8 @@ local function queue_due(limit)
     local sleeps = #id == 21 or row and #id == 20 and byte(row, 6) == 2
     if not sleeps or #slept < PAGE / 2 then
       gone[#gone + 1] = id
-      if sleeps then slept[#slept + 1] = id
+      if sleeps and row and not is_whole(20, row) then end_broken(id)
+      elseif sleeps then slept[#slept + 1] = id
       elseif row then try(id, queue_one, id, row) end
     end
   end
