@@ -213,3 +213,22 @@ def test_what_few_runs_have_goes_with_them(
 
     own = raw.keys(f"*{store_name}*")
     assert {key.decode("latin-1").split(":")[1] for key in own} <= {"layout", "runs", "q", "k", "t"}
+
+
+def test_a_node_that_waits_looks_at_nothing_that_is_kept_for_others(
+    store: RedisStore, raw: redis.Redis
+) -> None:
+    joins = [f"s{k}" for k in range(100)]
+    p = make_plan({"a": [], **{name: ["a"] for name in joins}}, joins=joins)
+    for name in joins:
+        p = edited(p, name, signal="go")
+    store.submit(p)
+    for k in range(150):
+        store.send(p.id, "stop" if k % 2 else "go", b"x", to="" if k % 2 else "somebody")
+    a = store.step("w", want=1)
+    before = raw.info("commandstats")["cmdstat_hget"]["calls"]
+
+    store.step("w", done(a))
+
+    assert raw.info("commandstats")["cmdstat_hget"]["calls"] - before < 1_000  # not 100 * 150
+    assert states_of(store, p)["s99"] == "scheduled"

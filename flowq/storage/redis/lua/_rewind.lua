@@ -130,7 +130,7 @@ local function count_inside(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row then return end
   local at, ranges = phases().body_of(row)
-  local need = extras().need_of(r, x)
+  local need, under = extras().need_of(r, x), 0
   for k = 0, ranges - 1 do
     local first, n = unpack_('>I4I4', row, at + 8 * k)
     for from = first, first + n - 1, PAGE do
@@ -142,6 +142,7 @@ local function count_inside(r, j)
         local state = inner.state
         if state < SUCCESS then
           x.a = x.a + 1
+          if state > WAITING then under = under + 1 end
         elseif state == SUCCESS then
           if need > 0 then x.d = x.d + 1 end
         else
@@ -158,6 +159,7 @@ local function count_inside(r, j)
       end
     end
   end
+  if under > 0 and extras().most_of(r, x) > 0 then extras().places_of(r, x)[1] = under end
   dirty(r, x)
 end
 
