@@ -232,3 +232,35 @@ def test_a_node_that_waits_looks_at_nothing_that_is_kept_for_others(
 
     assert raw.info("commandstats")["cmdstat_hget"]["calls"] - before < 1_000  # not 100 * 150
     assert states_of(store, p)["s99"] == "scheduled"
+
+
+def test_thousands_that_left_their_list_are_passed_at_once(
+    store: RedisStore, raw: redis.Redis
+) -> None:
+    p = make_plan({f"n{i}": [] for i in range(8 * PAGE)})
+    store.submit(p)
+    last = task(priority=0)
+    store.enqueue([last])
+    store.cancel([p.id])
+    before = raw.info("commandstats")["cmdstat_lpop"]["calls"]
+
+    step = store.step("w", want=1)
+
+    assert [d.id for d in step.deliveries] == [last.id]
+    assert step.ready == 0
+    assert raw.info("commandstats")["cmdstat_lpop"]["calls"] - before < 40
+
+
+def test_of_a_paused_run_much_is_held_at_once(store: RedisStore, raw: redis.Redis) -> None:
+    p = make_plan({f"n{i}": [] for i in range(PAGE)})
+    store.submit(p)
+    last = task()
+    store.enqueue([last, task()])
+    store.pause(p.id)
+    before = raw.info("commandstats")["cmdstat_lpop"]["calls"]
+
+    step = store.step("w", want=1)
+
+    assert [d.id for d in step.deliveries] == [last.id]
+    assert step.ready == 1
+    assert raw.info("commandstats")["cmdstat_lpop"]["calls"] - before < 40

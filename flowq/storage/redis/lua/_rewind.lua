@@ -1,7 +1,8 @@
 -- A new generation of a run that has ended. Field 'w' of n:<run> holds how many nodes are done (4),
 -- how many ranges each set has (4 each), and the ranges of what is chosen, reopened (the root among
 -- it), dropped; the set 'again' has the runs that have one. Stages follow each other, in pages.
-local STAGES = {3, 1, 2, 1, 2, 1} -- which set: drop, renew, reopen, count parents, count inside, begin
+-- Which set: drop, renew, reopen, count parents, count inside, set deadlines, begin.
+local STAGES = {3, 1, 2, 1, 2, 2, 1}
 
 -- What settled a node last, so that its deliveries never start again.
 local function last_delivery(r, x, id)
@@ -74,7 +75,6 @@ local function reopen(r, j)
   x.state, x.mode, x.a, x.b, x.c, x.d, x.n = EXPANDED, 0, 0, 0, 0, 0, NONE
   x.places = nil
   extras().clear(r, j)
-  extras().set_deadline(r, x)
   call('HDEL', r.v, sub(id, 17))
   dirty(r, x)
 end
@@ -170,7 +170,13 @@ local function begin(r, j)
   if not is_quiet(r, o, x) then extras().weigh(r, o, x) end
 end
 
-local DO = {drop, renew, reopen, count_parents, count_inside, begin}
+-- Behind all counts, or what passes meanwhile would end something in which not all is counted.
+local function set_deadline(r, j)
+  local x = node(r, j)
+  if x and x.state == EXPANDED and row_of(r, j) then extras().set_deadline(r, x) end
+end
+
+local DO = {drop, renew, reopen, count_parents, count_inside, set_deadline, begin}
 
 -- Does one page; gives whether there is more.
 local function rewind_page(r)
