@@ -43,7 +43,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "'t' and index: it was overdue while it ran; "
         "'m' and index -> how many are under way in a bounded expansion, entries behind the next; "
         "'w' -> what is to run again; 'I' -> how much was sent to it; 'i' and number -> what; "
-        "'K' -> numbers of what is kept for a node; 'key: ' and key: something was sent with it; "
+        "'kept: ', name, '\\0' and for whom -> numbers of what is kept; "
+        "'key: ' and key: something was sent with it; "
         "'P': it is paused",
     ),
     "b:<run>": ("list", "indexes of nodes that were held while it was paused"),

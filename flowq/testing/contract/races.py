@@ -813,6 +813,24 @@ class TestLimits(StoreContract):
         assert run_all(store, p) == ["after"]
         assert store.check(p.id) == []
 
+    def test_an_expansion_that_is_reopened_holds_a_place(self, store: Store) -> None:
+        items = ["i0", "i1", "i2", "i3"]
+        shape: dict[str, list[str]] = {"m": [], "after": ["m"], **{i: [] for i in items}, "x": []}
+        inside = {**dict.fromkeys(items, "m"), "x": "i0"}
+        p = edited(make_plan(shape, inside=inside), "m", most=2)
+        store.submit(p)
+        run_all(store, p, dict.fromkeys(["x", "i1", "i2", "i3"], S.FAILED))
+
+        # all but i0 and m, which stand around what failed
+        store.rewind(p.id, 1, chosen=((2, 1), (4, 4)), reopened=((1, 1), (3, 1)))
+
+        given = store.step("w", want=10)
+        assert [d.id for d in given.deliveries] == [node(p, "i1"), node(p, "x")]
+        assert store.check(p.id) == []
+        step = store.step("w", done(given), want=10)
+        assert [d.id for d in step.deliveries] == [node(p, "i2"), node(p, "i3")]
+        assert store.check(p.id) == []
+
 
 class TestBornBlocked(StoreContract):
     """Nodes that are blocked as soon as they might run."""

@@ -106,8 +106,12 @@ function extras()
     set_due(r, id, now + more.time)
   end
 
+  local function count_off()
+    if call('DECR', P .. 's:o') == 0 then call('DEL', P .. 's:o') end
+  end
+
   local function end_deadline(id)
-    if call('ZREM', P .. 's', id) == 1 then call('DECR', P .. 's:o') end
+    if call('ZREM', P .. 's', id) == 1 then count_off() end
   end
 
   -- It passed: stops what is left of the body, if that still runs.
@@ -235,29 +239,30 @@ function extras()
   -- Whether what is sent `to` some is for a node of that name.
   local function is_to(to, name) return to == '' or to == name or sub(name, 1, #to + 1) == to .. '/' end
 
-  -- What was sent to a run, by number; field 'K' has the numbers (4 each) of what is kept for a node.
-  local function sent_of(r, number)
-    local field = 'i' .. number
-    local raw = call('HGET', r.n, field)
-    local a, b, c, d = unpack_('>HHHH', raw, 11)
-    return {field = field, raw = raw, name = sub(raw, 19, 18 + a), to = sub(raw, 19 + a, 18 + a + b),
-            body = sub(raw, 19 + a + b + c + d)}
-  end
+  -- What was sent is kept by its name and for whom it is: a field with the numbers (4 each), so that a
+  -- node looks at nothing that is not for it.
+  local function kept_at(name, to) return 'kept: ' .. name .. '\0' .. to end
 
   -- The first thing that was sent for a node, and kept for it, is taken; gives the body of its cell.
   local function take_sent(r, x, signal)
-    local kept = call('HGET', r.n, 'K')
-    if not kept then return nil end
     local name = name_of(row_of(r, x.i))
-    for at = 1, #kept, 4 do
-      local sent = sent_of(r, sub(kept, at, at + 3))
-      if sent.name == signal and is_to(sent.to, name) then
-        local left = sub(kept, 1, at - 1) .. sub(kept, at + 4)
-        if left == '' then call('HDEL', r.n, 'K') else call('HSET', r.n, 'K', left) end
-        call('HSET', r.n, sent.field, sub(sent.raw, 1, 6) .. pack('>I4', x.i) .. sub(sent.raw, 11))
-        return sent.body
-      end
+    local fields, at = {kept_at(signal, ''), kept_at(signal, name)}, string.find(name, '/', 1, true)
+    while at do
+      fields[#fields + 1] = kept_at(signal, sub(name, 1, at - 1))
+      at = string.find(name, '/', at + 1, true)
     end
+    local kept, number, from = call('HMGET', r.n, unpack(fields)), nil, nil
+    for k = 1, #fields do
+      local first = kept[k] and unpack_('>I4', kept[k])
+      if first and (not number or first < number) then number, from = first, k end
+    end
+    if not number then return nil end
+    local left, field = sub(kept[from], 5), 'i' .. pack('>I4', number)
+    if left == '' then call('HDEL', r.n, fields[from]) else call('HSET', r.n, fields[from], left) end
+    local sent = call('HGET', r.n, field)
+    call('HSET', r.n, field, sub(sent, 1, 6) .. pack('>I4', x.i) .. sub(sent, 11))
+    local a, b, c, d = unpack_('>HHHH', sent, 11)
+    return sub(sent, 19 + a + b + c + d)
   end
 
   -- Members of j:<run>: index 4, signal, "\0", name of the node.
@@ -328,7 +333,7 @@ function extras()
       local r = run_of(sub(id, 1, 16))
       local x = node(r, (unpack_('>I4', id, 17)))
       if #id == 21 then
-        call('DECR', P .. 's:o')
+        count_off()
         pass_deadline(r, x)
       elseif x and x.state == QUEUED then
         if more_at(r, x).signal ~= '' then time_out(r, x) else pass(r, x) end
@@ -382,8 +387,8 @@ function extras()
 
   more_rare = {
     block = block, clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free, go_on = go_on, has_enough = has_enough, has_flag = has_flag,
-    hold = hold, is_unwanted = is_unwanted, lost_cell = lost_cell, most_of = most_of, need_of = need_of,
-    outcome = outcome, overdue_text = overdue_text, release = release, rouse = rouse, set_deadline = set_deadline,
+    hold = hold, is_unwanted = is_unwanted, kept_at = kept_at, lost_cell = lost_cell, most_of = most_of, need_of = need_of,
+    outcome = outcome, overdue_text = overdue_text, places_of = places_of, release = release, rouse = rouse, set_deadline = set_deadline,
     start_join = start_join, stopped_as = stopped_as, waiter_for = waiter_for,
     wake_up = wake_up, weigh = weigh, win = win,
   }

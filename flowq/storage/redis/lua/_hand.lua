@@ -15,7 +15,8 @@ local function queue_due(limit)
     local sleeps = #id == 21 or row and #id == 20 and byte(row, 6) == 2
     if not sleeps or #slept < PAGE / 2 then
       gone[#gone + 1] = id
-      if sleeps then slept[#slept + 1] = id
+      if sleeps and row and not is_whole(20, row) then end_broken(id)
+      elseif sleeps then slept[#slept + 1] = id
       elseif row then try(id, queue_one, id, row) end
     end
   end
@@ -83,12 +84,45 @@ local function size_of(list)
   return list.size
 end
 
--- Pops up to n ids of a list, ghosts left out; gives them, and whether the list is empty.
+-- Puts ids back where they were popped from, from the k-th on.
+local function put_back(list, ids, k)
+  if k > #ids then return end
+  local back = {}
+  for j = k, #ids do
+    back[#back + 1] = list.alone and pack('>i4', popped_of(list.queue, list.level)) .. ids[j] or ids[j]
+  end
+  list.size = put_first(list.queue, list.member, list.level, back)
+  call('ZADD', P .. 'p:' .. list.queue, list.level, list.member)
+end
+
+-- Which of these ids, popped from a list of a queue, are no ghosts; gives how many are, too.
+local function real_of(queue, ids)
+  local g = P .. 'g:' .. queue
+  local counts, left, real, gone, dead = call('HMGET', g, unpack(ids)), {}, {}, {}, 0
+  for k, id in ipairs(ids) do
+    local old = left[id] or tonumber(counts[k] or 0)
+    if old > 0 then
+      left[id] = old - 1
+      dead = dead + 1
+    else
+      real[#real + 1] = id
+    end
+  end
+  if dead == 0 then return real, 0 end
+  for id, count in pairs(left) do
+    if count > 0 then call('HSET', g, id, count) else gone[#gone + 1] = id end
+  end
+  if #gone > 0 then call('HDEL', g, unpack(gone)) end
+  if call('HINCRBY', g, '', -dead) <= 0 then call('HDEL', g, '') end
+  return real, dead
+end
+
+-- Pops up to n ids of a list, ghosts left out; gives them, and whether the list is empty. Where it finds
+-- ghosts, there are many: it takes more at once, and puts back what is too much.
 local function pop(list, n, ghosts)
-  local g = P .. 'g:' .. list.queue
-  local out = {}
+  local out, more = {}, 0
   for _ = 1, 20 do
-    local asked = n - #out
+    local asked = n - #out + more
     local ids = call('LPOP', list.key, asked)
     if not ids then
       list.size = 0
@@ -98,23 +132,17 @@ local function pop(list, n, ghosts)
     if #ids < asked then list.size = 0 elseif list.size then list.size = list.size - #ids end
     if list.alone then
       for k = 1, #ids do ids[k] = sub(ids[k], 5) end
-      if #ids < asked then call('HDEL', g, 'n' .. list.level) end
+      if #ids < asked then call('HDEL', P .. 'g:' .. list.queue, 'n' .. list.level) end
     elseif list.counted then
-      call('HINCRBY', g, list.counted, #ids)
+      call('HINCRBY', P .. 'g:' .. list.queue, list.counted, #ids)
     end
     if ghosts == 0 then return ids, #ids < asked end
-    local counts, left = call('HMGET', g, unpack(ids)), {}
-    for k, id in ipairs(ids) do
-      local old = left[id] or tonumber(counts[k] or 0)
-      if old > 0 then
-        left[id] = old - 1
-        if call('HINCRBY', g, id, -1) <= 0 then call('HDEL', g, id) end
-        if call('HINCRBY', g, '', -1) <= 0 then call('HDEL', g, '') end
-      else
-        out[#out + 1] = id
-      end
-    end
+    local real, dead = real_of(list.queue, ids)
+    local free = n - #out
+    for k = 1, math.min(free, #real) do out[#out + 1] = real[k] end
+    put_back(list, real, free + 1)
     if #out >= n then return out, false end
+    if dead > 0 and not list.alone then more = math.min(4 * more + 16, 400) end
   end
   return out, false
 end
@@ -149,17 +177,6 @@ local function rows_of(ids)
     k = last + 1
   end
   return rows
-end
-
--- Puts ids back where they were popped from, from the k-th on.
-local function put_back(list, ids, k)
-  if k > #ids then return end
-  local back = {}
-  for j = k, #ids do
-    back[#back + 1] = list.alone and pack('>i4', popped_of(list.queue, list.level)) .. ids[j] or ids[j]
-  end
-  list.size = put_first(list.queue, list.member, list.level, back)
-  call('ZADD', P .. 'p:' .. list.queue, list.level, list.member)
 end
 
 -- Whether the first of an "a" list goes before the list of its level.

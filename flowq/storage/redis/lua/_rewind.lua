@@ -1,7 +1,8 @@
 -- A new generation of a run that has ended. Field 'w' of n:<run> holds how many nodes are done (4),
 -- how many ranges each set has (4 each), and the ranges of what is chosen, reopened (the root among
 -- it), dropped; the set 'again' has the runs that have one. Stages follow each other, in pages.
-local STAGES = {3, 1, 2, 1, 2, 1} -- which set: drop, renew, reopen, count parents, count inside, begin
+-- Which set: drop, renew, reopen, count parents, count inside, set deadlines, begin.
+local STAGES = {3, 1, 2, 1, 2, 2, 1}
 
 -- What settled a node last, so that its deliveries never start again.
 local function last_delivery(r, x, id)
@@ -74,7 +75,6 @@ local function reopen(r, j)
   x.state, x.mode, x.a, x.b, x.c, x.d, x.n = EXPANDED, 0, 0, 0, 0, 0, NONE
   x.places = nil
   extras().clear(r, j)
-  extras().set_deadline(r, x)
   call('HDEL', r.v, sub(id, 17))
   dirty(r, x)
 end
@@ -130,7 +130,7 @@ local function count_inside(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row then return end
   local at, ranges = phases().body_of(row)
-  local need = extras().need_of(r, x)
+  local need, under = extras().need_of(r, x), 0
   for k = 0, ranges - 1 do
     local first, n = unpack_('>I4I4', row, at + 8 * k)
     for from = first, first + n - 1, PAGE do
@@ -142,6 +142,7 @@ local function count_inside(r, j)
         local state = inner.state
         if state < SUCCESS then
           x.a = x.a + 1
+          if state > WAITING then under = under + 1 end
         elseif state == SUCCESS then
           if need > 0 then x.d = x.d + 1 end
         else
@@ -158,6 +159,7 @@ local function count_inside(r, j)
       end
     end
   end
+  if under > 0 and extras().most_of(r, x) > 0 then extras().places_of(r, x)[1] = under end
   dirty(r, x)
 end
 
@@ -168,7 +170,13 @@ local function begin(r, j)
   if not is_quiet(r, o, x) then extras().weigh(r, o, x) end
 end
 
-local DO = {drop, renew, reopen, count_parents, count_inside, begin}
+-- Behind all counts, or what passes meanwhile would end something in which not all is counted.
+local function set_deadline(r, j)
+  local x = node(r, j)
+  if x and x.state == EXPANDED and row_of(r, j) then extras().set_deadline(r, x) end
+end
+
+local DO = {drop, renew, reopen, count_parents, count_inside, set_deadline, begin}
 
 -- Does one page; gives whether there is more.
 local function rewind_page(r)

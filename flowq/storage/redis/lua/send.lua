@@ -26,7 +26,8 @@ if key ~= '' then call('HSET', r.n, 'key: ' .. key, '') end
 call('HSET', r.n, 'i' .. number, pack('>I6I4HHHH', now, x and x.i or NONE, #name, #to, #key, #who)
   .. name .. to .. key .. who .. body)
 if not x then
-  call('HSET', r.n, 'K', (call('HGET', r.n, 'K') or '') .. number)
+  local field = extras().kept_at(name, to)
+  call('HSET', r.n, field, (call('HGET', r.n, field) or '') .. number)
   return 'kept'
 end
 finish(r, x, SUCCESS, cell_of(SUCCESS, body), ZERO5, NONE)

@@ -121,8 +121,13 @@ if want > 0 and not burden and #lists > 0 then
     if late == 0 then break end
     spent = spent + late
     survey()
-    chosen = spent < 1000 and choose(lists, ghosts, want, idle) or {}
+    -- more than are wanted, for many may be held
+    chosen = spent < 1000 and choose(lists, ghosts, paused and math.max(want, AT_ONCE) or want, idle) or {}
     if #chosen == 0 then break end
+  end
+  while #chosen > want do
+    local one = table.remove(chosen)
+    put_back(one[3], {one[1]}, 1)
   end
   if spent > 0 then due = call('ZRANGE', P .. 's', 0, 0, 'WITHSCORES')[2] end
   local fields, again_from, burdens
