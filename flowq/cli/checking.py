@@ -152,7 +152,7 @@ def _given() -> None:
 def _parameter_of(app: Any, kind: Any = Any) -> Task[..., Any]:
     """Make a task that gives a value of a type; no app knows it."""
     made: Task[..., Any] = Task(app, _given, {**app._defaults, "name": PARAMETER})
-    made.hints = {"return": kind}
+    made._hints = {"return": kind}
     return made
 
 
