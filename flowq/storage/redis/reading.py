@@ -318,6 +318,8 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         phase=head.phase,
         grown=bool(flags & EXPANSION and task),
         rule=None if head.rule is None else Rule(*head.rule),
+        signal=head.signal,
+        most=head.most,
     )
 
 

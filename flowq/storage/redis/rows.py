@@ -303,7 +303,8 @@ class NodeHead:
     """A node's row without its message, read."""
 
     __slots__ = ("bits", "children", "entries", "groups", "inner", "kind", "lenient", "most",
-                 "name", "need", "owner", "parents", "phase", "reads", "rule", "value")  # fmt: skip
+                 "name", "need", "owner", "parents", "phase", "reads", "rule", "signal",
+                 "value")  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
         (off, special, self.kind, self.bits, self.phase, _, _, self.owner, self.inner, *counts,
@@ -324,6 +325,7 @@ class NodeHead:
             self.rule = _RULE.unpack_from(raw, last)
         self.lenient: Ranges = ()
         self.need = self.most = 0
+        self.signal = ""
         self.groups: list[Ranges] = []
         if special & MORE:
             self._read_more(raw[last - 4 - int.from_bytes(raw[last - 4 : last], "big") : last])
@@ -337,7 +339,9 @@ class NodeHead:
         edges, _, count, self.need, self.most, _, *sizes = _MORE.unpack_from(raw)
         owned, signal, blocked = sizes
         self.lenient = ranges(_MORE.size, edges)
-        at = _MORE.size + 8 * (edges + owned) + signal + blocked
+        at = _MORE.size + 8 * (edges + owned)
+        self.signal = raw[at : at + signal].decode()
+        at += signal + blocked
         for _ in range(count):
             _, _, _, first, nodes, size = _GROUP.unpack_from(raw, at)
             at += _GROUP.size + 8 * first
