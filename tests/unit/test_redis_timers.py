@@ -257,13 +257,17 @@ def test_of_a_paused_run_much_is_held_at_once(store: RedisStore, raw: redis.Redi
     store.submit(p)
     last = task()
     store.enqueue([last, task()])
+    behind = make_plan({"a": []})
+    store.submit(behind)
     store.pause(p.id)
+    store.pause(behind.id)
     before = raw.info("commandstats")["cmdstat_lpop"]["calls"]
 
     step = store.step("w", want=1)
 
     assert [d.id for d in step.deliveries] == [last.id]
-    assert step.ready == 1
+    assert step.ready == 2
+    assert states_of(store, behind)["a"] == "queued"  # it was not its turn
     assert raw.info("commandstats")["cmdstat_lpop"]["calls"] - before < 40
 
 
