@@ -148,8 +148,7 @@ class Change(Ends):
                 if counts or starting:
                     self._visit(counts, starting)
                     counts, starting = {}, {}
-                if self.owners:
-                    self.count_owners()
+                self.count_all()
                 self.end_all(ids, what, culprit)
         self.todo.extendleft(reversed(left))
         if counts or starting:

@@ -298,6 +298,11 @@ class Ends(Batch):
             body, extra = f"what {what} was {state.label}".encode(), 0
         return pack_cell(state, body, flags=extra, ended_ms=self.now)
 
+    def count_all(self) -> None:
+        """Let all end that has nothing left in it."""
+        while self.owners:
+            self.count_owners()
+
     def count_owners(self) -> None:
         """Write what ended in expansions, and end those in which nothing is left."""
         owners, self.owners = self.owners, {}

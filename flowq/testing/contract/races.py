@@ -447,7 +447,7 @@ class TestNeeds(StoreContract):
         self, store: Store
     ) -> None:
         shape: dict[str, list[str]] = {"m": [], "i0": [], "s": [], "i1": [], "i2": []}
-        shape |= {"x": [], "y": [], "z": []}
+        shape |= {"x": [], "y": []}
         inside = {"i0": "m", "i1": "m", "i2": "m", "s": "i0", "x": "s", "y": "i1"}
         p = needing(make_plan(shape, inside=inside), "m", 1)
         store.submit(p)
