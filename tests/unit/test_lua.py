@@ -107,8 +107,8 @@ def test_the_store_sends_what_the_headers_say() -> None:
         "enqueue": b"1", "submit": b"0", "step": [b"s", 0, 0, -1, [], [], [], [], 0], "renew": [[]],
         "held": [[], [], []], "release": [0, 0], "cancel": [1, 0], "reschedule": 1, "page": 0,
         "sweep": [0, 0, 0], "look": [[3, 0, 0, 0, 0, 0]], "nodes": [b""], "wait": 1,
-        "status": [0, 0, 0, 0], "runs": [b"", b"", b"", b""], "left": [0],
-        "grow": -1, "rewind": b"done",
+        "status": [0, 0, 0, 0], "runs": [b"", b"", b"", b"", b""], "left": [0],
+        "grow": -1, "rewind": b"done", "send": b"kept", "pause": [5, 0],
     }  # fmt: skip
     wire = Recorder(answers)
     store._wire = wire  # type: ignore[assignment]
@@ -137,6 +137,8 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store._run("page")
     store.rewind(run, 3, chosen=((1, 2),))
     store._reserve("s1", [Expand(id, 4, [root, root])])
+    store.send(run, "go", b"V", to="n", key="k", who="me")
+    store.pause(run)
 
     sent = wire.sent
     assert set(sent) == set(scripts.NAMES)
@@ -163,3 +165,5 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["grow"] == [b"s1", id, b"\0\0\0\4", b"1", b"-1", b""]
     assert rest["rewind"] == [run, b"3", b"\0\0\0\1\0\0\0\2", b"\0\0\0\0\0\0\0\1", b""]
     assert rest["left"] == [b"0", b"0", b"a", b"b"]
+    assert rest["send"] == [run, b"go", b"n", b"k", b"me", b"V"]
+    assert rest["pause"] == [run, b"1"]
