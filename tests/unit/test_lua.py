@@ -139,6 +139,8 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store._run("page")
     store.rewind(run, 3, chosen=((1, 2),))
     store._reserve("s1", [Expand(id, 4, [root, root])])
+    store.send(run, "go", b"V", to="n", key="k", who="me")
+    store.pause(run)
 
     sent = wire.sent
     assert set(sent) == set(scripts.NAMES)
@@ -167,3 +169,5 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["grow"] == [b"s1", id, b"\0\0\0\4", b"1", b"-1", b""]
     assert rest["rewind"] == [run, b"3", b"\0\0\0\1\0\0\0\2", b"\0\0\0\0\0\0\0\1", b""]
     assert rest["left"] == [b"0", b"0", b"a", b"b"]
+    assert rest["send"] == [run, b"go", b"n", b"k", b"me", b"V"]
+    assert rest["pause"] == [run, b"1"]

@@ -29,6 +29,7 @@ from flowq.testing.contract.base import (
     states_of,
     task,
 )
+from flowq.testing.contract.policies import edited
 
 WIDE = {f"n{i}": () for i in range(SUBMIT_PAGE + 10)}
 
@@ -213,12 +214,14 @@ def test_an_empty_fragment_shows_nothing_of_one_that_is_still_brought(
 # --- a new generation whose maker was killed ------------------------------------------------------
 
 
-def begin_to_rewind(store: RedisStore, plan: Plan, chosen: Ranges, pages: int) -> None:
+def begin_to_rewind(
+    store: RedisStore, plan: Plan, chosen: Ranges, pages: int, around: Ranges = ((0, 1),)
+) -> None:
     """As `rewind` does, and then its process is killed."""
-    sets = [rows.pack_ranges(x) for x in (chosen, ((0, 1),), ())]
+    sets = [rows.pack_ranges(x) for x in (chosen, around, ())]
     assert store._run("rewind", plan.id, b"1", *sets) == b"more"
     for _ in range(pages - 1):
-        assert store._run("rewind", plan.id, b"-1") == b"more"
+        store._run("rewind", plan.id, b"-1")
 
 
 @pytest.mark.parametrize("pages", range(1, 6))
@@ -262,3 +265,25 @@ def test_one_that_has_ended_before_its_last_page_can_run_again(store: RedisStore
     assert store.check(p.id) == []
     assert len(run_all(store, p)) == 2 * PAGE
     assert states_of(store, p)["root"] == "success"
+
+
+@pytest.mark.parametrize("pages", range(1, 9))
+def test_a_deadline_that_passes_while_one_is_made_leaves_nothing_behind(
+    store: RedisStore, clock: ManualClock, pages: int
+) -> None:
+    items = [f"i{k}" for k in range(2 * PAGE)]
+    shape: dict[str, list[str]] = {"m": [], "after": ["m"], **{i: [] for i in items}}
+    p = edited(make_plan(shape, inside=dict.fromkeys(items, "m")), "m", deadline_ms=5_000)
+    store.submit(p)
+    run_all(store, p, dict.fromkeys(items, State.FAILED))
+    begin_to_rewind(store, p, ((2, 2 * PAGE + 1),), pages, around=((0, 2),))
+
+    for _ in range(20):
+        clock.advance(6)
+        store.step("w")
+        store.sweep()
+
+    states = states_of(store, p)
+    assert (states["root"], states["m"], states["after"]) == ("failed", "failed", "blocked")
+    assert {states[i] for i in items} == {"cancelled"}
+    assert store.check(p.id) == []

@@ -17,6 +17,7 @@ from flowq.storage.redis.store import RedisStore
 from flowq.testing.clock import ManualClock
 from flowq.testing.contract.base import (
     done,
+    end,
     look_at,
     make_plan,
     node,
@@ -256,11 +257,38 @@ def test_of_a_paused_run_much_is_held_at_once(store: RedisStore, raw: redis.Redi
     store.submit(p)
     last = task()
     store.enqueue([last, task()])
+    behind = make_plan({"a": []})
+    store.submit(behind)
     store.pause(p.id)
+    store.pause(behind.id)
     before = raw.info("commandstats")["cmdstat_lpop"]["calls"]
 
     step = store.step("w", want=1)
 
     assert [d.id for d in step.deliveries] == [last.id]
-    assert step.ready == 1
+    assert step.ready == 2
+    assert states_of(store, behind)["a"] == "queued"  # it was not its turn
     assert raw.info("commandstats")["cmdstat_lpop"]["calls"] - before < 40
+
+
+@pytest.mark.parametrize("inside", [{}, {"b": "m", "c": "m"}])
+def test_what_never_begins_in_its_new_generation_leaves_nothing_behind(
+    store: RedisStore, raw: redis.Redis, store_name: str, inside: dict[str, str]
+) -> None:
+    shape = {"a": [], "m": ["a"], "b": [] if inside else ["m"], "c": ["b"]}
+    p = make_plan(shape, inside=inside)
+    store.submit(p)
+    run_all(store, p)
+    old = look_at(store, node(p, "c"))
+    store.rewind(p.id, 1, chosen=((1, 4),))
+
+    run_all(store, p, {"a": S.FAILED})
+
+    assert (old.state, look_at(store, node(p, "c")).state) == (S.SUCCESS, S.BLOCKED)
+    assert raw.exists(f"{{{store_name}}}:d") == 0
+    store.rewind(p.id, 2, chosen=((1, 4),))
+    deliveries = []
+    while step := store.step("v", want=9).deliveries:
+        deliveries += [d.delivery for d in step]
+        store.step("v", [end(d) for d in step])
+    assert min(deliveries[1:]) > 1  # what settled it once settles it no more

@@ -93,6 +93,21 @@ def test_what_a_race_owns_has_lost_though_a_process_was_killed_between_pages(
     assert store.check(p.id) == []
 
 
+def test_who_steps_is_told_to_step_again_until_no_page_is_left(store: SqliteStore) -> None:
+    items = [f"i{k}" for k in range(6 * PAGE)]  # each that lost leaves an edge to count
+    shape: dict[str, list[str]] = {**{name: [] for name in items}, "first": items}
+    p = make_plan(shape, joins=["first"], rules={"first": "one_success"})
+    store.submit(as_race(p, "first", items))
+    step = store.step("w", want=1)
+
+    step = store.step("w", done(step))
+    while step.next_ms == 0:
+        step = store.step("w")
+
+    assert rows_in(store, "walk") == 0
+    assert set(states_of(store, p).values()) == {"success", "skipped"}
+
+
 @pytest.mark.parametrize("at", range(1, 5))
 def test_what_is_beside_enough_ends_skipped_though_a_process_was_killed_between_pages(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, at: int

@@ -50,8 +50,8 @@ _COUNT: Final = {**PLACES, SOFT: 5, INDULGENT: 6, SOFTER: 7}
 """Where a walk counts in a child."""
 _NOT_PLAIN: Final = KIND | TIMED | BOUNDED | DOOMED
 """Flags of which a node has none that is simply queued when it may run."""
-_UNRANGED: Final = (FILLING, FREEING)
-"""Walks that ask for the next each time."""
+_ASKING: Final = (FILLING, FREEING, REWOUND)
+"""Walks of no ranges, that ask each time what is next."""
 _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
     State.QUEUED.value,
     State.SCHEDULED.value,
@@ -73,7 +73,7 @@ class Change(Ends):
     @property
     def pages_left(self) -> bool:
         """Whether edges are left for those who come by next."""
-        return bool(self.todo)
+        return bool(self.todo) or self.more
 
     # --- edges ----------------------------------------------------------------------------------
 
@@ -88,7 +88,9 @@ class Change(Ends):
 
     def resume(self) -> int:
         """Take up pages that earlier steps left; gives how many."""
-        found = self.db.execute(SQL["walks"], (PAGE,)).fetchall()
+        found = self.db.execute(SQL["walks"], (PAGE + 1,)).fetchall()
+        self.more = len(found) > PAGE
+        found = found[:PAGE]
         for walk, node, state, culprit, position in found:
             self.todo.append([node, state, culprit, position, None])
             self.put("drop_walk", walk)
@@ -119,26 +121,13 @@ class Change(Ends):
         left: list[list[Any]] = []
         for item in items:
             _, what, culprit, position, ranges = item
-            if not ranges and what not in _UNRANGED:
+            if not ranges and what not in _ASKING:
                 continue
             if used >= edges:
                 left.append(item)
                 continue
-            if what == FREEING:
-                took, whole = pauses.free(self, item, edges - used)
-                used += took
-                if not whole:
-                    left.append(item)
-                continue
-            if what == FILLING:
-                ids = bounds.fill(self, item, edges - used, filled)
-                used += len(ids)
-                starting.update(dict.fromkeys(ids, self.back if culprit else self.rank))
-                if ids:
-                    left.append(item)
-                continue
-            if what == REWOUND:
-                took, whole = rewind.page(self, item, edges - used, starting)
+            if what in _ASKING:
+                took, whole = self._ask(item, edges - used, starting, filled)
                 used += took
                 if not whole:
                     left.append(item)
@@ -159,20 +148,32 @@ class Change(Ends):
                 if counts or starting:
                     self._visit(counts, starting)
                     counts, starting = {}, {}
-                if self.owners:
-                    self.count_owners()
+                self.count_all()
                 self.end_all(ids, what, culprit)
         self.todo.extendleft(reversed(left))
         if counts or starting:
             self._visit(counts, starting)
         return used
 
+    def _ask(
+        self, item: list[Any], limit: int, starting: dict[int, int], filled: set[int]
+    ) -> tuple[int, bool]:
+        """Do a page of what asks what is next; gives how many, and whether all is done."""
+        _, what, enqueued, *_ = item
+        if what == FREEING:
+            return pauses.free(self, item, limit)
+        if what == REWOUND:
+            return rewind.page(self, item, limit, starting)
+        ids = bounds.fill(self, item, limit, filled)
+        starting.update(dict.fromkeys(ids, self.back if enqueued else self.rank))
+        return len(ids), not ids
+
     def _load(self, items: Iterable[list[Any]]) -> None:
         """Read the edges of nodes that ended, and what stands inside those whose inside is next."""
         lacking: dict[int, list[list[Any]]] = {}
         for item in items:
             id, what, _, _, ranges = item
-            if ranges is not None or what in _UNRANGED:
+            if ranges is not None or what in (FILLING, FREEING):
                 continue
             if what == INDULGENT:
                 raw = self.db.execute(SQL["lenient"], (id,)).fetchone()[0]

@@ -68,6 +68,8 @@ class Ends(Batch):
     todo : deque
         What is to be walked: row id, what (see the column `state` of a walk), more (its `culprit`),
         how many edges are done, and the ranges of all once they were read.
+    more : bool
+        Whether more than was taken up is left from earlier steps.
     owners : dict of int to list
         By expansion: what ended in it and is not counted in its row yet.
     closing : set of int
@@ -83,6 +85,7 @@ class Ends(Batch):
     def __init__(self, db: Link, now: int, ids: int = 0) -> None:
         super().__init__(db, now, ids)
         self.todo: deque[list[Any]] = deque()
+        self.more = False
         self.owners: dict[int, list[Any]] = {}
         self.closing: set[int] = set()
         self.lacking: dict[int, int] = {}
@@ -294,6 +297,11 @@ class Ends(Batch):
         else:
             body, extra = f"what {what} was {state.label}".encode(), 0
         return pack_cell(state, body, flags=extra, ended_ms=self.now)
+
+    def count_all(self) -> None:
+        """Let all end that has nothing left in it."""
+        while self.owners:
+            self.count_owners()
 
     def count_owners(self) -> None:
         """Write what ended in expansions, and end those in which nothing is left."""

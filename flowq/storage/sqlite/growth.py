@@ -27,7 +27,7 @@ from flowq.storage.sqlite.rows import (
     FOLLOWED,
     KIND,
     SETTLED,
-    body_flags,
+    bodies_of,
     pack_later,
     pack_ranges,
     unpack_later,
@@ -70,8 +70,8 @@ def upload(changes: Changes, session: str, outcomes: Sequence[Outcome]) -> None:
                     change.db.execute(SQL["uploaded"], (done, first))
 
 
-Held = tuple[int, int | None]
-"""Row id and run of what is expanded."""
+Held = tuple[int, int | None, int]
+"""Row id, run and flags of what is expanded."""
 
 
 def _held(db: sqlite3.Connection, session: str, outcome: Expand) -> Held | None:
@@ -91,7 +91,7 @@ def _place(change: Change, held: Held, outcome: Expand) -> tuple[int, int, int, 
 
     There is none where indexes are used up: so many ids were given since the run began.
     """
-    key, run = held
+    key, run, _ = held
     found = change.db.execute(SQL["growth_of"], (key, outcome.delivery)).fetchone()
     if found is not None:
         first, run, done = found
@@ -131,9 +131,8 @@ def _insert(
     moved = _moved(change, outcome.rows[1 + start : 1 + end], 1 + start, held, place)
     at = _at(held, base)
     bodies = {
-        first + k - base if k else at: body_flags(row)
-        for k, row in enumerate(outcome.rows)
-        if row.inner
+        at if index == INNER else first + index - INNER - base: flags
+        for index, flags in bodies_of(outcome.rows, INNER, held[2]).items()
     }
     insert_nodes(change, moved, run, base, first + 1 + start - base, bodies)
 
@@ -161,7 +160,7 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     `row` is what the session holds of it: a row of the statement ``holds``.
     """
     key, _, _, run, flags, delivery, attempt, losses, *_ = row
-    held = (key, run)
+    held = (key, run, flags)
     found = _place(change, held, outcome)
     if found is None:
         _refuse(change, row, outcome)

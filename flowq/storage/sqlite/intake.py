@@ -19,7 +19,7 @@ from flowq.storage.sqlite.rows import (
     KEEP_MS,
     PREFETCH,
     TIMED,
-    body_flags,
+    bodies_of,
     node_flags,
     pack_later,
     pack_ranges,
@@ -134,7 +134,7 @@ def _insert(change: Change, messages: Sequence[Message]) -> bool:
 def submit(changes: Changes, plan: Plan) -> bool:
     """Start a run, in pages where it is large; False if it is known."""
     n = len(plan.rows)
-    bodies = {index: body_flags(row) for index, row in enumerate(plan.rows) if row.inner}
+    bodies = bodies_of(plan.rows)
     run = base = 0
     for page in range(0, n, SUBMIT_PAGE):
         with changes(n if page == 0 else 0) as change:
@@ -182,7 +182,7 @@ def insert_nodes(
 ) -> None:
     """Insert nodes of a run that nobody sees yet, the first of them at index `first`.
 
-    `bodies`: the `body_flags` of the expansions of the plan, or fragment.
+    `bodies`: what `bodies_of` says of the whole plan, or fragment.
     """
     nodes: list[tuple[Any, ...]] = []
     plans: list[tuple[Any, ...]] = []

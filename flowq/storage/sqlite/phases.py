@@ -137,13 +137,13 @@ def load_inside(change: Ends, item: list[Any]) -> None:
         item[4] = [(base + first, n) for first, n in unpack_later(later)[more - 1].body]
         return
     entries, inside = (list(unpack_ranges(raw)) for raw in packed)
-    if what == BEGUN and most:
-        item[1] = FILLING
-        return
     if what == BEGUN and not position:
         own = sum(n for _, n in inside) - sum(group.inner for group in unpack_later(later))
         if unfinished < own:
             item[1] = TOUCHED
+    if item[1] == BEGUN and most:
+        item[1] = FILLING
+        return
     item[4] = entries if item[1] == BEGUN else inside
 
 

@@ -51,10 +51,10 @@ UPDATE run SET live = 1, forget_ms = NULL WHERE id = ?
 -- --- growing
 
 -- name: held_single
-SELECT m.id, m.run FROM message m JOIN session s ON s.id = m.session
+SELECT m.id, m.run, m.flags FROM message m JOIN session s ON s.id = m.session
 WHERE m.uuid = ?1 AND s.name = ?2 AND m.delivery = ?3
 -- name: held_node
-SELECT m.id, m.run FROM run r JOIN message m ON m.id = r.base + ?1 AND m.run = r.id JOIN session s ON s.id = m.session
+SELECT m.id, m.run, m.flags FROM run r JOIN message m ON m.id = r.base + ?1 AND m.run = r.id JOIN session s ON s.id = m.session
 WHERE r.uuid = ?2 AND s.name = ?3 AND m.delivery = ?4
 -- name: growth_of
 SELECT g.first, g.run, g.done FROM growth g JOIN run r ON r.id = g.run

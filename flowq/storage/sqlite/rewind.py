@@ -58,6 +58,7 @@ class Stages:
             (_reopen, reopened),
             (_count_parents, chosen),
             (_count_inside, reopened),
+            (_set_deadlines, reopened),
             (None, chosen),
         ]
 
@@ -219,6 +220,11 @@ def _count_inside(change: Change, ids: list[int], root: int) -> None:
                     won += number
         db.execute(SQL["renew_expansion"], (*counts, blame, won, under, id))
         change.forget(id)
+
+
+def _set_deadlines(change: Change, ids: list[int], root: int) -> None:
+    """Let times begin: behind all counts, or one that passes would end what is half counted."""
+    for id in ids:
         timers.set_deadline(change, id)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -58,6 +58,8 @@ __all__ = [
     "TOUCHED",
     "TURN",
     "UNCALLED",
+    "WITHIN",
+    "bodies_of",
     "body_flags",
     "fails",
     "forbidden",
@@ -94,7 +96,8 @@ BOUNDED: Final = 1 << 20  # it stands in the body of an expansion with `most`
 OVERTIME: Final = 1 << 21  # it ran when a deadline passed; it is to stop, and has failed then
 SIGNAL: Final = 1 << 22  # it waits for what is sent: there is plan.signal
 DOOMED: Final = 1 << 23  # where it might begin it is blocked: there is plan.blocked
-ATOMIC: Final = 1 << 24  # Bits.ATOMIC, for which there is no room beside the others
+WITHIN: Final = 1 << 24  # it stands, however deep, in one that is NEEDED
+ATOMIC: Final = 1 << 25  # Bits.ATOMIC, for which there is no room beside the others
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0
@@ -146,6 +149,22 @@ def body_flags(row: NodeRow) -> int:
     return (NEEDED if row.need else 0) | (BOUNDED if row.most else 0)
 
 
+def bodies_of(rows: Iterable[NodeRow], first: int = 0, outer: int = 0) -> dict[int, int]:
+    """Give what nodes make of those that stand in them, by index, where that is something.
+
+    `first` is the index of the first row, and `outer` what its own flags are.
+    """
+    found: dict[int, int] = {}
+    for index, row in enumerate(rows, first):
+        around = outer if index == first else found.get(row.owner, 0)
+        own = body_flags(row)
+        if around & WITHIN or (around & NEEDED and not row.phase):
+            own |= WITHIN
+        if own:
+            found[index] = own
+    return found
+
+
 def node_flags(row: NodeRow, around: int = 0) -> int:
     """Pack a node's kind, bits and phase; those of its message come on top.
 
@@ -156,7 +175,7 @@ def node_flags(row: NodeRow, around: int = 0) -> int:
     flags |= (SLEEPS if row.sleep_ms else 0) | (TIMED if row.deadline_ms else 0)
     flags |= (SIGNAL if row.signal else 0) | (DOOMED if row.blocked else 0)
     flags |= ATOMIC if row.bits & Bits.ATOMIC else 0
-    return flags if row.phase else flags | around
+    return flags | (around & WITHIN if row.phase else around)
 
 
 def fails(flags: int, state: int) -> bool:

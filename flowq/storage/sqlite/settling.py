@@ -31,11 +31,13 @@ from flowq.storage.base import (
 from flowq.storage.sqlite import timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.growth import expand
-from flowq.storage.sqlite.rows import FAILED_KEEP_MS, NEEDED, OVERTIME, SETTLED, STOPPING
+from flowq.storage.sqlite.rows import FAILED_KEEP_MS, NEEDED, OVERTIME, SETTLED, STOPPING, WITHIN
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["bury", "fail_expired", "lose", "settle", "take_back"]
 
+_IN_ORDER: Final = NEEDED | WITHIN
+"""Flags of which nodes have one whose ends are counted one after the other."""
 _TAKEN_BACK: Final = 1_000
 """Messages of dead sessions that one step takes back at most."""
 _QUEUED, _SCHEDULED, _RUNNING = State.QUEUED.value, State.SCHEDULED.value, State.RUNNING.value
@@ -88,7 +90,7 @@ def _succeed(change: Change, session: int, outcomes: Sequence[Outcome]) -> bool:
         if handed is None:
             return False
         _, _, _, key, _, flags, _, _, _, run, _, _, _, owner, keep = handed
-        if flags & NEEDED:  # whether it is a success depends on those before it
+        if flags & _IN_ORDER:  # whether it is a success depends on those before it
             return False
         forget = None
         if run is None:
@@ -156,6 +158,8 @@ def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Ver
             )
         if losses:
             change.put("drop_losses", key)
+        if flags & _IN_ORDER:
+            change.count_all()
     return verdicts
 
 

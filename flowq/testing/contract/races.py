@@ -443,6 +443,34 @@ class TestNeeds(StoreContract):
         assert states["a"] == "success"
         assert store.check(p.id) == []
 
+    def test_it_is_met_in_the_order_of_the_outcomes_however_deep_they_stand(
+        self, store: Store
+    ) -> None:
+        shape: dict[str, list[str]] = {"m": [], "i0": [], "s": [], "i1": [], "i2": []}
+        shape |= {"x": [], "y": []}
+        inside = {"i0": "m", "i1": "m", "i2": "m", "s": "i0", "x": "s", "y": "i1"}
+        p = needing(make_plan(shape, inside=inside), "m", 1)
+        store.submit(p)
+        given = {d.id: d for d in store.step("w", want=9).deliveries}
+        x, y, i2 = (given[node(p, name)] for name in ("x", "y", "i2"))
+
+        store.step("w", [end(x), end(y), end(i2)])
+
+        states = states_of(store, p)
+        assert [states[n] for n in ("i0", "i1", "i2")] == ["success", "skipped", "skipped"]
+        assert store.check(p.id) == []
+
+    def test_what_becomes_nothing_counts_before_those_behind_it(self, store: Store) -> None:
+        p = map_of(2, need=1)
+        store.submit(p)
+        first, second = store.step("w", want=2).deliveries
+
+        store.step("w", [Expand(first.id, 1, fragment({})), end(second)])
+
+        states = states_of(store, p)
+        assert (states["i0"], states["i1"], states["m"]) == ("success", "skipped", "success")
+        assert store.check(p.id) == []
+
     def test_handlers_run_behind_it(self, store: Store) -> None:
         p = map_of(2, need=1)
         p = with_later(
@@ -829,6 +857,24 @@ class TestLimits(StoreContract):
         assert store.check(p.id) == []
         step = store.step("w", done(given), want=10)
         assert [d.id for d in step.deliveries] == [node(p, "i2"), node(p, "i3")]
+        assert store.check(p.id) == []
+
+    def test_an_alarm_for_what_ended_before_its_body_began_is_no_later_for_that(
+        self, store: Store
+    ) -> None:
+        shape: dict[str, list[str]] = {"a": [], "m": ["a"], "i0": [], "i1": [], "i2": []}
+        p = edited(make_plan(shape, inside=dict.fromkeys(["i0", "i1", "i2"], "m")), "m", most=1)
+        p = with_later(p, "m", [(Phase.HANDLERS, When.ALWAYS, {"h": ["i0"]})])
+        p = edited(p, "h", rule=trigger_rule("all_done", 1))
+        store.submit(p)
+        store.cancel([node(p, "i0")])
+        a = store.step("w", want=1)
+
+        given = store.step("w", done(a), want=5)
+
+        assert {d.id for d in given.deliveries} == {node(p, "i1"), node(p, "h")}
+        rest = store.step("w", done(given), want=5)
+        assert [d.id for d in rest.deliveries] == [node(p, "i2")]
         assert store.check(p.id) == []
 
 

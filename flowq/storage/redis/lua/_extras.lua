@@ -386,11 +386,12 @@ function extras()
   end
 
   more_rare = {
-    block = block, clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free, go_on = go_on, has_enough = has_enough, has_flag = has_flag,
-    hold = hold, is_unwanted = is_unwanted, kept_at = kept_at, lost_cell = lost_cell, most_of = most_of, need_of = need_of,
-    outcome = outcome, overdue_text = overdue_text, places_of = places_of, release = release, rouse = rouse, set_deadline = set_deadline,
-    start_join = start_join, stopped_as = stopped_as, waiter_for = waiter_for,
-    wake_up = wake_up, weigh = weigh, win = win,
+    block = block, clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free,
+    go_on = go_on, has_enough = has_enough, has_flag = has_flag, hold = hold,
+    is_unwanted = is_unwanted, kept_at = kept_at, lost_cell = lost_cell, most_of = most_of,
+    need_of = need_of, outcome = outcome, overdue_text = overdue_text, places_of = places_of,
+    release = release, rouse = rouse, set_deadline = set_deadline, start_join = start_join,
+    stopped_as = stopped_as, waiter_for = waiter_for, wake_up = wake_up, weigh = weigh, win = win,
   }
   return more_rare
 end

@@ -123,6 +123,7 @@ function finish(r, x, state, cell, settled, culprit)
   x.state = state
   r.cells[#r.cells + 1] = pack('>I4', x.i)
   r.cells[#r.cells + 1] = settled .. cell
+  if waited and x.gen > 0 then forget(r.id .. pack('>I4', x.i)) end -- of generations before
   tell(r.id, x.i)
   if not row then
     local got = call('HMGET', r.n, 'r', 'P')

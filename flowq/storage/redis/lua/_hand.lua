@@ -234,8 +234,9 @@ local function choose(lists, ghosts, want, idle)
 end
 
 -- Holds those among the chosen whose run is `paused`, if some run is, fails what expired, and, where pages
--- are left, stops what they would; then the rest goes back, since what those let run may be better.
-local function fail_late(chosen, left, paused)
+-- are left, stops what they would; then the rest goes back, since what those let run may be better. What
+-- lies behind as many good ones as are wanted is not looked at.
+local function fail_late(chosen, want, left, paused)
   local late, good = 0, {}
   local function is_paused(id)
     local run = sub(id, 1, 16)
@@ -243,8 +244,10 @@ local function fail_late(chosen, left, paused)
     return paused[run]
   end
   for k, one in ipairs(chosen) do
-    local till = has(byte(one[2], 5) or 0, 1) and call('ZSCORE', P .. 'e', one[1])
-    if paused and #one[1] == 20 and is_paused(one[1]) and is_whole(20, one[2]) then
+    local till = #good < want and has(byte(one[2], 5) or 0, 1) and call('ZSCORE', P .. 'e', one[1])
+    if #good >= want then
+      good[#good + 1] = one
+    elseif paused and #one[1] == 20 and is_paused(one[1]) and is_whole(20, one[2]) then
       late = late + 1
       extras().hold(one[1])
     elseif till and tonumber(till) <= now then

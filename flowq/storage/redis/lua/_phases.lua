@@ -275,6 +275,7 @@ function phases()
     dirty(r, x)
     ends = ends + 1
     x.state, x.ready = state, 0
+    if x.gen > 0 then forget(r.id .. pack('>I4', x.i)) end
     r.cells[#r.cells + 1] = pack('>I4', x.i)
     r.cells[#r.cells + 1] = ZERO5 .. (state == BLOCKED and blocked_cell(culprit)
       or cell_of(state, why or INSIDE_LABEL[state]))

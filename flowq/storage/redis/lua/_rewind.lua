@@ -9,8 +9,9 @@ local function last_delivery(r, x, id)
   local delivery = record_of(id)
   local raw = call('HGET', r.v, sub(id, 17))
   if raw then delivery = math.max(delivery, (unpack_('>I4', raw))) end
-  if delivery > 0 or x.ready == 0 then return delivery end
-  -- one that no session settled may have been handed out too: beyond any number that it can have had
+  if delivery > 0 or x.ready == 0 and x.gen == 0 then return delivery end
+  -- one that no session settled may have been handed out too, in this generation or before: beyond any
+  -- number that it can have had
   return (x.gen + 1) * 65536
 end
 

@@ -117,7 +117,7 @@ if want > 0 and not burden and #lists > 0 then
   local spent, again = 0, #chosen > 0 and call('EXISTS', P .. 'd', P .. 'e', P .. 'paused') > 0
   local paused = again and call('EXISTS', P .. 'paused') == 1 and {}
   while again or pages and #chosen > 0 do
-    local late = fail_late(chosen, pages, paused)
+    local late = fail_late(chosen, want, pages, paused)
     if late == 0 then break end
     spent = spent + late
     survey()
