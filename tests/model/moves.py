@@ -90,8 +90,9 @@ class Moves(RuleBasedStateMachine):
         return real
 
     def new_id(self) -> bytes:
+        """Give an id that says when it was made, as those of version 7 do."""
         self.made += 1
-        return self.clock.now_ms().to_bytes(6, "big") + self.made.to_bytes(10, "big")
+        return self.clock.now_ms().to_bytes(6, "big") + (7 << 76 | self.made).to_bytes(10, "big")
 
     def known(self) -> list[bytes]:
         """Tasks and nodes, but for roots."""

@@ -128,8 +128,6 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store.release("s1", lost=[id], reason="signal 9")
     store.cancel([id])
     store.reschedule(id, delay_ms=1, due_ms=2)
-    store.send(run, "go", b"body", to="node", key="k", who="me")
-    store.pause(run)
     store.sweep(limit=11)
     store.nodes(run, after=4, limit=3)
     store.wait_ended([id], timeout=0.1)
@@ -158,8 +156,6 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["release"] == [b"s1", b"signal 9", id]
     assert rest["cancel"] == [b"0", id]
     assert rest["reschedule"] == [id, b"1", b"2"]
-    assert rest["send"] == [run, b"go", b"node", b"k", b"me", b"body"]
-    assert rest["pause"] == [run, b"1"]
     assert rest["sweep"] == [b"11"]
     assert rest["look"] == [b"0", id]
     assert rest["runs"] == [run]
