@@ -44,8 +44,13 @@ def plain_look(look: Look | None) -> Any:
 
 
 def plain_node(info: NodeInfo) -> NodeInfo:
-    """The same of a node; whom it blames is judged by itself."""
+    """The same of a node; whom it blames is judged by itself.
+
+    Whether what a step stops had just begun in that step is left open.
+    """
     gone = {"attempt": 0, "losses": 0} if info.state.final else {}
+    if info.state in (State.CANCELLED, State.SKIPPED) and not info.started_ms:
+        gone["ready_ms"] = 0
     return msgspec.structs.replace(info, culprit=None, **gone)
 
 
