@@ -46,10 +46,13 @@ def plain_look(look: Look | None) -> Any:
 def plain_node(info: NodeInfo) -> NodeInfo:
     """The same of a node; whom it blames is judged by itself.
 
-    Whether what a step stops had just begun in that step is left open.
+    Whether what a step stops had just begun in that step is left open; so is when a task alone
+    that has become a run first might run, where its id was used before.
     """
     gone = {"attempt": 0, "losses": 0} if info.state.final else {}
     if info.state in (State.CANCELLED, State.SKIPPED) and not info.started_ms:
+        gone["ready_ms"] = 0
+    if info.grown and not info.index:
         gone["ready_ms"] = 0
     return msgspec.structs.replace(info, culprit=None, **gone)
 
