@@ -49,6 +49,7 @@ __all__ = [
     "Item",
     "NoAttribute",
     "Reference",
+    "Single",
     "Unknown",
     "as_part",
     "group_of",
@@ -606,6 +607,25 @@ def _members_of(graph: Graph) -> Ranges | None:
     if graph.members is not None:
         return _in_order(n.index for n in graph.members)
     return None
+
+
+class Single(Composition[R]):
+    """One node wherever it stands: its options are the node's, and its name is the run's too."""
+
+    __slots__ = ()
+
+    _single = True
+
+    def start(self, app: Submitter | None = None) -> Run[R]:
+        """Enqueue it; gives its ``Run``. See `Composition.start`."""
+        return cast("Run[R]", self._start(app))
+
+    def _bare(self) -> Self:
+        return self
+
+    def _graph(self) -> Graph:
+        run = {"name": self._options["name"]} if "name" in self._options else {}
+        return Builder().build(self, self._base(), run)
 
 
 def _in_order(indexes: Iterable[int]) -> Ranges:

@@ -5,23 +5,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from flowq.building import TRACE
 from flowq.errors import GraphError, NodeUsedAsValue
 from flowq.fragment import key_of
-from flowq.graph import Graph
 from flowq.node import Arm, Body
-from flowq.primitives.base import Composition, users_code
+from flowq.primitives.base import Single, users_code
 from flowq.primitives.build import Builder, Fragment, Part, Placing
 from flowq.primitives.contents import Contents
 from flowq.primitives.flowgraph import ArmGraph
 from flowq.serializer import short_repr
-from flowq.wiring import Gives, Started, Submitter
+from flowq.wiring import Gives, Started
 
 if TYPE_CHECKING:
     from flowq.result import Result
-    from flowq.run import Run
 
 __all__ = ["Branch", "branch"]
 
@@ -36,7 +34,7 @@ _CLOSED: Final = (
 )
 
 
-class Branch(Composition[R]):
+class Branch(Single[R]):
     """What ``branch(...)`` gives outside of flows: one node that becomes the arm taken."""
 
     __slots__ = ("_arms", "_cond")
@@ -44,7 +42,6 @@ class Branch(Composition[R]):
     has_members = True
 
     _place = "branch"
-    _single = True
 
     def __init__(self, cond: Part, arms: tuple[tuple[str, Any, bool, Any], ...]) -> None:
         super().__init__()
@@ -54,19 +51,8 @@ class Branch(Composition[R]):
     def __repr__(self) -> str:
         return f"<branch on {self._cond!r}: {', '.join(label for label, *_ in self._arms)}>"
 
-    def start(self, app: Submitter | None = None) -> Run[R]:
-        """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("Run[R]", self._start(app))
-
     def _base(self) -> str:
         return "branch"
-
-    def _bare(self) -> Branch[R]:
-        return self  # its options are the node's
-
-    def _graph(self) -> Graph:
-        run = {"name": self._options["name"]} if "name" in self._options else {}
-        return Builder().build(self, self._base(), run)
 
     def put(self, build: Builder, body: Body) -> Placing:
         """Add one node, with a node inside for each arm, and the graph of the arm inside that."""

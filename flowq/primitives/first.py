@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.building import TRACE
 from flowq.errors import GraphError
-from flowq.graph import Graph
 from flowq.node import Body, Node
 from flowq.plan import Kind
-from flowq.primitives.base import Composition, as_part, users_code
+from flowq.primitives.base import Single, as_part, users_code
 from flowq.primitives.build import Builder, Fragment, Part, Placing
-from flowq.wiring import Gives, Submitter
+from flowq.wiring import Gives
 
 if TYPE_CHECKING:
     from flowq.result import Result
-    from flowq.run import Run
 
 __all__ = ["First", "first"]
 
@@ -24,7 +22,7 @@ R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 
 
-class First(Composition[R]):
+class First(Single[R]):
     """What ``first(...)`` gives outside of flows: members that race, and the winner's value."""
 
     __slots__ = ("_members",)
@@ -32,7 +30,6 @@ class First(Composition[R]):
     has_members = True
 
     _place = "first"
-    _single = True
 
     def __init__(self, members: tuple[Part, ...]) -> None:
         super().__init__()
@@ -41,19 +38,8 @@ class First(Composition[R]):
     def __repr__(self) -> str:
         return f"<first of {', '.join(map(repr, self._members))}>"
 
-    def start(self, app: Submitter | None = None) -> Run[R]:
-        """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("Run[R]", self._start(app))
-
     def _base(self) -> str:
         return "first"
-
-    def _bare(self) -> First[R]:
-        return self  # its options are the node's
-
-    def _graph(self) -> Graph:
-        run = {"name": self._options["name"]} if "name" in self._options else {}
-        return Builder().build(self, self._base(), run)
 
     def put(self, build: Builder, body: Body) -> Placing:
         """Add the members that are no references, and a node for the race."""

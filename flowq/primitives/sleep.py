@@ -8,28 +8,24 @@ from typing import TYPE_CHECKING, cast
 
 from flowq.building import TRACE
 from flowq.errors import GraphError
-from flowq.graph import Graph
 from flowq.node import Body
 from flowq.plan import Kind
 from flowq.policy import to_ms
-from flowq.primitives.base import Composition, users_code
+from flowq.primitives.base import Single, users_code
 from flowq.primitives.build import Builder, Fragment
-from flowq.wiring import Submitter
 
 if TYPE_CHECKING:
     from flowq.result import Result
-    from flowq.run import Run
 
 __all__ = ["Sleep", "sleep"]
 
 
-class Sleep(Composition[None]):
+class Sleep(Single[None]):
     """What ``sleep(...)`` gives outside of flows: one node that ends some time after it began."""
 
     __slots__ = ("_ms",)
 
     _place = "sleep"
-    _single = True
 
     def __init__(self, ms: int) -> None:
         super().__init__()
@@ -38,19 +34,8 @@ class Sleep(Composition[None]):
     def __repr__(self) -> str:
         return f"<sleep {self._ms / 1000:g} s>"
 
-    def start(self, app: Submitter | None = None) -> Run[None]:
-        """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("Run[None]", self._start(app))
-
     def _base(self) -> str:
         return "sleep"
-
-    def _bare(self) -> Sleep:
-        return self  # its options are the node's
-
-    def _graph(self) -> Graph:
-        run = {"name": self._options["name"]} if "name" in self._options else {}
-        return Builder().build(self, self._base(), run)
 
     def put(self, build: Builder, body: Body) -> Fragment:
         """Add one node."""

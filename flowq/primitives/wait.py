@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from flowq.building import TRACE
 from flowq.errors import ConfigError, GraphError
-from flowq.graph import Graph
 from flowq.node import Body
 from flowq.plan import Kind
 from flowq.policy import check_name, to_ms
-from flowq.primitives.base import Composition, users_code
+from flowq.primitives.base import Single, users_code
 from flowq.primitives.build import Builder, Fragment
 from flowq.serializer import short_repr
-from flowq.wiring import Submitter
 
 if TYPE_CHECKING:
     from flowq.result import Result
-    from flowq.run import Run
 
 __all__ = ["WaitFor", "wait_for"]
 
@@ -29,13 +26,12 @@ D = TypeVar("D")
 _NONE: Final[Any] = object()
 
 
-class WaitFor(Composition[R]):
+class WaitFor(Single[R]):
     """What ``wait_for(...)`` gives outside of flows: one node whose value is sent to it."""
 
     __slots__ = ("_default", "_signal", "_timeout_ms")
 
     _place = "wait_for"
-    _single = True
 
     def __init__(self, signal: str, timeout_ms: int, default: tuple[Any, ...]) -> None:
         super().__init__()
@@ -48,19 +44,8 @@ class WaitFor(Composition[R]):
         default = f", default={short_repr(self._default[0])}" if self._default else ""
         return f"<wait_for {self._signal!r}{within}{default}>"
 
-    def start(self, app: Submitter | None = None) -> Run[R]:
-        """Enqueue it; gives its ``Run``. See `Composition.start`."""
-        return cast("Run[R]", self._start(app))
-
     def _base(self) -> str:
         return self._signal
-
-    def _bare(self) -> WaitFor[R]:
-        return self  # its options are the node's
-
-    def _graph(self) -> Graph:
-        run = {"name": self._options["name"]} if "name" in self._options else {}
-        return Builder().build(self, self._base(), run)
 
     def put(self, build: Builder, body: Body) -> Fragment:
         """Add one node."""
