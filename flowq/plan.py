@@ -34,6 +34,7 @@ from flowq.states import Rule
 __all__ = [
     "INNER",
     "ROOT",
+    "Along",
     "Bits",
     "Kind",
     "Later",
@@ -144,6 +145,27 @@ class Later(msgspec.Struct, frozen=True, array_like=True):
     value: bytes = b""
 
 
+class Along(msgspec.Struct, frozen=True, array_like=True):
+    """That the nodes of one expansion go along with those of another: item by item.
+
+    Attributes
+    ----------
+    of : int
+        Index of the other expansion.
+    first : int
+        Index of its first item.
+    own : int
+        Index of the node that goes along with that: a child of it, the next one of the next.
+    count : int
+        How many do.
+    """
+
+    of: int
+    first: int
+    own: int
+    count: int
+
+
 class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """One node of a plan; nothing here changes while the run lasts.
 
@@ -157,7 +179,8 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     rule : Rule
         When it runs, counted over `parents`.
     parents, children : Ranges
-        Counted edges in and out, each neighbour once; all within the same body.
+        Counted edges in and out, each neighbour once; all within the same body, but for nodes of a
+        body that goes `along` with others.
     lenient : Ranges
         Counted edges out along which any end counts as a success; not among `children`.
     reads : Ranges
@@ -204,7 +227,16 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         body of the cell of a failure).
     most : int
         For an expansion, if not 0: so many nodes of its body may be under way at a time. They are
-        all entries: nodes without parents.
+        all entries: nodes without parents in this body.
+    followers : Ranges
+        For an expansion, or a task that may become one: counted edges out along which it counts as
+        a success as soon as it is expanded; not among `children`.
+    follows : Ranges
+        Those parents of which it is a follower. It is given their `value`, not what that becomes.
+    along : tuple of Along
+        For an expansion, row 0 of a fragment: which of its entries go along with nodes of other
+        expansions, those that it follows. Each of these entries has all those nodes for its
+        `parents` that it goes along with, and none else.
     """
 
     name: str
@@ -232,6 +264,9 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     signal: str = ""
     timeout_ms: int = 0
     blocked: bytes = b""
+    followers: Ranges = ()
+    follows: Ranges = ()
+    along: tuple[Along, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -395,6 +430,11 @@ def relocate(
                 row.signal,
                 row.timeout_ms,
                 row.blocked,
+                moved(row.followers),
+                moved(row.follows),
+                tuple(
+                    [Along(place(x.of), place(x.first), place(x.own), x.count) for x in row.along]
+                ),
             )
         )
     return made

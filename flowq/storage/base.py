@@ -19,6 +19,10 @@ The settling step, in words that all stores share::
                 later phase, an alarm, and a race count what it was
             if the child is waiting and what it stands in has begun: weigh it, if it is its turn
                 and that is not closing; or if it is an alarm and HANDLERS are not forbidden
+            each of its `followers` likewise, but as a success, when it becomes expanded; if it never
+                did, they count this end as children do
+        if what it stands in is followed (`NodeRow.along`): the item that goes along with it is
+            weighed (in pages too)
         if the node is an expansion that was waiting: each node in its body that is waiting ends
             as it did, and likewise what is inside that (pages as above); no rule in it is looked at
         in its owner, if it is its turn: unfinished -1, and failures, cancels, skips as Bits and
@@ -68,10 +72,12 @@ The settling step, in words that all stores share::
     then: it runs what may run after a cancel.
     under way: of a body's nodes, those that have begun and not ended: queued, scheduled, running or
         expanded. Where a node of the body of an expansion with `most` ends that was under way, and
-        that is not closing, the next entry by index that waits is weighed
+        that is not closing, the next entry by index that waits and whose rule says run begins
     weigh(node):
         verdict(rule, parents, counts) -> start it, or finish it, or it waits on; in the body of an
             expansion with `most` it waits on while so many are under way
+        the counts of what goes along with nodes of other expansions are not kept: they are what
+            those parents are when it is weighed
     start(node):
         what its row says is blocked -> it never begins: finish(node, blocked), with that for the
                         body of its cell, which names no culprit; it is its own. Where it is in a
@@ -96,13 +102,15 @@ The settling step, in words that all stores share::
         `inner`, `value`, `tolerate`, `body` and `later` of row 0, the last two beside what is to
         follow its own failure, which stays last; it is an expansion from now on, its message kept
         node -> expanded, its entries start (none at all: it ends at once)
+        from this step on it is followed by what its row 0 says goes along with others (`along`)
 
     rewind(run, generation, chosen, reopened, dropped):       of a run that has ended
         first its open pages are finished; then, in one step, what is to be done is stored, the root
         is expanded under the generation, and the run is kept without end; in pages:
         dropped: gone, as if they had never been made
         chosen: waiting under a new generation, without cell, attempts, losses, culprit; with counts
-            of those parents that have ended and are not chosen; an expansion as its plan has it
+            of those parents that have ended, or which it follows and that have begun, and are not
+            chosen; an expansion as its plan has it
             (what had become one by `Expand` is a task again)
         reopened: expanded under a new generation, in its body; its counts are those of the nodes in
             it that are not chosen, unfinished are the chosen ones of its body
@@ -123,6 +131,10 @@ stored as cells with the flag `CULPRIT`. The cell of an expansion that succeeds 
 a success whose body is empty and whose flag is `EMPTY`; what lost ends with the text ``"lost"``;
 those that end skipped or cancelled, by a rule or with an expansion around them that never began,
 have a reason as text; what is blocked with an expansion has the same culprit.
+
+Among the values that a node is handed, those of nodes that it `follows` are cells whose state is
+EXPANDED, with the flag `TEMPLATE` and the `value` of the followed, whether that has ended or not;
+a delivery has all of these, be it complete or not.
 
 Order at hand-out: higher priority first over all the queues asked for. Within a priority what a
 settlement queues or what comes back (retry, return, loss) goes before what was enqueued; what is
@@ -359,6 +371,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
         Of a join that waits for what is sent: under which name; else empty.
     most : int
         Of an expansion: so many of its body may be under way at a time; 0: any number.
+    follows : Ranges
+        Those of `parents` that it follows: see `flowq.plan.NodeRow`.
     """
 
     index: int
@@ -381,6 +395,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     rule: Rule | None = None
     signal: str = ""
     most: int = 0
+    follows: Ranges = ()
 
 
 class Loss(msgspec.Struct, frozen=True, array_like=True):

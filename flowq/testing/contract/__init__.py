@@ -13,6 +13,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 `flowq.testing.ManualClock`, which the store must believe (``clock.fixed_ms()``).
 """
 
+from flowq.testing.contract.along import TestAlong
 from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
 from flowq.testing.contract.races import (
@@ -32,6 +33,7 @@ from flowq.testing.contract.timers import TestDeadlines, TestPauses, TestSignals
 from flowq.testing.contract.workers import TestRelease, TestRenew
 
 __all__ = [
+    "TestAlong",
     "TestBornBlocked",
     "TestCalled",
     "TestCancel",

@@ -85,6 +85,11 @@ class Ends(Reads):
         for child in (*indexes(t.plan.children), *indexes(t.plan.lenient)):
             counts = t.counts_as(child)
             self._edges.append((t.run, child, counts, culprit if counts in FAILED else None))
+        for child in () if t.has_begun else indexes(t.plan.followers):
+            self._edges.append((t.run, child, state, culprit if state in FAILED else None))
+        for along in owner.followed:
+            if 0 <= t.index - along.first < along.count:
+                self._edges.append((t.run, along.own + t.index - along.first, S.EXPANDED, None))
         self._close_off(t)
         self._count_around(t, owner, culprit)
         if began and owner.plan.most and t.plan.phase == Phase.BODY:
@@ -188,6 +193,7 @@ class Ends(Reads):
             return False
         t.kind, t.state, t.outcome, t.due_ms = Kind.EXPANSION, S.EXPANDED, S.FAILED, 0
         t.blame = t.index
+        self._let_follow(t)
         self._pass_on(t)
         return True
 
@@ -197,13 +203,19 @@ class Ends(Reads):
         run.ended_ms = run.forget_ms = 0
         for index in indexes(dropped):
             run.nodes[index].gone = True
+        for t in run.nodes:
+            t.followed = [a for a in t.followed if not run.nodes[a.own].gone]
         for index in sorted(chosen | reopened):
             self._renew(run.nodes[index], S.WAITING if index in chosen else S.EXPANDED)
         for index in sorted(chosen):
             t = run.nodes[index]
             for p in indexes(t.plan.parents):
                 parent = run.nodes[p]
-                if p not in chosen and parent.state.final:
+                if p in chosen:
+                    continue
+                if p in indexes(t.plan.follows) and parent.has_begun:
+                    t.parents[0] += 1
+                elif parent.state.final:
                     t.parents[PLACE[parent.counts_as(index)]] += 1
                     if parent.state in FAILED and t.parents[1] == 1:
                         itself = parent.state == S.FAILED and parent.kind != Kind.EXPANSION
@@ -243,6 +255,7 @@ class Ends(Reads):
                     need=0,
                     most=0,
                     deadline_ms=0,
+                    along=(),
                     body=fallback_of(t.plan),
                     later=tuple(g for g in t.plan.later if g.phase == Phase.FALLBACK),
                 )
@@ -348,8 +361,15 @@ class Ends(Reads):
             self._set_deadline(t)
             run = t.run
             body = t.plan.body if t.inner[0] < t.plan.inner else t.plan.entries
+            self._let_follow(t)
             self._edges.extend((run, inner, S.EXPANDED, None) for inner in indexes(body))
             self._end_expansion(t)
+
+    def _let_follow(self, t: Thing) -> None:
+        """Count an expansion that begins for those that follow it."""
+        assert t.run is not None
+        run = t.run
+        self._edges.extend((run, one, S.SUCCESS, None) for one in indexes(t.plan.followers))
 
     def _set_deadline(self, t: Thing) -> None:
         t.due_ms = self._now + t.plan.deadline_ms if t.plan.deadline_ms else 0
@@ -402,6 +422,7 @@ class Ends(Reads):
             need=face.need,
             most=face.most,
             deadline_ms=face.deadline_ms,
+            along=face.along,
         )
         for index, row in enumerate(inner, len(run.nodes)):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
@@ -410,6 +431,9 @@ class Ends(Reads):
         t.kind, t.state, t.holder = Kind.EXPANSION, S.EXPANDED, ""
         t.inner, t.won = [face.inner, 0, 0, 0], 0
         self._set_deadline(t)
+        for along in face.along:
+            run.nodes[along.of].followed.append(along)
+        self._let_follow(t)
         self._edges.extend((run, entry, S.EXPANDED, None) for entry in indexes(face.entries))
         self._end_expansion(t)
 
@@ -453,6 +477,8 @@ class Ends(Reads):
             return
         if owner.closing if owner.has_turn(t) else not owner.may_alarm(t):
             return  # it is stopped with the rest; or its turn comes, or does not
+        if t.goes_along:
+            self._count_along(t)
         becomes = verdict(t.plan.rule, sum(n for _, n in t.plan.parents), Counts(*t.parents))
         if becomes == S.QUEUED and owner.has_turn(t) and owner.is_full:
             return  # who of its body ends lets it begin
@@ -461,6 +487,17 @@ class Ends(Reads):
             self._start(t)
         elif becomes is not None:
             self._drop(t, becomes)
+
+    def _count_along(self, t: Thing) -> None:
+        """Take the counts of what goes along with nodes of other expansions."""
+        assert t.run is not None
+        t.parents, t.blame = [0, 0, 0, 0], None
+        for parent in [t.run.nodes[i] for i in indexes(t.plan.parents)]:
+            if parent.state.final:
+                t.parents[PLACE[parent.state]] += 1
+            if parent.state in FAILED and t.parents[1] == 1:
+                itself = parent.state == S.FAILED and parent.kind != Kind.EXPANSION
+                t.blame = parent.index if itself else parent.blame
 
     def _fill(self, owner: Thing) -> None:
         """Let those begin in an expansion for which there is room now."""

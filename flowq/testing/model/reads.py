@@ -17,13 +17,15 @@ from flowq.clock import SYSTEM_CLOCK, Clock
 from flowq.message import (
     CULPRIT,
     NO_NODE,
+    TEMPLATE,
     Delivery,
     Message,
     encode_message,
     node_id,
+    pack_cell,
     read_cell,
 )
-from flowq.plan import ROOT, Bits, Kind, NodeRow, Phase, Plan, Ranges, When, indexes
+from flowq.plan import ROOT, Along, Bits, Kind, NodeRow, Phase, Plan, Ranges, When, indexes
 from flowq.states import State
 from flowq.storage.base import (
     REPLY_BYTES,
@@ -87,6 +89,8 @@ class Thing:
     overdue: bool = False
     """Of an expansion: whether its deadline passed while its body ran. Of a task: whether it ran
     then."""
+    followed: list[Along] = field(default_factory=list)
+    """Of an expansion: what goes along with its items."""
     lost: bool = False
     """Whether a race that owns it was decided while it was unfinished."""
     generation: int = 0
@@ -135,6 +139,18 @@ class Thing:
             self.state == S.CANCELLED and not bits & Bits.FORGIVEN,
             self.state == S.SKIPPED and bool(bits & Bits.NAMED),
         )
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is an expansion that has begun, in this generation or before."""
+        return self.kind == Kind.EXPANSION and self.ready_ms > 0
+
+    @property
+    def goes_along(self) -> bool:
+        """Whether its parents are nodes of other expansions."""
+        if self.run is None or self.index == ROOT or self.plan.phase != Phase.BODY:
+            return False
+        return bool(self.plan.parents and self.run.nodes[self.plan.owner].plan.along)
 
     @property
     def wins(self) -> bool:
@@ -314,9 +330,12 @@ class Reads:
         for t in things:
             values: dict[int, bytes] = {}
             complete = True
+            for i in indexes(t.row.follows) if t.run and t.row else ():
+                value = t.run.nodes[i].plan.value
+                values[i] = pack_cell(S.EXPANDED, value, flags=TEMPLATE, ended_ms=0)
             for i in indexes(t.row.reads if t.row else ()):
                 cell = t.run.nodes[i].cell if t.run else None
-                if cell is None:
+                if cell is None or i in values:
                     continue
                 if len(cell) > left and left < REPLY_BYTES:
                     complete = False
@@ -351,13 +370,16 @@ class Reads:
                 true = [0, 0, 0, 0]
                 for p in indexes(t.plan.parents):
                     parent = found.nodes[p]
-                    if parent.state.final:
+                    if p in indexes(t.plan.follows) and parent.has_begun:
+                        true[0] += 1
+                    elif parent.state.final:
                         true[PLACE[parent.counts_as(t.index)]] += 1
                 if t.index == ROOT:
                     continue
                 owner = found.nodes[t.plan.owner]
                 quiet = owner.index in closed  # nor in a group that is not called
                 quiet |= t.plan.phase != Phase.BODY and not owner.has_turn(t)
+                quiet |= t.goes_along  # its counts are taken when it is weighed
                 fits = all(a <= b for a, b in zip(t.parents, true, strict=True))
                 if not fits if quiet else t.parents != true:
                     wrong.append(f"node {t.index} counts {t.parents}, its parents say {true}")
@@ -554,4 +576,5 @@ def _info(t: Thing) -> NodeInfo:
         rule=None if t.plan.rule == (n, 0, n, 0, 0) else t.plan.rule,
         signal=t.plan.signal,
         most=t.plan.most,
+        follows=t.plan.follows,
     )
