@@ -19,8 +19,8 @@ The settling step, in words that all stores share::
                 later phase, an alarm, and a race count what it was
             if the child is waiting and what it stands in has begun: weigh it, if it is its turn
                 and that is not closing; or if it is an alarm and HANDLERS are not forbidden
-            each of its `followers` likewise, but as a success, when it becomes expanded; if it never
-                did, they count this end as children do
+            each of its `followers` likewise, but as a success, when it becomes expanded; if it
+                never did, they count this end as children do
         if what it stands in is followed (`NodeRow.along`): the item that goes along with it is
             weighed (in pages too)
         if the node is an expansion that was waiting: each node in its body that is waiting ends

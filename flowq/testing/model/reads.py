@@ -330,7 +330,8 @@ class Reads:
         for t in things:
             values: dict[int, bytes] = {}
             complete = True
-            for i in indexes(t.row.follows) if t.run and t.row else ():
+            for i in indexes(t.row.follows if t.row else ()):
+                assert t.run is not None
                 value = t.run.nodes[i].plan.value
                 values[i] = pack_cell(S.EXPANDED, value, flags=TEMPLATE, ended_ms=0)
             for i in indexes(t.row.reads if t.row else ()):
