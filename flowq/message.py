@@ -335,6 +335,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     chunk : tuple of int or str
         Places among the arguments that hold one value for each of several elements, for each of
         which the task is called; see `flowq.chunks`.
+    limits : tuple of (str, int)
+        Of a node: keys, each with how many of its nodes may be queued or running at a time, from 1
+        upwards. A key that begins with "/" is one of the run, any other of the whole store. Of a
+        task alone they bind nothing, but what it becomes inherits them (who lowers it sees to it).
     """
 
     id: bytes
@@ -359,6 +363,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     captures: tuple[Template, ...] = ()
     called: bytes = b""
     chunk: tuple[int | str, ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 class Delivery(msgspec.Struct, frozen=True):

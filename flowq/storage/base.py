@@ -96,6 +96,14 @@ The settling step, in words that all stores share::
                         the reason "timeout"
         a join that sleeps -> scheduled; when it is due, finish(node, success). Whoever steps next
                         lets it end, and who waits for work is woken in time for that
+    limits of a task that is a node (`Message.limits`): the nodes of one key that are queued or
+            running are a set, and it has room while they are fewer than its node says
+        where it would be queued: it enters the sets of all its keys, if all have room (or it is in
+            them: what comes back keeps its places), and is queued; else it is held, and waits at
+            the first that has none
+        where it is queued or running no more, however that came, it leaves them; then, in pages,
+            while there is room there, those that wait at these keys are tried again: the highest
+            priority first, then who has waited longest, of those held in one page by index
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
         the fragment's rows get free indexes of the run, all behind those that there are, next to
         each other and in their order (`flowq.plan.relocate`); the node takes over `entries`,
@@ -170,6 +178,7 @@ __all__ = [
     "Look",
     "Loss",
     "NodeInfo",
+    "Places",
     "QueueInfo",
     "RunInfo",
     "Send",
@@ -373,6 +382,9 @@ class NodeInfo(msgspec.Struct, frozen=True):
         Of an expansion: so many of its body may be under way at a time; 0: any number.
     follows : Ranges
         Those of `parents` that it follows: see `flowq.plan.NodeRow`.
+    waits_at : str
+        Of a node that is held: the key of the limit that has no room for it; empty where its run
+        is paused.
     """
 
     index: int
@@ -396,6 +408,29 @@ class NodeInfo(msgspec.Struct, frozen=True):
     signal: str = ""
     most: int = 0
     follows: Ranges = ()
+    waits_at: str = ""
+
+
+class Places(msgspec.Struct, frozen=True):
+    """The places at one limit.
+
+    Attributes
+    ----------
+    key : str
+    most : int
+        How many there are, as the node says that was asked for.
+    taken : int
+    holders : list of bytes
+        Ids of nodes that have one, at most 100.
+    waiting : int
+        How many nodes wait for one.
+    """
+
+    key: str
+    most: int
+    taken: int
+    holders: list[bytes]
+    waiting: int
 
 
 class Loss(msgspec.Struct, frozen=True, array_like=True):
@@ -693,7 +728,8 @@ class Store(Protocol):
     def pause(self, run: bytes) -> State | None:
         """Let nothing more of a run be handed out; what runs goes on, and clocks do too.
 
-        A step that would hand out a node of it puts that to ``held`` instead. A cancel of the run
+        A step that would hand out a node of it puts that to ``held`` instead (so it leaves the
+        places it had at limits). A cancel of the run
         lets it go on, so that what cleans up after it may run; its end ends the pause.
 
         Returns
@@ -705,6 +741,8 @@ class Store(Protocol):
 
     def resume(self, run: bytes) -> State | None:
         """Let a run that is paused go on: its held nodes are queued, as what comes back is.
+
+        Those for which a limit has no room wait there as before.
 
         The call drives its own pages to the end. Gives what `pause` does.
         """
@@ -800,6 +838,10 @@ class Store(Protocol):
 
         With `state`, only nodes in it; a page that is shorter than `limit` is the last one.
         """
+        ...
+
+    def places(self, id: bytes) -> list[Places]:
+        """Describe the limits of a node, in their order; empty where it has none."""
         ...
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:

@@ -15,6 +15,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 
 from flowq.testing.contract.along import TestAlong
 from flowq.testing.contract.expand import TestExpand
+from flowq.testing.contract.limits import TestPlaces
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
 from flowq.testing.contract.races import (
     TestBornBlocked,
@@ -45,6 +46,7 @@ __all__ = [
     "TestNeeds",
     "TestPauses",
     "TestPhases",
+    "TestPlaces",
     "TestPolicies",
     "TestRaces",
     "TestReads",

@@ -62,6 +62,7 @@ class Ends(Reads):
             times = {"delivery": ran.delivery, "started_ms": ran.started_ms}
             state, culprit, cell = S.SKIPPED, None, self._cell(S.SKIPPED, LOST, **times)
         began = t.state != S.WAITING
+        self._leave(t)
         t.state, t.cell, t.holder = state, cell, ""
         if t.run is None:
             ttl = t.call.failed_ttl_ms if state == S.FAILED else t.call.result_ttl_ms
@@ -428,6 +429,7 @@ class Ends(Reads):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
             made.inner[0] = row.inner
             run.nodes.append(made)
+        self._leave(t)
         t.kind, t.state, t.holder = Kind.EXPANSION, S.EXPANDED, ""
         t.inner, t.won = [face.inner, 0, 0, 0], 0
         self._set_deadline(t)
@@ -459,8 +461,35 @@ class Ends(Reads):
 
     def _at(self, t: Thing, due: int, *, front: bool, run: bytes = b"", place: int = 0) -> None:
         t.order = (0 if front else 1, self._call, self._tick, run, place, t.id)
-        t.state, t.due_ms = (S.SCHEDULED, due) if due > self._now else (S.QUEUED, 0)
         t.holder = ""
+        if due > self._now:
+            self._leave(t)
+            t.state, t.due_ms = S.SCHEDULED, due
+            return
+        t.due_ms = 0
+        full = self._full(t)
+        if full is None:
+            t.state, t.waits_at = S.QUEUED, None
+            return
+        if t.state != S.HELD or t.waits_at != full:
+            assert t.run is not None
+            t.turn = (-t.call.priority, self._call, self._tick, t.run.plan.id, t.index)
+        t.state, t.waits_at = S.HELD, full
+
+    def _leave(self, t: Thing) -> None:
+        """Let others have the places of what is queued or running no more."""
+        if t.run and t.limits and t.state in (S.QUEUED, S.RUNNING):
+            self._edges.append((t.run, t.index, S.QUEUED, None))
+
+    def _let_in(self, gone: Thing) -> None:
+        """Try those again that wait at the limits of a node."""
+        for limit, _ in gone.limits_of_task:
+            for t in self._waiters(limit):
+                most = next(n for one, n in t.limits if one == limit)
+                if len(self._holders(limit)) >= most:
+                    break
+                assert t.run is not None
+                self._at(t, 0, front=True, run=t.run.plan.id, place=t.index)
 
     def _count(self, t: Thing, parent: State, culprit: int | None) -> None:
         """Count the end of a parent, and see what that makes of a node that waits."""
@@ -524,6 +553,8 @@ class Ends(Reads):
                 self._stop_loser(node)
             elif state == S.SCHEDULED:
                 self._fill(node)
+            elif state == S.QUEUED:
+                self._let_in(node)
             elif culprit == OVERDUE:
                 self._stop(node, overdue=True)
             elif culprit == -1:

@@ -33,6 +33,7 @@ from flowq.storage.base import (
     Look,
     Loss,
     NodeInfo,
+    Places,
     QueueInfo,
     RunInfo,
     Sent,
@@ -65,6 +66,10 @@ class Thing:
     order: tuple[int, int, int, bytes, int, bytes] = (1, 0, 0, b"", 0, b"")
     """Its turn among equal priorities: 0 came back or was queued by a settlement, 1 enqueued; the
     call that queued it; what was queued together (page, run), its place there, and its id."""
+    waits_at: tuple[bytes, str] | None = None
+    """The limit that has no room for it, while it is held by one."""
+    turn: tuple[int, int, int, bytes, int] = (0, 0, 0, b"", 0)
+    """Its turn among those that wait there."""
     ready_ms: int = 0
     due_ms: int = 0
     expires_ms: int = 0
@@ -210,6 +215,19 @@ class Thing:
         return S.FAILED if alarm or plan.bits & Bits.RACE else S.SUCCESS
 
     @property
+    def limits(self) -> list[tuple[tuple[bytes, str], int]]:
+        """Which limits bind it, and how many places each has."""
+        return self.limits_of_task if self.kind == Kind.TASK else []
+
+    @property
+    def limits_of_task(self) -> list[tuple[tuple[bytes, str], int]]:
+        """The same, also of what was a task before it was an expansion."""
+        if self.run is None or self.message is None:
+            return []
+        run = self.run.plan.id
+        return [((run if key[:1] == "/" else b"", key), n) for key, n in self.message.limits]
+
+    @property
     def call(self) -> Message:
         """The message of a task."""
         assert self.message is not None
@@ -290,6 +308,27 @@ class Reads:
         run, index = self._run(id[:16]), int.from_bytes(id[16:], "big")
         found = run.nodes[index] if run and index < len(run.nodes) else None
         return None if found is None or found.gone else found
+
+    def _holders(self, limit: tuple[bytes, str]) -> list[Thing]:
+        """Who has a place at a limit."""
+        return [
+            t
+            for t in self._things()
+            if t.state in (S.QUEUED, S.RUNNING) and any(limit == one for one, _ in t.limits)
+        ]
+
+    def _waiters(self, limit: tuple[bytes, str]) -> list[Thing]:
+        """Who waits at a limit, in turn."""
+        found = [t for t in self._things() if t.state == S.HELD and t.waits_at == limit]
+        return sorted(found, key=lambda t: t.turn)
+
+    def _full(self, t: Thing) -> tuple[bytes, str] | None:
+        """The first limit that has no room for it."""
+        for limit, most in t.limits:
+            holders = self._holders(limit)
+            if t not in holders and len(holders) >= most:
+                return limit
+        return None
 
     def _held(self, session: SessionId) -> list[Thing]:
         held = [t for t in self._things() if session and t.holder == session]
@@ -481,6 +520,17 @@ class Reads:
             wanted = (t for t in nodes if not t.gone and state in (None, t.state))
             return [_info(t) for t in islice(wanted, limit)]
 
+    def places(self, id: bytes) -> list[Places]:
+        """Describe the limits of a node; see `Store.places`."""
+        with self._changed:
+            t = self._find(id)
+            found = []
+            for limit, most in t.limits if t else ():
+                there = sorted(x.id for x in self._holders(limit))
+                waiting = len(self._waiters(limit))
+                found.append(Places(limit[1], most, len(there), there[:100], waiting))
+            return found
+
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
         """List runs, newest first; see `Store.runs`."""
         with self._changed:
@@ -578,4 +628,5 @@ def _info(t: Thing) -> NodeInfo:
         signal=t.plan.signal,
         most=t.plan.most,
         follows=t.plan.follows,
+        waits_at=t.waits_at[1] if t.state == S.HELD and t.waits_at else "",
     )

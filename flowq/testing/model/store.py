@@ -233,7 +233,9 @@ class ModelStore(Ends):
         while late := [t for t in chosen if self._is_late(t)]:
             if paused := [t for t in late if t.run and t.run.paused]:
                 for t in paused:
-                    t.state = S.HELD
+                    self._leave(t)
+                    t.state, t.waits_at = S.HELD, None
+                self._drive()
             elif closed := [t for t in late if self._is_closed(t)]:
                 for t in closed:
                     self._stop(t)
@@ -432,6 +434,7 @@ class ModelStore(Ends):
                 t.due_ms = due
             elif t.state == S.SCHEDULED or due > self._now:  # else it is in its turn already
                 self._at(t, due, front=not t.order[0])
+                self._drive()
             return t.state
 
     def sweep(self, *, limit: int = 1_000) -> Swept:
