@@ -112,7 +112,13 @@ The settling step, in words that all stores share::
         node -> expanded, its entries start (none at all: it ends at once)
         from this step on it is followed by what its row 0 says goes along with others (`along`)
 
-    rewind(run, generation, chosen, reopened, dropped):       of a run that has ended
+    parked: a node whose end nobody is to see (`Store.park`), since it is to run anew. Where it
+        would be finished it keeps what it ended with beside, a task as held, an expansion as
+        expanded; nothing is counted for it, and the run of a root does not end
+        stop(x), cancel(x) of one end that first: it is finished with what it had ended with, if it
+        had; then it is stopped as any. A cancel of the root ends it for all nodes of the run
+
+    rewind(run, generation, chosen, reopened, dropped):       of a run that has ended, or goes on
         first its open pages are finished; then, in one step, what is to be done is stored, the root
         is expanded under the generation, and the run is kept without end; in pages:
         dropped: gone, as if they had never been made
@@ -121,9 +127,13 @@ The settling step, in words that all stores share::
             chosen; an expansion as its plan has it
             (what had become one by `Expand` is a task again)
         reopened: expanded under a new generation, in its body; its counts are those of the nodes in
-            it that are not chosen, unfinished are the chosen ones of its body
-        last: each chosen node that stands in what has begun is weighed; without parents it starts
-        Until that is done, nothing of the run is handed out; a cancel drives it to its end first.
+            it that are not chosen; unfinished are the chosen ones of its body, and those not ended
+        all other nodes that are parked: finished with what they ended with, if they have
+        last: each chosen node that stands in what has begun is weighed; without parents it starts;
+            then each that is reopened, and the root, is passed where it has no unfinished node of
+            its body
+        Until that is done, nothing of the run is handed out; whoever settles, sends, cancels or
+        finds due something of it drives it to its end first.
 
 A task alone that expands becomes the root of a run that has its id and its times to live, and is
 named by its task; from then on it is no task alone. Until the step that expands a node, nobody
@@ -337,6 +347,10 @@ class RunInfo(msgspec.Struct, frozen=True):
     value : bytes
         Encoded template of its value.
     paused : bool
+    changes : int
+        Another number once the state of a node of it has changed.
+    request : bytes
+        What `Store.park` was asked for and is not done yet.
     """
 
     id: bytes
@@ -347,6 +361,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     nodes: int
     value: bytes
     paused: bool = False
+    changes: int = 0
+    request: bytes = b""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
@@ -384,7 +400,10 @@ class NodeInfo(msgspec.Struct, frozen=True):
         Those of `parents` that it follows: see `flowq.plan.NodeRow`.
     waits_at : str
         Of a node that is held: the key of the limit that has no room for it; empty where its run
-        is paused.
+        is paused, or it is parked.
+    parked : State or None
+        Where nobody is to see its end: the state in which it has ended, or ``running`` as long as
+        it has not.
     """
 
     index: int
@@ -409,6 +428,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     most: int = 0
     follows: Ranges = ()
     waits_at: str = ""
+    parked: State | None = None
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -656,12 +676,18 @@ class Store(Protocol):
         chosen: Ranges,
         reopened: Ranges = (),
         dropped: Ranges = (),
+        seen: int = -1,
     ) -> bool | None:
-        """Let nodes of a run that has ended run again, under a new generation.
+        """Let nodes of a run run again, under a new generation.
 
         The one operation behind retry, rerun and replay; which nodes it takes is not the store's
         to know. The call drives its own pages to the end; a crash between them is mended by
-        whoever comes by.
+        whoever comes by. It takes back what `park` asked for.
+
+        Of a run that has not ended, none of the chosen may be under way, but for parked ones that
+        have ended: each is waiting, scheduled, held, queued, or has ended; and each that is
+        reopened, the root too, has ended, or is parked and has, or is in its body and nothing
+        closes that.
 
         Parameters
         ----------
@@ -675,12 +701,46 @@ class Store(Protocol):
             Expansions around chosen nodes that are not chosen themselves, but for the root.
         dropped : Ranges
             What stands inside chosen nodes that had become expansions by `Expand`.
+        seen : int
+            `RunInfo.changes` as it was when the nodes were chosen; of a run that has ended it need
+            not be given.
 
         Returns
         -------
         bool or None
-            True if it is (or was by a call before) rewound to that generation; False if it has not
-            ended, or its generation is another one; None if it is not known.
+            True if it is (or was by a call before) rewound to that generation; False if its
+            generation is another one, or it has not ended and has changed since (or none was
+            given), or something of it is under way that may not be; None if it is not known.
+        """
+        ...
+
+    def park(
+        self, run: bytes, request: bytes, *, seen: int, nodes: Ranges, stop: Ranges = ()
+    ) -> bool | None:
+        """Let nobody see how nodes end that are to run anew, and stop some of them.
+
+        A rewind of a run that goes on begins with this, where something is under way that it
+        chooses, or what it opens is past its body. What is asked for is kept with the run, for
+        whoever is to rewind it, until that is done, or the run is cancelled.
+
+        Parameters
+        ----------
+        run : bytes
+        request : bytes
+            What is asked for; replaces an earlier one. Never empty.
+        seen : int
+            `RunInfo.changes` as it was when the nodes were chosen.
+        nodes : Ranges
+            Nodes that are running or expanded; the root may be one.
+        stop : Ranges
+            Those of them that are stopped now, as by a cancel.
+
+        Returns
+        -------
+        bool or None
+            False if the run has ended, or changed since, or one of the nodes is not under way (it
+            may be parked already); True if it was done by a call before with the same request; None
+            if the run is not known.
         """
         ...
 

@@ -13,6 +13,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 `flowq.testing.ManualClock`, which the store must believe (``clock.fixed_ms()``).
 """
 
+from flowq.testing.contract.again import TestParks, TestRewindsOfWhatGoesOn
 from flowq.testing.contract.along import TestAlong
 from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.limits import TestPlaces
@@ -44,6 +45,7 @@ __all__ = [
     "TestExpand",
     "TestLimits",
     "TestNeeds",
+    "TestParks",
     "TestPauses",
     "TestPhases",
     "TestPlaces",
@@ -55,6 +57,7 @@ __all__ = [
     "TestRenew",
     "TestReschedule",
     "TestRewind",
+    "TestRewindsOfWhatGoesOn",
     "TestSignals",
     "TestSleeps",
     "TestStep",

@@ -57,6 +57,9 @@ class Ends(Reads):
     # --- ends, and what they start ---------------------------------------------------------------
 
     def _finish(self, t: Thing, state: State, cell: bytes, culprit: int | None = None) -> None:
+        if t.parked:
+            self._keep_end(t, state, cell, culprit)
+            return
         if t.is_not_wanted:
             ran = read_cell(cell)
             times = {"delivery": ran.delivery, "started_ms": ran.started_ms}
@@ -95,6 +98,21 @@ class Ends(Reads):
         self._count_around(t, owner, culprit)
         if began and owner.plan.most and t.plan.phase == Phase.BODY:
             self._edges.append((t.run, owner.index, S.SCHEDULED, None))
+
+    def _keep_end(self, t: Thing, state: State, cell: bytes, culprit: int | None) -> None:
+        """Keep what a node ended with that is to run anew, and let nobody see it."""
+        if t.over is None:
+            t.over = state, cell, culprit
+            self._leave(t)
+            t.holder, t.waits_at, t.due_ms = "", None, 0
+            if t.kind == Kind.TASK:
+                t.state = S.HELD
+
+    def _unpark(self, t: Thing) -> None:
+        """Let a node end as any; now, if it had ended."""
+        over, t.parked, t.over = t.over, False, None
+        if over is not None:
+            self._finish(t, *over)
 
     def _count_around(self, t: Thing, owner: Thing, culprit: int | None) -> None:
         """Count an end in the expansion around it, if it is its turn."""
@@ -137,7 +155,7 @@ class Ends(Reads):
     def _end_expansion(self, t: Thing) -> None:
         """End an expansion that runs, if none of its inner nodes is unfinished."""
         unfinished, *counts = t.inner
-        if t.state != S.EXPANDED or unfinished:
+        if t.state != S.EXPANDED or unfinished or t.over:
             return
         if t.phase == Phase.BODY:
             met = t.met if t.plan.need else None
@@ -202,6 +220,7 @@ class Ends(Reads):
 
     def _rewind(self, run: Run, chosen: set[int], reopened: set[int], dropped: Ranges) -> None:
         run.ended_ms = run.forget_ms = 0
+        run.request = b""
         for index in indexes(dropped):
             run.nodes[index].gone = True
         for t in run.nodes:
@@ -230,11 +249,20 @@ class Ends(Reads):
             else:
                 owner.inner = [n + more for n, more in zip(owner.inner, t.adds, strict=True)]
                 owner.won += t.wins
+        for t in run.nodes:
+            if t.parked:
+                self._unpark(t)
         self._edges.extend((run, index, S.EXPANDED, None) for index in sorted(chosen))
+        while self._edges:
+            self._drive()
+        for index in sorted(reopened, reverse=True):  # inner ones first
+            self._end_expansion(run.nodes[index])
 
     def _renew(self, t: Thing, state: State) -> None:
         """Make a node as it was before it began, under its next generation."""
+        self._leave(t)
         t.generation += 1
+        t.parked, t.over, t.holder, t.waits_at = False, None, "", None
         t.state, t.cell, t.blame = state, None, None
         t.attempt, t.losses, t.unknown_ms = 0, [], 0
         t.stopping = t.settled = t.stopped = t.closing = t.lost = t.overdue = False
@@ -304,6 +332,8 @@ class Ends(Reads):
         return False
 
     def _stop(self, t: Thing, *, overdue: bool = False) -> None:
+        if t.parked:
+            self._unpark(t)
         if t.state == S.RUNNING:
             t.overdue |= overdue and not t.stopping
             t.stopping = True

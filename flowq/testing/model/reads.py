@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Final
+from zlib import crc32
 
 import msgspec
 
@@ -70,6 +71,10 @@ class Thing:
     """The limit that has no room for it, while it is held by one."""
     turn: tuple[int, int, int, bytes, int] = (0, 0, 0, b"", 0)
     """Its turn among those that wait there."""
+    parked: bool = False
+    """Whether nobody is to see its end."""
+    over: tuple[State, bytes, int | None] | None = None
+    """Of what is parked: state, cell and culprit, once it has ended."""
     ready_ms: int = 0
     due_ms: int = 0
     expires_ms: int = 0
@@ -228,6 +233,17 @@ class Thing:
         return [((run if key[:1] == "/" else b"", key), n) for key, n in self.message.limits]
 
     @property
+    def under_way(self) -> bool:
+        """Whether it runs, or what is in it does."""
+        return self.state in (S.RUNNING, S.EXPANDED) and self.over is None
+
+    @property
+    def may_open(self) -> bool:
+        """Whether an expansion may be opened again now."""
+        in_body = self.state == S.EXPANDED and not self.passed
+        return self.state.final or self.over is not None or (in_body and not self.closing)
+
+    @property
     def call(self) -> Message:
         """The message of a task."""
         assert self.message is not None
@@ -244,6 +260,7 @@ class Run:
     ended_ms: int = 0
     forget_ms: int = 0
     paused: bool = False
+    request: bytes = b""
     sends: list[tuple[Sent, bytes]] = field(default_factory=list)
 
 
@@ -502,7 +519,13 @@ class Reads:
             times = run.created_ms, run.ended_ms
             inner = sum(not t.gone for t in run.nodes) - 1
             value, paused = root.plan.value, run.paused
-            return RunInfo(id, run.plan.name, root.state, *times, inner, value, paused)
+            name, changes = run.plan.name, self._changes(run)
+            return RunInfo(id, name, root.state, *times, inner, value, paused, changes, run.request)
+
+    def _changes(self, run: Run) -> int:
+        """A number that is another one once a node has changed."""
+        nodes = [(t.state, t.generation, t.delivery, t.over is None, t.gone) for t in run.nodes]
+        return crc32(repr(nodes).encode())
 
     def sent(self, run: bytes) -> list[Sent]:
         """List what was sent to a run; see `Store.sent`."""
@@ -629,4 +652,5 @@ def _info(t: Thing) -> NodeInfo:
         most=t.plan.most,
         follows=t.plan.follows,
         waits_at=t.waits_at[1] if t.state == S.HELD and t.waits_at else "",
+        parked=(t.over[0] if t.over else S.RUNNING) if t.parked else None,
     )

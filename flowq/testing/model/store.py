@@ -327,8 +327,15 @@ class ModelStore(Ends):
             for t in found:
                 if t is None or t.state.final:
                     continue
+                if t.parked:
+                    self._unpark(t)
                 if t.run and t.index == ROOT:
                     self._go_on(t.run)  # else what is to clean up after it would wait
+                    t.run.request = b""
+                    for parked in [x for x in t.run.nodes if x.parked]:
+                        self._unpark(parked)
+                if t.state.final:
+                    continue
                 if t.state == S.EXPANDED:
                     self._cancel_inwards(t, force=force)
                 elif t.state == S.RUNNING:
@@ -347,8 +354,9 @@ class ModelStore(Ends):
         chosen: Ranges,
         reopened: Ranges = (),
         dropped: Ranges = (),
+        seen: int = -1,
     ) -> bool | None:
-        """Let nodes of a run that has ended run again; see `Store.rewind`."""
+        """Let nodes of a run run again; see `Store.rewind`."""
         with self._change():
             found = self._run(run)
             if found is None:
@@ -356,11 +364,45 @@ class ModelStore(Ends):
             root = found.nodes[ROOT]
             if root.generation == generation:
                 return True
-            if not root.state.final or root.generation + 1 != generation:
+            if root.generation + 1 != generation:
                 return False
             while self._edges:
                 self._drive()
-            self._rewind(found, set(indexes(chosen)), {*indexes(reopened), ROOT}, dropped)
+            again, opened = set(indexes(chosen)), {*indexes(reopened), ROOT}
+            if not found.ended_ms and seen != self._changes(found):
+                return False
+            if any(found.nodes[i].under_way for i in again):
+                return False
+            if not all(found.nodes[i].may_open for i in opened):
+                return False
+            self._rewind(found, again, opened, dropped)
+            while self._edges:
+                self._drive()
+            return True
+
+    def park(
+        self, run: bytes, request: bytes, *, seen: int, nodes: Ranges, stop: Ranges = ()
+    ) -> bool | None:
+        """Let nobody see how nodes end that are to run anew; see `Store.park`."""
+        with self._change():
+            found = self._run(run)
+            if found is None:
+                return None
+            there = [found.nodes[i] for i in indexes(nodes)]
+            if found.request == request and all(t.parked for t in there):
+                return True
+            while self._edges:
+                self._drive()
+            if found.ended_ms or seen != self._changes(found):
+                return False
+            if not all(t.under_way or t.parked for t in there):
+                return False
+            found.request = request
+            for t in [found.nodes[i] for i in indexes(stop)]:
+                if t.under_way:
+                    self._stop(t)
+            for t in there:
+                t.parked = True
             while self._edges:
                 self._drive()
             return True
@@ -420,7 +462,7 @@ class ModelStore(Ends):
     def _go_on(self, run: Run) -> None:
         run.paused = False
         for t in run.nodes:
-            if t.state == S.HELD:
+            if t.state == S.HELD and not t.parked:
                 self._at(t, 0, front=True, run=run.plan.id, place=t.index)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
