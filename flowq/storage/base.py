@@ -167,7 +167,7 @@ is handed nothing more until it is settled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -537,20 +537,22 @@ class Store(Protocol):
 
     # --- what changes ---------------------------------------------------------------------------
 
-    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+    def enqueue(self, messages: Sequence[Message]) -> list[bool | None]:
         """Take tasks called alone (ids of 16 bytes), all in one atomic step.
 
         Each becomes ``queued``, or ``scheduled`` if `delay_ms` or `due_ms` lies ahead.
 
         Returns
         -------
-        list of bool
+        list of bool or None
             False where the id exists already (unfinished, or ended and still remembered): nothing
-            changed, so an enqueue whose answer was lost can be repeated.
+            changed, so an enqueue whose answer was lost can be repeated. None where it does not,
+            and what it names as its parent was cancelled or has lost, or is to stop: it is not
+            taken.
         """
         ...
 
-    def submit(self, plan: Plan) -> bool:
+    def submit(self, plan: Plan) -> bool | None:
         """Start a run. Until its last page is stored, no worker sees any of it.
 
         One round trip up to `SUBMIT_PAGE` rows; larger plans go in pages, of which an abandoned
@@ -558,8 +560,45 @@ class Store(Protocol):
 
         Returns
         -------
-        bool
-            False if the run exists already; nothing changed.
+        bool or None
+            False if the run exists already, None if it is refused as by `enqueue`; nothing changed.
+        """
+        ...
+
+    def fork(
+        self,
+        run: bytes,
+        new: bytes,
+        *,
+        seen: int,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+        messages: Mapping[int, Message] = {},
+    ) -> bool | None:
+        """Start a run that takes over from one that has ended what it does not run itself.
+
+        As if all of that run were copied under a new id (its nodes by their indexes, their cells,
+        deliveries and generations; not what was sent to it, nor its dead letters), and the copy
+        rewound with these sets. Until the last page is stored nobody sees any of it, and an
+        abandoned copy expires, as with `submit`.
+
+        Parameters
+        ----------
+        run, new : bytes
+            16 bytes each. What `new` is called, and how long it is kept, is as of `run`.
+        seen : int
+            `RunInfo.changes` of `run` as it was when the nodes were chosen.
+        chosen, reopened, dropped : Ranges
+            As for `rewind`.
+        messages : mapping
+            For chosen tasks by index: messages in the place of theirs.
+
+        Returns
+        -------
+        bool or None
+            False if `run` has not ended or has changed since; True if the new run was started, now
+            or by a call before; None if `run` is not known (and there is no `new`).
         """
         ...
 
@@ -869,6 +908,18 @@ class Store(Protocol):
         """
         ...
 
+    def wait_moved(self, run: bytes, *, seen: int, timeout: float) -> bool:
+        """Sleep until `RunInfo.changes` of a run may be another number than `seen`.
+
+        Returns at once if it is, or the run is not known. A body that begins is told, too.
+
+        Returns
+        -------
+        bool
+            Whether something may have moved (look to be sure); False after `timeout` seconds.
+        """
+        ...
+
     def wake(self) -> None:
         """Let every `wait_ready` of this store *object* (all its threads) return now."""
         ...
@@ -889,6 +940,28 @@ class Store(Protocol):
 
     def run(self, id: bytes) -> RunInfo | None:
         """Describe one run, or None."""
+        ...
+
+    def started(
+        self, id: bytes, *, after: bytes = b"", limit: int = 500
+    ) -> list[tuple[bytes, bytes]]:
+        """List what bodies of a run, or of a task called alone, have started.
+
+        Parameters
+        ----------
+        id : bytes
+            16 bytes.
+        after : bytes
+            The last one of the page before.
+        limit : int
+
+        Returns
+        -------
+        list of (bytes, bytes)
+            For each, in the order of their starts: what started it (`Message.parent`,
+            `Plan.parent`), and its own id. Kept as long as that run or task is, whether what was
+            started is or not.
+        """
         ...
 
     def nodes(

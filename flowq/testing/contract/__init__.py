@@ -15,6 +15,7 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 
 from flowq.testing.contract.again import TestParks, TestRewindsOfWhatGoesOn
 from flowq.testing.contract.along import TestAlong
+from flowq.testing.contract.beside import TestForks, TestMoves, TestStarted
 from flowq.testing.contract.expand import TestExpand
 from flowq.testing.contract.limits import TestPlaces
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
@@ -43,7 +44,9 @@ __all__ = [
     "TestDeadlines",
     "TestEnqueue",
     "TestExpand",
+    "TestForks",
     "TestLimits",
+    "TestMoves",
     "TestNeeds",
     "TestParks",
     "TestPauses",
@@ -60,6 +63,7 @@ __all__ = [
     "TestRewindsOfWhatGoesOn",
     "TestSignals",
     "TestSleeps",
+    "TestStarted",
     "TestStep",
     "TestSubmit",
     "TestSweep",

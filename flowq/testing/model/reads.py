@@ -276,6 +276,8 @@ class Reads:
         """Dead letters, each with the run that it is kept with, or until when."""
         self._sessions: dict[SessionId, SessionInfo] = {}
         self._unopened: set[SessionId] = set()
+        self._started: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        """What bodies of a run or task have started."""
         self._cache: dict[bytes, tuple[int, bytes]] = {}
         """What is remembered beside, each until when."""
         self._queues: set[str] = set()
@@ -469,6 +471,16 @@ class Reads:
         with self._changed:
             return self._changed.wait_for(ended, timeout)
 
+    def wait_moved(self, run: bytes, *, seen: int, timeout: float) -> bool:
+        """Sleep until a run may have changed; see `Store.wait_moved`."""
+
+        def moved() -> bool:
+            found = self._run(run)
+            return found is None or self._changes(found) != seen
+
+        with self._changed:
+            return self._changed.wait_for(moved, timeout)
+
     def wake(self) -> None:
         """Let every `wait_ready` of this object return now."""
         with self._change():
@@ -532,6 +544,16 @@ class Reads:
         with self._changed:
             found = self._run(run)
             return [sent for sent, _ in found.sends] if found else []
+
+    def started(
+        self, id: bytes, *, after: bytes = b"", limit: int = 500
+    ) -> list[tuple[bytes, bytes]]:
+        """List what bodies have started; see `Store.started`."""
+        with self._changed:
+            known = self._find(id) or self._run(id)
+            found = self._started.get(id, []) if known else []
+            first = 1 + [child for _, child in found].index(after) if after else 0
+            return found[first : first + limit]
 
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None

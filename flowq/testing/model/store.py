@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -57,25 +58,40 @@ class ModelStore(Ends):
 
     # --- taking in -------------------------------------------------------------------------------
 
-    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+    def enqueue(self, messages: Sequence[Message]) -> list[bool | None]:
         """Take tasks called alone; see `Store.enqueue`."""
         with self._change():
             self._front = False
-            fresh = []
+            fresh: list[bool | None] = []
             for place, message in enumerate(messages):
                 known = self._find(message.id) or self._run(message.id)
                 fresh.append(known is None)
-                if fresh[-1]:
+                if fresh[-1] and self._may_not_start(message.parent):
+                    fresh[-1] = None
+                elif fresh[-1]:
+                    self._note_start(message.parent, message.id)
                     t = self._tasks[message.id] = Thing(message.id, Kind.TASK, message)
                     t.ready_ms = self._now
                     self._let_run(t, place)
             return fresh
 
-    def submit(self, plan: Plan) -> bool:
+    def _may_not_start(self, parent: bytes) -> bool:
+        """Whether a body that would start something was stopped."""
+        t = self._find(parent) or self._find(node_id(parent[:16], ROOT)) if parent else None
+        return t is not None and (t.stopping or t.state in (S.CANCELLED, S.SKIPPED))
+
+    def _note_start(self, parent: bytes, child: bytes) -> None:
+        if parent:
+            self._started.setdefault(parent[:16], []).append((parent, child))
+
+    def submit(self, plan: Plan) -> bool | None:
         """Start a run; see `Store.submit`."""
         with self._change():
             if self._run(plan.id) is not None:
                 return False
+            if self._may_not_start(plan.parent):
+                return None
+            self._note_start(plan.parent, plan.id)
             self._front = False
             run = Run(plan, [], self._now)
             self._runs.pop(plan.id, None)  # one that is remembered no more
@@ -89,6 +105,42 @@ class ModelStore(Ends):
             while self._edges:
                 self._drive()
             self._edges = others
+            return True
+
+    def fork(
+        self,
+        run: bytes,
+        new: bytes,
+        *,
+        seen: int,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+        messages: Mapping[int, Message] = {},
+    ) -> bool | None:
+        """Start a run that takes over what it does not run itself; see `Store.fork`."""
+        with self._change():
+            if self._run(new) is not None:
+                return True
+            found = self._run(run)
+            if found is None:
+                return None
+            while self._edges:
+                self._drive()
+            if not found.ended_ms or seen != self._changes(found):
+                return False
+            copy = Run(msgspec.structs.replace(found.plan, id=new, parent=b""), [], self._now)
+            for t in found.nodes:
+                message = messages.get(t.index, t.message)
+                id = node_id(new, t.index)
+                made = replace(t, id=id, run=copy, losses=[], holder="")
+                made.message = message and msgspec.structs.replace(message, id=id)
+                made.parents, made.inner = [*t.parents], [*t.inner]
+                made.followed, made.forbidden = [*t.followed], {*t.forbidden}
+                copy.nodes.append(made)
+            self._runs.pop(new, None)
+            self._runs[new] = copy
+            self._rewind(copy, set(indexes(chosen)), {*indexes(reopened), ROOT}, dropped)
             return True
 
     # --- the step --------------------------------------------------------------------------------
