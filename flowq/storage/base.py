@@ -401,6 +401,9 @@ class NodeInfo(msgspec.Struct, frozen=True):
     waits_at : str
         Of a node that is held: the key of the limit that has no room for it; empty where its run
         is paused, or it is parked.
+    closing : bool
+        Of an expansion that is expanded: whether its body has ended, or is stopped, so that it
+        cannot be opened again now.
     parked : State or None
         Where nobody is to see its end: the state in which it has ended, or ``running`` as long as
         it has not.
@@ -429,6 +432,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     follows: Ranges = ()
     waits_at: str = ""
     parked: State | None = None
+    closing: bool = False
 
 
 class Places(msgspec.Struct, frozen=True):

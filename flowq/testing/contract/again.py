@@ -201,11 +201,14 @@ class TestRewindsOfWhatGoesOn(StoreContract):
         assert states_of(store, p)["clean"] == "queued"
 
         assert again(store, p, ["a"]) is False
+        assert nodes_of(store, p)["root"].closing is True
 
         q = make_plan({"a": [], "b": []})
         store.submit(q)
         held = store.step("v", want=5)
+        assert nodes_of(store, q)["root"].closing is False
         store.cancel([q.id])
+        assert nodes_of(store, q)["root"].closing is True
         assert again(store, q, []) is False
         store.step("v", done(held))
 

@@ -674,5 +674,6 @@ def _info(t: Thing) -> NodeInfo:
         most=t.plan.most,
         follows=t.plan.follows,
         waits_at=t.waits_at[1] if t.state == S.HELD and t.waits_at else "",
+        closing=t.state == S.EXPANDED and not t.may_open,
         parked=(t.over[0] if t.over else S.RUNNING) if t.parked else None,
     )
