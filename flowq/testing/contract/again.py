@@ -285,6 +285,7 @@ class TestParks(StoreContract):
         assert look_at(store, p.id).state == S.EXPANDED
         assert info_of(store, p).ended_ms == 0
         assert nodes_of(store, p)["root"].parked == S.FAILED
+        assert nodes_of(store, p)["root"].closing is False
         assert not store.wait_ended([p.id], timeout=0)
         assert store.check(p.id) == []
         assert again(store, p, ["a", "b", "clean"]) is True
