@@ -108,6 +108,13 @@ class Params:
             return self._keyword.get(to, self._spare)
         return self._positional[to] if to < len(self._positional) else self._rest
 
+    def place(self, name: str) -> int | str:
+        """Where an argument of that name is bound: by position where it can be, else by name."""
+        for k, p in enumerate(self._positional):
+            if p.name == name:
+                return k
+        return name
+
     def name(self, to: int | str) -> str:
         """What the parameter is called that an argument fills; of ``*rest``, ``rest[0]``."""
         found = self.at(to)

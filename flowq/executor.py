@@ -34,12 +34,14 @@ from flowq.errors import (
     DecodeError,
     NoArm,
     PayloadError,
+    RunActive,
     StoreError,
     StoreUnavailable,
     TaskCancelled,
 )
-from flowq.fragment import BRANCH, MAP, expand_map, take_arm
+from flowq.fragment import expand_map, take_arm
 from flowq.message import Delivery, Message, decode_message, id_text, split_node
+from flowq.naming import AGAIN, BRANCH, MAP
 from flowq.outcome import Done, Expand, Failed, GiveBack, Outcome, RetryAt, Unknown
 from flowq.policy import RetryPolicy, nearest
 from flowq.storage.base import Store
@@ -202,6 +204,8 @@ class Executor:
                 return self._make_items(delivery, message, started)
             if message.task == BRANCH:
                 return self._take_arm(delivery, message, started)
+            if message.task == AGAIN:
+                return self._go_on_again(delivery, message, started)
             return self._unknown(delivery, message)
         try:
             policy, cache = task.policy, task.cache
@@ -337,6 +341,27 @@ class Executor:
             log.error("%s: its items cannot be made: %s", message.name, exception_text(err))
             return self._unready(delivery, message, err, started)
         return Expand(delivery.id, delivery.delivery, rows)
+
+    def _go_on_again(self, delivery: Delivery, message: Message, started: int) -> Outcome:
+        """Go on with a retry of a run in which something has to end first."""
+        from flowq.generations import go_on, pause_before  # few runs need it
+
+        try:
+            (run, asked), _ = self._serializer.loads(message.payload)
+            ids = bytes.fromhex(run), bytes.fromhex(asked)
+            waits = go_on(self._store, self._serializer, *ids, delivery.attempt)
+        except StoreUnavailable as err:
+            log.warning("a retry of a run goes back, the store is out of reach: %s", err)
+            return GiveBack(delivery.id, delivery.delivery)
+        except RunActive:
+            waits = True
+        except BaseException as err:
+            log.error("a run cannot run again as was asked: %s", exception_text(err))
+            return self._unready(delivery, message, err, started)
+        if waits:
+            delay = round(pause_before(delivery.attempt) * 1000)
+            return RetryAt(delivery.id, delivery.delivery, delay)
+        return done(delivery, None, self._serializer, started, self._now_ms())
 
     def _take_arm(self, delivery: Delivery, message: Message, started: int) -> Outcome:
         """Let a branch become the arm taken, or its value."""

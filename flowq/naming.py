@@ -12,6 +12,7 @@ from typing import Any, Final
 from flowq.errors import ConfigError, TaskDefinitionError
 
 __all__ = [
+    "AGAIN",
     "BRANCH",
     "BUILT_IN",
     "MAIN",
@@ -27,7 +28,9 @@ MAP: Final = "flowq.map"
 """The task of a map whose list is not known when the graph is built; every worker knows it."""
 BRANCH: Final = "flowq.branch"
 """The task of a branch; every worker knows it."""
-BUILT_IN: Final = frozenset((MAP, BRANCH))
+AGAIN: Final = "flowq.again"
+"""The task that goes on with a retry of a run where something has to end first."""
+BUILT_IN: Final = frozenset((MAP, BRANCH, AGAIN))
 """Tasks that no app registers and every worker knows."""
 
 MAIN: Final = ("__main__", "__mp_main__")

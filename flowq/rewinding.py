@@ -61,7 +61,8 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
     nodes : iterable of NodeInfo
         All nodes of the run.
     roots : iterable of int
-        Indexes of what is to run again. The root chooses all of its body.
+        Indexes of what is to run again. The root chooses all of its body; none at all, only what
+        runs once the outcome of the run is fixed, which is to be anew.
 
     Raises
     ------
@@ -76,6 +77,9 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
     opened: set[int] = set()
     dropped: set[int] = set()
     todo = roots
+    if not todo:
+        opened.add(ROOT)
+        todo = list(_afterwards(tree, ROOT))
     if ROOT in todo:
         todo = [*tree.inside.get(ROOT, ()), *todo]
         todo.remove(ROOT)
@@ -189,6 +193,8 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
                 todo.append((index, lenient))
             else:
                 found.append(index)
+        # what goes on may hold something that has stopped
+        todo += [(i, lenient) for i in tree.inside.get(at, ()) if _goes_on(tree.nodes[i])]
         if lenient:
             for index in tree.inside.get(at, ()):
                 node = tree.nodes[index]
@@ -198,6 +204,10 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
         if not stopped and at != inside and tree.nodes[at].state in _STOPPED:
             found.append(at)
     return found
+
+
+def _goes_on(node: NodeInfo) -> bool:
+    return node.phase == Phase.BODY and node.state is State.EXPANDED
 
 
 def _stopped(tree: _Tree, at: int, lenient: bool) -> list[int]:

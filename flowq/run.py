@@ -9,24 +9,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
+from flowq.binding import check_call, params_of
 from flowq.calls import pack_value
-from flowq.errors import ConfigError, ResultMissing, RunActive, RunEnded, StoreError
+from flowq.current import CURRENT
+from flowq.errors import ConfigError, GraphError, ResultMissing, RunEnded, StoreError
+from flowq.generations import Asked, again, fork, given_instead, rerun_of, retry_of
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
 from flowq.looking import Home, is_value, moment, one_value, put_together, shown_state
 from flowq.message import (
+    Message,
     Template,
+    decode_message,
     decode_template,
     id_text,
+    new_id,
     node_id,
     nodes_of,
     split_node,
     stood_in,
 )
+from flowq.naming import BUILT_IN
 from flowq.outline import count, forgiven, within
 from flowq.plan import ROOT, Bits, Kind, Phase, indexes
 from flowq.policy import check_name, nearest
-from flowq.rewinding import choose, to_retry
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo, Sent
 from flowq.text import notebook
@@ -438,14 +444,19 @@ class Run(ValueHandle[T]):
 
         Raises
         ------
-        RunActive
-            It has not ended.
         ResultMissing
             There is no such node.
+
+        Notes
+        -----
+        A run that has not ended goes on meanwhile. Bodies that run and are to run anew are stopped
+        first; and where a cleanup (``finally_``) runs of what is to be opened again, that ends
+        first, and a worker then goes on with this. Nobody sees those ends. A cancel takes back what
+        is not done by then.
         """
         if node is not None:
             return self.rerun(node)
-        return self._rewind(lambda infos: to_retry(infos, forgiven=forgiven))
+        return self._again(retry_of(forgiven=forgiven))
 
     @helpful
     def rerun(self, node: str | int) -> int:
@@ -467,40 +478,76 @@ class Run(ValueHandle[T]):
         ------
         GraphError
             It runs because of how another ended (a handler, a fallback), or stands in what does.
-        RunActive
-            The run has not ended.
         ResultMissing
             There is no such node.
         """
-        index = ROOT if node in (ROOT, "") else self._index(node)
-        return self._rewind(lambda infos: [index])
+        return self._again(rerun_of(self._path(node)))
 
-    def _rewind(self, roots: Callable[[list[NodeInfo]], list[int]]) -> int:
-        root = self._one(ROOT)
-        infos = [root, *self._infos()]
-        found = roots(infos)
-        if not root.state.final:
-            self._make_whole(root)
-            raise RunActive(
-                f"{self!r} is {shown_state(root.state)}; only what has ended runs again: wait for "
-                "its end (.wait()), or .cancel() it first"
+    @helpful
+    def fork(self, from_: str | int = ROOT, *, args: Mapping[str, Any] | None = None) -> Run[T]:
+        """Start a new run that takes over the values of this one, and runs the rest itself.
+
+        As `rerun`, but in a run of its own; this one, which must have ended, stays as it is.
+
+        Parameters
+        ----------
+        from_ : str or int
+            The node to begin with, by name or index; all that depends on it runs too. Unless
+            given, all runs.
+        args : mapping, optional
+            For that node, which must be a task: arguments by the names of its parameters, in the
+            place of those it had, values of other nodes included.
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        RunActive
+            This run has not ended.
+        GraphError
+            The node runs because of how another ended, or is no task, so that it has no arguments.
+        BindingError
+            The task has no such parameter.
+        """
+        name = self._path(from_)
+        new = new_id()
+        current = CURRENT.get()
+        if current is not None:  # a body that runs again finds what it has started
+            new = current.start_id(b"fork " + self._id + name.encode())
+
+        def messages(info: NodeInfo) -> Mapping[int, Message]:
+            return {} if args is None else {info.index: self._with(info, args)}
+
+        done = fork(self._app.store, self._id, new, rerun_of(name), messages)
+        if done is None:
+            self._missing()
+        return type(self)(self._app, new)
+
+    def _with(self, info: NodeInfo, args: Mapping[str, Any]) -> Message:
+        """Give the message of a node with other arguments."""
+        raw = self._app.store.message(node_id(self._id, info.index))
+        if info.task in BUILT_IN or not info.task or raw is None:
+            raise GraphError(
+                f"{info.name or 'the run'!r} is no task, so it has no arguments of its own; name "
+                "a task in from_="
             )
-        if not found:
-            return 0
-        again = choose(infos, found)
-        done = self._app.store.rewind(
-            self._id,
-            root.generation + 1,
-            chosen=again.chosen,
-            reopened=again.reopened,
-            dropped=again.dropped,
-        )
+        spec = self._app.spec(info.task)
+        check_call(spec, (), args, more=True)
+        message = decode_message(raw)
+        return given_instead(message, args, params_of(spec).place, self._app.serializer)
+
+    def _path(self, node: str | int) -> str:
+        """The name of a node; empty for the root."""
+        return "" if node in (ROOT, "") else self._one(self._index(node)).name
+
+    def _again(self, asked: Asked) -> int:
+        done = again(self._app.store, self._app.serializer, self._id, asked)
         self._names, self._answer = {}, None
         if done is None:
             self._missing()
-        if not done:
-            raise RunActive(f"{self!r} was set going again by somebody else in this moment")
-        return sum(count for _, count in again.chosen)
+        return done.nodes
 
     # --- why -------------------------------------------------------------------------------------
 

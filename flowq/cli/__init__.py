@@ -19,10 +19,6 @@ from flowq.cli.output import INTERRUPTED, UNREACHABLE, USAGE, CliError, note
 __all__ = ["Parser", "huey_main", "main", "parser"]
 
 
-NOT_YET = frozenset(["flowq run fork"])
-"""Commands that are designed, and answered only where they are typed."""
-
-
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that names what is near."""
 
@@ -56,8 +52,6 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            if f"{self.prog} {value}" in NOT_YET:
-                raise CliError(f"{self.prog} {value} is not there yet")
             known = [str(choice) for choice in action.choices]
             near = _near(str(value), known) or f"; there is {', '.join(known)}"
             what = "command" if isinstance(action, argparse._SubParsersAction) else "value"
@@ -210,14 +204,18 @@ def _controls(runs: Any) -> None:
     sent.add_argument("value", metavar="VALUE", nargs="?", help="JSON, else text; none: null")
     sent.add_argument("--to", metavar="NODE", help="path of the step, or of what is around it")
     sent.add_argument("--once", metavar="KEY", help="a second send with this key changes nothing")
-    text = "Run again what failed, in a run that has ended."
+    text = "Run again what failed, while the rest of the run goes on."
     retry = _reader(runs, "retry", text, "seeing:retry", "ID")
     retry.add_argument("node", metavar="NODE", nargs="?", help="path of one node, forgiven or not")
     retry.add_argument("--forgiven", action="store_true", help="what was forgiven too")
     text = "Run a node again, and all that depends on it."
     rerun = _reader(runs, "rerun", text, "seeing:rerun", "ID")
     rerun.add_argument("node", metavar="NODE", help="path of the node; 0 is the whole run")
-    for verb in (retry, rerun):
+    text = "Start a run that takes over the values of one that has ended; prints its id."
+    fork = _reader(runs, "fork", text, "seeing:fork", "ID")
+    fork.add_argument("--from", dest="node", metavar="NODE", help="run this node and all below")
+    _parameters(fork)
+    for verb in (retry, rerun, fork):
         verb.add_argument("--watch", action="store_true", help="follow it; exit 1 if failed")
 
 

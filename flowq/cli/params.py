@@ -18,6 +18,7 @@ from flowq.policy import nearest
 
 if TYPE_CHECKING:
     from flowq.flow import Flow
+    from flowq.wiring import TaskSpec
 
 __all__ = ["read", "read_parameters", "said_parameters", "said_type"]
 
@@ -36,8 +37,8 @@ EXAMPLES = {
 }
 
 
-def read_parameters(flow: Flow[..., Any], words: Sequence[str]) -> dict[str, Any]:
-    """Give the arguments that ``-p name=value`` says.
+def read_parameters(flow: Flow[..., Any] | TaskSpec, words: Sequence[str]) -> dict[str, Any]:
+    """Give the arguments of a flow or task that ``-p name=value`` says.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``flowq run events``, ``why``, ``timeline``, ``graph``, ``cancel``, ``retry``, ``rerun``."""
+"""What ``flowq run`` shows of one run (events, why, timeline, graph), and cancel, retry, fork."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ from flowq.cli.reading import (
     wants_json,
 )
 from flowq.cli.run import follow, found_run
-from flowq.errors import ResultMissing, RunActive
+from flowq.errors import GraphError, ResultMissing, RunActive, UnknownTask
 from flowq.looking import shown_state
 from flowq.message import id_bytes, id_text
+from flowq.naming import BUILT_IN
 from flowq.text import duration
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from flowq.storage import Store
     from flowq.wiring import Event
 
-__all__ = ["asked", "cancel", "events", "graph", "rerun", "retry", "times", "why"]
+__all__ = ["asked", "cancel", "events", "fork", "graph", "rerun", "retry", "times", "why"]
 
 
 def why(args: Any) -> int:
@@ -177,8 +178,44 @@ def rerun(args: Any) -> int:
     return _again(args, lambda run: run.rerun(args.node))
 
 
+def fork(args: Any) -> int:
+    """Run ``flowq run fork``."""
+    store, app, id = asked(args)
+    run = app.run(id_text(id[:16]))
+    node = int(args.node) if args.node is not None and args.node.isdigit() else args.node or 0
+    try:
+        given = _arguments(app, run, node, args.param) if args.param else None
+        made = run.fork(node, args=given)
+    except RunActive as err:
+        raise CliError(str(err), REFUSED) from None
+    except ResultMissing as err:
+        raise CliError(str(err), NOT_FOUND) from None
+    except GraphError as err:
+        raise CliError(str(err)) from None
+    json = wants_json(args)
+    if json:
+        line({"run": made.id, "of": run.id})
+    else:
+        print(made.id)
+    return follow(store, id_bytes(made.id), args.name, json) if args.watch else OK
+
+
+def _arguments(app: FlowQ, run: Run[Any], node: str | int, words: list[str]) -> dict[str, Any]:
+    """Read arguments of a node as the annotations of its task say."""
+    from flowq.cli.params import read_parameters
+
+    name = next((x.task for x in run.nodes() if node in (x.name, x.index)), "")
+    if not name or name in BUILT_IN:
+        raise CliError(f"-p is for the arguments of a task; {node or 'the run'!r} is none")
+    app.load()
+    try:
+        return read_parameters(app.spec(name), words)
+    except UnknownTask as err:
+        raise CliError(f"{err}; say the app that has it: -A module:app") from None
+
+
 def _again(args: Any, rewind: Callable[[Run[Any]], int]) -> int:
-    """Let nodes of a run that has ended run again, and follow it if that is wanted."""
+    """Let nodes of a run run again, and follow it if that is wanted."""
     store, app, id = asked(args)
     if args.node is not None and args.node.isdigit():
         args.node = int(args.node)

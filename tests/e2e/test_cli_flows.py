@@ -276,7 +276,7 @@ def test_an_item_is_cancelled_by_its_path(shop: Shell) -> None:
 
 def test_a_run_that_has_ended_runs_again_in_part(shop: Shell) -> None:
     id = begin(shop, "nightly", "-p", "day=2026-11-09")
-    early, _, still = shop.run("run", "retry", id, *APP)
+    early, _, _ = shop.run("run", "retry", id, *APP)
     drain(shop)
     shop.write("flows.py", FLOWS.replace("x == 7", "x == 70"))
 
@@ -285,7 +285,7 @@ def test_a_run_that_has_ended_runs_again_in_part(shop: Shell) -> None:
     nothing, none, _ = shop.run("run", "retry", id, *APP)
     again, document, _ = shop.run("run", "rerun", id, "clean[3]", "--json", *APP)
 
-    assert early == 6 and "only what has ended runs again" in still
+    assert early == 6  # nothing has failed yet
     assert (status, out) == (0, f"{id}  2 nodes run again\n")
     assert (nothing, none) == (6, f"{id}  0 nodes run again\n")
     assert again == 0 and json.loads(document)["again"] == 2
@@ -302,12 +302,24 @@ def test_what_is_watched_for_too_long_is_told_how_far_it_is(shop: Shell) -> None
     assert "extract  queued" in out and "0 of 3+ done" in err
 
 
-def test_what_is_not_there_yet_says_so_only_where_it_is_typed(shell: Shell) -> None:
-    status, _, err = shell.run("run", "fork", "0")
-    _, listed, _ = shell.run("run", "--help")
+def test_a_run_is_forked_from_a_node_with_other_arguments(shop: Shell) -> None:
+    id = begin(shop, "nightly", "-p", "day=2026-11-03")
+    early, _, still = shop.run("run", "fork", id, *APP)
+    drain(shop)
 
-    assert (status, err) == (2, "flowq: flowq run fork is not there yet\n")
-    assert "fork" not in listed.split()
+    status, out, _ = shop.run("run", "fork", id[:13], "--from", "clean[1]", *APP)
+    other = out.strip()
+    drain(shop)
+    mistyped, _, wrong = shop.run("run", "fork", id, "--from", "clean[1]", "-p", "z=1", *APP)
+    nowhere, _, near = shop.run("run", "fork", id, "--from", "clear", *APP)
+    again, document, _ = shop.run("run", "fork", id, "--json", *APP)
+
+    assert early == 6 and "wait for its end" in still
+    assert status == 0 and other != id
+    assert shop.run("result", other, *APP)[:2] == shop.run("result", id, *APP)[:2]
+    assert mistyped == 2 and "no parameter 'z'" in wrong
+    assert nowhere == 3 and "clear" in near
+    assert again == 0 and json.loads(document)["of"] == id
 
 
 def test_a_run_that_is_not_there_exits_with_3(shop: Shell) -> None:
