@@ -41,7 +41,14 @@ from flowq.result import Result, ResultGroup
 from flowq.run import Run
 from flowq.serializer import Serializer, open_serializer
 from flowq.settings import DEFAULT_URL, load_settings
-from flowq.starting import called_of, found_again, refuse, started_message, started_plan
+from flowq.starting import (
+    called_of,
+    found_again,
+    refuse,
+    started_message,
+    started_plan,
+    was_cancelled,
+)
 from flowq.storage import Store, open_store
 from flowq.task import ContextDecorator, Decorator, Task
 from flowq.wiring import ConsumerHandle, TaskSpec
@@ -390,6 +397,8 @@ class FlowQ:
         fresh = self.store.enqueue([message for message, _ in calls])
         found = None
         if not all(fresh):
+            if None in fresh:  # the store knows that before the body does
+                raise was_cancelled(calls[fresh.index(None)][0].task)
             for (message, made), new in zip(calls, fresh, strict=True):
                 found = found or (None if new else found_again(self, made, message.called))
         if self._inline is not None:
@@ -400,7 +409,10 @@ class FlowQ:
         """Submit a run; gives the error if its key was used with other arguments."""
         if not self._told:
             self._tell()
-        found = None if self.store.submit(plan) else found_again(self, made, called_of(plan))
+        fresh = self.store.submit(plan)
+        if fresh is None:
+            raise was_cancelled(plan.name)
+        found = None if fresh else found_again(self, made, called_of(plan))
         if self._inline is not None:
             self._inline.started((plan.id,))
         return found

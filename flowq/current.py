@@ -42,6 +42,7 @@ class CurrentTask:
         "_run",
         "_started",
         "_stopped",
+        "_store",
         "_young",
         "attempt",
         "deliveries",
@@ -67,6 +68,7 @@ class CurrentTask:
         queue: str = "default",
         priority: int = 0,
         generation: Callable[[], int] | None = None,
+        store: Any = None,
     ) -> None:
         self._id = id
         self.name = name
@@ -80,6 +82,7 @@ class CurrentTask:
         self.priority = priority
         self._stopped = False
         self._event: threading.Event | None = None  # most bodies never look
+        self._store = store  # where it is kept; None where nothing was handed out
         self._generation = generation  # asked for where it matters
         self._started: dict[bytes, int] | None = None  # most bodies start nothing
         self._young: list[tuple[Any, bytes]] | None = None
@@ -128,6 +131,12 @@ class CurrentTask:
         id = id_bytes(self._id) if isinstance(self._id, str) else self._id
         which = b"%d %d %d" % (generation, self.attempt, nth)
         return derived_id(b"started", id, which, what)
+
+    def parent_in(self, store: Any) -> bytes:
+        """Give its id for what it starts in a store, or none if it is kept in another one."""
+        if store is not self._store:
+            return b""
+        return id_bytes(self._id) if isinstance(self._id, str) else self._id
 
     def adopt(self, app: Any, id: bytes) -> None:
         """Take note of what the body starts: it is cancelled with it."""

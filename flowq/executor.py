@@ -465,6 +465,7 @@ def _current(
         queue=message.queue,
         priority=message.priority,
         generation=generation,
+        store=store,
     )
 
 

@@ -24,6 +24,7 @@ import msgspec
 from flowq.errors import ResultMissing, RunActive
 from flowq.message import Message, decode_message, derived_id, node_id
 from flowq.naming import AGAIN
+from flowq.outline import all_nodes
 from flowq.plan import ROOT, Bits, Kind, Ranges, indexes, ranges_of
 from flowq.policy import MAX_PRIORITY, nearest
 from flowq.rewinding import Rewind, choose, to_retry
@@ -33,7 +34,6 @@ from flowq.storage.base import NodeInfo, Store
 
 __all__ = ["Asked", "again", "fork", "go_on", "pause_before", "rerun_of", "retry_of"]
 
-PAGE: Final = 500
 TRIES: Final = 200
 """So often nodes are read anew, since the run has moved; each takes a few round trips."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -117,7 +117,7 @@ def again(store: Store, serializer: Serializer, run: bytes, asked: Asked) -> Aga
         info = store.run(run)
         if info is None:
             return None
-        nodes = _all(store, run)
+        nodes = all_nodes(store, run)
         if info.request:  # somebody else has asked before: both are done together
             before = _decode(info.request)
             if before.token != asked.token:
@@ -198,7 +198,7 @@ def fork(
             return None
         if not info.ended_ms:
             raise RunActive("only a run that has ended can be forked: wait for its end (.wait())")
-        nodes = _all(store, run)
+        nodes = all_nodes(store, run)
         choice = _choice(nodes, asked)
         assert choice is not None
         (part,) = asked.parts
@@ -219,15 +219,6 @@ class _First(NamedTuple):
 
     nodes: Ranges
     stop: Ranges
-
-
-def _all(store: Store, run: bytes) -> list[NodeInfo]:
-    found: list[NodeInfo] = []
-    while True:
-        page = store.nodes(run, after=found[-1].index if found else -1, limit=PAGE)
-        found += page
-        if len(page) < PAGE:
-            return found
 
 
 def _by(nodes: Sequence[NodeInfo]) -> dict[int, NodeInfo]:

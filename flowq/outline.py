@@ -10,7 +10,7 @@ from typing import Final
 
 from flowq.plan import ROOT, Bits, Kind
 from flowq.states import State
-from flowq.storage.base import NodeInfo
+from flowq.storage.base import NodeInfo, Store
 from flowq.wiring import Progress
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "MANY",
     "MAPS",
     "Line",
+    "all_nodes",
     "count",
     "forgiven",
     "outline",
@@ -32,6 +33,7 @@ MAPS: Final = "flowq."
 """What the names of flowq's own tasks begin with: they become other nodes as soon as they run."""
 FAILED: Final = (State.FAILED, State.BLOCKED)
 
+_PAGE: Final = 500
 _ITEM: Final = re.compile(r"\[\d+\]$")
 
 
@@ -159,6 +161,16 @@ def _parts(body: Sequence[NodeInfo], many: int) -> list[NodeInfo | list[NodeInfo
             together[path] = [info]
             out.append(together[path])
     return out
+
+
+def all_nodes(store: Store, run: bytes) -> list[NodeInfo]:
+    """Read all nodes of a run, the root first, page by page."""
+    found: list[NodeInfo] = []
+    while True:
+        page = store.nodes(run, after=found[-1].index if found else -1, limit=_PAGE)
+        found += page
+        if len(page) < _PAGE:
+            return found
 
 
 def within(infos: Iterable[NodeInfo], expansion: int) -> Iterator[NodeInfo]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar, overload
 import msgspec
 
 from flowq.called import Call
+from flowq.cancelling import cancel
 from flowq.errors import (
     Cancelled,
     Failure,
@@ -112,7 +113,8 @@ class Result(ValueHandle[R]):
     def cancel(self, force: bool = False) -> Stopping:
         """Stop it: unstarted it ends ``cancelled``, a running body is signalled.
 
-        A node that became a plan is stopped inwards, as a run is; see `Run.cancel`.
+        A node that became a plan is stopped inwards, as a run is; see `Run.cancel`. What its bodies
+        have started is cancelled too.
 
         Returns
         -------
@@ -120,7 +122,7 @@ class Result(ValueHandle[R]):
             True if it is stopped or being stopped, by this call or an earlier one; False if it had
             ended otherwise. As text it says what is still to end.
         """
-        state = self._app.store.cancel((self._id,), force=force)[0]
+        state = cancel(self._app.store, self._id, force=force)
         if state is None:
             self._missing()
         if state is State.EXPANDED:

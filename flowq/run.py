@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from flowq.binding import check_call, params_of
 from flowq.calls import pack_value
+from flowq.cancelling import cancel
 from flowq.current import CURRENT
 from flowq.errors import ConfigError, GraphError, ResultMissing, RunEnded, StoreError
 from flowq.generations import Asked, again, fork, given_instead, rerun_of, retry_of
@@ -279,7 +280,8 @@ class Run(ValueHandle[T]):
     def cancel(self, force: bool = False) -> Stopping:
         """Stop it: nothing new starts, what waits ends ``cancelled``, bodies are signalled.
 
-        It goes inwards, to any depth. What is ``finally_`` still runs, handlers do not. Once the
+        It goes inwards, to any depth, and to what bodies of it have started, unless that was said
+        to be ``detached``. What is ``finally_`` still runs, handlers do not. Once the
         outcome is fixed it stands: then handlers are ended and a fallback is forbidden, no more. A
         second call changes nothing; with `force` it ends what is ``finally_`` too.
 
@@ -294,7 +296,7 @@ class Run(ValueHandle[T]):
             True if it is stopped or being stopped, by this call or an earlier one; False if it had
             ended otherwise, or its outcome stands. As text it says what is still to end.
         """
-        state = self._app.store.cancel((self._id,), force=force)[0]
+        state = cancel(self._app.store, self._id, force=force)
         return self._stopping(ROOT, state, force)
 
     @property

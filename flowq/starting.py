@@ -15,7 +15,7 @@ from flowq.once import digest_of, renamed, value_digest
 from flowq.plan import ROOT, Plan
 from flowq.states import State
 
-__all__ = ["called_of", "found_again", "refuse", "started_message", "started_plan"]
+__all__ = ["called_of", "found_again", "refuse", "started_message", "started_plan", "was_cancelled"]
 
 _DIGEST = 16
 
@@ -38,6 +38,7 @@ def started_message(
         message = msgspec.structs.replace(message, id=current.start_id(what))
     if not detached:
         current.adopt(app, message.id)
+        message = msgspec.structs.replace(message, parent=current.parent_in(app.store))
     return message
 
 
@@ -49,15 +50,23 @@ def started_plan(current: CurrentTask, plan: Plan, app: Home, detached: bool) ->
         plan = renamed(plan, current.start_id(what))
     if not detached:
         current.adopt(app, plan.id)
+        plan = msgspec.structs.replace(plan, parent=current.parent_in(app.store))
     return plan
 
 
 def _refuse_if_cancelled(current: CurrentTask, what: str, detached: bool) -> None:
     if current.cancelled and not detached:
-        raise TaskCancelled(
-            f"{current.name} is cancelled, so it does not start {what}; what is to be done all the "
-            "same is .options(detached=True), or finally_= of a flow"
-        )
+        raise was_cancelled(what)
+
+
+def was_cancelled(what: str) -> TaskCancelled:
+    """Give the error of a start that comes too late."""
+    current = CURRENT.get()
+    who = current.name if current is not None else "the body"
+    return TaskCancelled(
+        f"{who} is cancelled, so it does not start {what}; what is to be done all the same is "
+        ".options(detached=True), or finally_= of a flow"
+    )
 
 
 def called_of(plan: Plan) -> bytes:
