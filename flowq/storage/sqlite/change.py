@@ -17,20 +17,25 @@ from flowq.message import pack_cell
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
-from flowq.storage.sqlite import bounds, pauses, phases, races, rewind, timers
+from flowq.storage.sqlite import along, bounds, limits, pauses, phases, races, rewind, timers
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.ends import Ends
 from flowq.storage.sqlite.rows import (
+    ALONGSIDE,
     BEGUN,
     BOUNDED,
     CLOSING,
     DOOMED,
+    ENTERING,
     FILLING,
     FREEING,
     INDULGENT,
     KIND,
     LATER,
+    LED,
+    LIMITED,
     LOSING,
+    PACED,
     PLACES,
     RACE,
     REWOUND,
@@ -39,6 +44,7 @@ from flowq.storage.sqlite.rows import (
     STOPPING_ALL,
     TIMED,
     TOUCHED,
+    TRAILING,
     TURN,
     unpack_ranges,
 )
@@ -46,17 +52,20 @@ from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["Change"]
 
-_COUNT: Final = {**PLACES, SOFT: 5, INDULGENT: 6, SOFTER: 7}
+_TRAILS: Final = {TRAILING + state: place for state, place in PLACES.items()}
+_COUNT: Final = {**PLACES, **_TRAILS, SOFT: 5, INDULGENT: 6, SOFTER: 7}
 """Where a walk counts in a child."""
-_NOT_PLAIN: Final = KIND | TIMED | BOUNDED | DOOMED
+_NOT_PLAIN: Final = KIND | TIMED | BOUNDED | DOOMED | LIMITED
 """Flags of which a node has none that is simply queued when it may run."""
-_ASKING: Final = (FILLING, FREEING, REWOUND)
+_ASKING: Final = (FILLING, FREEING, REWOUND, ENTERING)
 """Walks of no ranges, that ask each time what is next."""
-_QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
+_HELD, _QUEUED, _SCHEDULED, _WAITING, _EXPANDED, _SUCCESS = (
+    State.HELD.value,
     State.QUEUED.value,
     State.SCHEDULED.value,
     State.WAITING.value,
     State.EXPANDED.value,
+    State.SUCCESS.value,
 )
 
 
@@ -68,6 +77,7 @@ class Change(Ends):
         for node, state, culprit, position, _ in self.todo:
             self.put("add_walk", node, state, culprit, position)
         self.todo.clear()
+        limits.close(self)
         super().close()
 
     @property
@@ -94,6 +104,7 @@ class Change(Ends):
         for walk, node, state, culprit, position in found:
             self.todo.append([node, state, culprit, position, None])
             self.put("drop_walk", walk)
+        self.within = True
         return len(found)
 
     def walk(self, edges: int = PAGE) -> None:
@@ -110,9 +121,11 @@ class Change(Ends):
             self._load([item for item in self.todo if item[1] in _COUNT])
             self.todo = deque(item for item in self.todo if item[4] is None or item[4])
         self.flush()
+        self.within = False
 
     def _wave(self, edges: int) -> int:
         items = [self.todo.popleft() for _ in range(min(len(self.todo), edges))]
+        self.turn += 1
         self._load(items)
         counts: dict[int, list[Any]] = {}
         starting: dict[int, int] = {}  # row id -> rank
@@ -139,7 +152,7 @@ class Change(Ends):
                 left.append(item)
             if what in (BEGUN, TOUCHED):
                 starting.update(dict.fromkeys(ids, self.back if culprit else self.rank))
-            elif what == TURN:
+            elif what in (TURN, ALONGSIDE):
                 starting.update(dict.fromkeys(ids, self.rank))
             elif what in _COUNT:
                 _add(counts, ids, _COUNT[what], culprit)
@@ -162,6 +175,8 @@ class Change(Ends):
         _, what, enqueued, *_ = item
         if what == FREEING:
             return pauses.free(self, item, limit)
+        if what == ENTERING:
+            return limits.let_in(self, item, limit)
         if what == REWOUND:
             return rewind.page(self, item, limit, starting)
         ids = bounds.fill(self, item, limit, filled)
@@ -173,11 +188,15 @@ class Change(Ends):
         lacking: dict[int, list[list[Any]]] = {}
         for item in items:
             id, what, _, _, ranges = item
-            if ranges is not None or what in (FILLING, FREEING):
+            if ranges is not None or what in (FILLING, FREEING, ENTERING):
                 continue
             if what == INDULGENT:
                 raw = self.db.execute(SQL["lenient"], (id,)).fetchone()[0]
                 item[4] = list(unpack_ranges(raw))
+            elif what == ALONGSIDE:
+                item[4] = [(id, 1)]
+            elif what in _TRAILS:
+                item[4] = along.followers(self, id)
             elif what == LOSING:
                 item[4] = races.owned(self, id)
             elif what in _COUNT:
@@ -195,7 +214,10 @@ class Change(Ends):
     def _visit(self, counts: dict[int, list[Any]], starting: dict[int, int]) -> None:
         """Apply counts to children, and start entries."""
         self.flush()
-        for row in self.rows_of([*counts, *starting]):
+        rows = self.rows_of([*counts, *starting])
+        if any(row[3] & PACED for row in rows):
+            rows = along.counted(self, rows, counts, starting)
+        for row in rows:
             id, run, state, flags, queue, owner, parents, ok, bad, skipped, cancelled, *rest = row
             rule, blame, marks = rest
             delta = counts.get(id)
@@ -210,10 +232,11 @@ class Change(Ends):
             becomes = None
             if state == _WAITING and not self._held_back(id, flags, owner, marks, cancelled, delta):
                 becomes = becomes_of(rule, parents, ok, bad, skipped, cancelled)
-            if becomes == _QUEUED and flags & BOUNDED and bounds.waits_on(self, id, owner):
+            if becomes == _QUEUED and flags & BOUNDED and bounds.waits_on(self, id, flags, owner):
                 becomes = None
             if delta is not None:
                 if becomes == _QUEUED and not flags & _NOT_PLAIN:
+                    self.moved.add(run)
                     self.add_ready(queue)
                     started = (self.rank, self.now, id)
                     self.put("start_child", ok, bad, skipped, cancelled, blame, *started)
@@ -273,6 +296,7 @@ class Change(Ends):
         self, id: int, run: int, flags: int, queue: int, owner: int | None, rank: int
     ) -> None:
         kind = flags & KIND
+        self.moved.add(run)
         if flags & DOOMED:
             self._doom(id, run, flags, owner)
             return
@@ -284,16 +308,20 @@ class Change(Ends):
                 _, message = self.read_body(id)
                 if message:
                     due, expires = self.times(message)
-            state = _QUEUED if due is None else _SCHEDULED
-            self.put("start", state, rank, self.now, due, expires, id)
-            if due is None:
-                self.add_ready(queue)
-            else:
+            state, gate = _QUEUED if due is None else _SCHEDULED, None
+            if due is not None:
                 self.later.add(queue)
+            elif flags & LIMITED and (gate := limits.full(self, id, run)) is not None:
+                state, rank = _HELD, self.turn
+            else:
+                self.add_ready(queue)
+            self.put("start", state, rank, self.now, due, expires, gate, id)
         elif kind == Kind.EXPANSION:
-            self.put("start", _EXPANDED, rank, self.now, None, None, id)
+            self.put("start", _EXPANDED, rank, self.now, None, None, None, id)
             if flags & TIMED:
                 timers.set_deadline(self, id)
+            if flags & LED:
+                self.push(id, TRAILING + _SUCCESS, None)
             self.begin(id, rank == self.back)
         else:
             races.start_join(self, id, run, flags, owner, rank)

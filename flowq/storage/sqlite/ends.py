@@ -12,7 +12,7 @@ from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import MEMORY_OF_ENDED_MS
-from flowq.storage.sqlite import bounds, phases, races, timers
+from flowq.storage.sqlite import along, bounds, limits, parks, phases, races, timers
 from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.rows import (
@@ -23,10 +23,13 @@ from flowq.storage.sqlite.rows import (
     FORGIVEN,
     INDULGENT,
     INSIDE,
+    ITEM,
     KEEP_MS,
     KIND,
     LATER,
+    LED,
     LENIENT,
+    LIMITED,
     LOSING,
     LOST,
     NAMED,
@@ -34,6 +37,7 @@ from flowq.storage.sqlite.rows import (
     OVERDUE,
     OVERTAKEN,
     OVERTIME,
+    PARKED,
     SIGNAL,
     SOFT,
     SOFTER,
@@ -41,6 +45,7 @@ from flowq.storage.sqlite.rows import (
     STOPPING,
     STOPPING_ALL,
     STOPS,
+    TRAILING,
     UNCALLED,
     fails,
 )
@@ -80,6 +85,10 @@ class Ends(Batch):
         By expansion with `most`, likewise: how many more may begin.
     filling : set of int
         Expansions for whose free places a walk is kept already.
+    gates : dict of (int, str) to Gate
+        Limits that were looked at, by run (0: of the whole store) and key.
+    along : dict of int to list
+        By expansion whose items others may go along with, as far as one was looked at: what does.
     """
 
     def __init__(self, db: Link, now: int, ids: int = 0) -> None:
@@ -91,6 +100,8 @@ class Ends(Batch):
         self.lacking: dict[int, int] = {}
         self.rooms: dict[int, int] = {}
         self.filling: set[int] = set()
+        self.gates: dict[tuple[int, str], limits.Gate] = {}
+        self.along: dict[int, list[tuple[int, int, int]]] = {}
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -130,6 +141,9 @@ class Ends(Batch):
         began: bool = True,
     ) -> None:
         """End a node; its edges are walked by `walk`. `began`: it was not waiting any more."""
+        if flags & PARKED:
+            parks.keep_end(self, id, run, flags, state, cell, culprit)
+            return
         if flags & (LOST | NEEDED) and races.is_not_wanted(self, flags, owner):
             state, culprit, cell = State.SKIPPED.value, None, races.lost(cell, self.now)
         if flags & SIGNAL:
@@ -149,6 +163,7 @@ class Ends(Batch):
         began: bool = True,
     ) -> None:
         """Let a node's end be counted below it and around it."""
+        self.move(run)
         whole, base = self.run_of(run)
         self.ended.append(node_id(whole, id - base))
         if owner is None:
@@ -165,6 +180,12 @@ class Ends(Batch):
             self.push(id, state, culprit)
         if flags & LENIENT:
             self.push(id, INDULGENT, None)
+        if flags & LED and not (began and flags & KIND == Kind.EXPANSION):
+            self.push(id, TRAILING + state, culprit)
+        if flags & LIMITED and began:
+            limits.leave(self, id, run)
+        if flags & ITEM:
+            along.ended(self, id, owner)
         if not began or flags & FOLLOWED:
             self.close_off(id, flags, state, culprit, began=began)
         self._count_around(id, flags, owner, state, culprit)
@@ -222,7 +243,7 @@ class Ends(Batch):
         culprit = None
         if state == _FAILED:
             culprit = id - self.run_of(run)[1]
-            if flags & FOLLOWED and not races.is_not_wanted(self, flags, owner):
+            if flags & FOLLOWED and not (flags & PARKED or races.is_not_wanted(self, flags, owner)):
                 if phases.fall_back(self, id, run, flags, owner, cell):
                     return
         self.end_node(id, run, flags, owner, state, cell, culprit)
@@ -248,7 +269,7 @@ class Ends(Batch):
             for row in rows:
                 # in a body's turn those of later phases stand by
                 if what == LOSING or more or not row[3] & LATER:
-                    self._stop(row, cell, what)
+                    self.stop_one(row, cell, what)
             return
         waiting = [row for row in rows if row[2] == _WAITING]
         if what == UNCALLED:
@@ -260,6 +281,7 @@ class Ends(Batch):
         for id, run, _, flags, _, owner, *_ in waiting:
             # no rule is looked at, so nothing is counted along the edges between them
             self.put("end", state.value, flags, None, cell, id)
+            self.move(run)
             whole, base = self.run_of(run)
             self.ended.append(node_id(whole, id - base))
             if not flags & LATER:
@@ -270,11 +292,13 @@ class Ends(Batch):
         """Read nodes as the statement ``waiting`` gives them, by index."""
         return self.db.execute(SQL["waiting"], (json.dumps(ids),)).fetchall()
 
-    def _stop(self, row: tuple[Any, ...], cell: bytes, what: int) -> None:
+    def stop_one(self, row: tuple[Any, ...], cell: bytes, what: int) -> None:
         """Stop a node with what it stands in; `what` is walked."""
         id, run, state, flags, queue, owner, *_ = row
         if what == LOSING:
             flags |= LOST
+        if flags & PARKED:
+            state, flags = parks.unpark(self, id, flags)
         if state == _RUNNING:
             if what == OVERTAKEN and not flags & STOPPING:
                 flags |= OVERTIME
@@ -314,7 +338,7 @@ class Ends(Batch):
             if not left or left[0][0]:
                 continue
             _, run, state, flags, owner = self.db.execute(SQL["expansion_row"], (id,)).fetchone()
-            if state == _EXPANDED:
+            if state == _EXPANDED and not (flags & PARKED and parks.is_over(self, id)):
                 expansion = phases.Expansion(id, run, flags, owner, *left[0][4:])
                 phases.end_turn(self, expansion, *left[0][1:4])
 

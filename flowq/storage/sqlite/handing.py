@@ -12,10 +12,10 @@ from typing import Final
 
 from flowq.message import Delivery, node_id
 from flowq.storage.base import PAGE, REPLY_BYTES
-from flowq.storage.sqlite import pauses, phases, timers
+from flowq.storage.sqlite import along, limits, pauses, phases, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.known import Link, Row
-from flowq.storage.sqlite.rows import ANY_QUEUE, PREFETCH, unpack_ranges
+from flowq.storage.sqlite.rows import ANY_QUEUE, LIMITED, PREFETCH, unpack_ranges
 from flowq.storage.sqlite.settling import fail_expired
 from flowq.storage.sqlite.statements import SQL
 
@@ -30,10 +30,16 @@ def queue_due(change: Change) -> None:
     """Queue what was scheduled and is due, and do what timers say, with a page of its edges."""
     rows = change.db.execute(SQL["due"], (change.now, _DUE)).fetchall()
     rung = []
-    for i, (id, queue, rank, due) in enumerate(rows):
+    for i, (id, queue, rank, due, flags, run) in enumerate(rows):
         if queue == ANY_QUEUE:
             rung.append((due, id, False))
             continue
+        if flags & LIMITED and (gate := limits.full(change, id, run)) is not None:
+            change.put("wait_at", gate, change.turn, id)
+            change.move(run)
+            continue
+        if run is not None:
+            change.move(run)
         change.put("queue_due", (change.front if rank < 0 else change.back) + i, id)
         change.add_ready(queue)
     late = change.db.execute(SQL["deadlines"], (change.now, _DUE)).fetchall()
@@ -53,6 +59,7 @@ def hand_out(
         found = _best(change.db, want, queues, idle)
         if change.paused and pauses.any_of(change, found):
             pauses.hold(change, _best(change.db, max(want, PAGE), queues, idle), want)
+            change.walk()  # what is held now leaves its places to others
             continue
         now = change.now
         late = [row for row in found if row[7] is not None and row[7] <= now]
@@ -69,6 +76,9 @@ def hand_out(
             fail_expired(change, full[:11], full[11])
         change.walk()
     if chosen:
+        for run in {row[9] for row in chosen}:
+            if run is not None:
+                change.move(run)
         for queue, n in Counter([row[6] for row in chosen]).items():
             change.add_ready(queue, -n)
         ids = json.dumps([row[3] for row in chosen])
@@ -155,16 +165,18 @@ def deliveries(db: Link, rows: Sequence[Row], *, remember: bool = False) -> list
             name = node_id(whole, id - base)
         if remember and not losses and keep != 0:
             db.known.remember(name, row)
-        _, body, reads = plans[id]
-        if reads is None:
+        _, body, reads, follows = plans[id]
+        if reads is None and follows is None:
             given.append(Delivery(name, delivery, attempt, losses, body))
             continue
-        values: dict[int, bytes] = {}
+        values = along.followed(db, follows, base)
         complete = True
         for first, count in unpack_ranges(reads):
             if not complete:
                 break
             for node, cell in db.execute(SQL["cells"], (first, first + count - 1, run)):
+                if node - base in values:
+                    continue
                 if len(cell) > left and left < REPLY_BYTES:
                     complete = False
                     break

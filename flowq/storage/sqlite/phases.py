@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowq.plan import Kind, Later, Phase, When
 from flowq.states import State, outcome_of
+from flowq.storage.sqlite import limits
 from flowq.storage.sqlite.rows import (
     BEGUN,
     CLOSING,
@@ -20,11 +21,14 @@ from flowq.storage.sqlite.rows import (
     FOLLOWED,
     KIND,
     LATER,
+    LED,
+    LIMITED,
     OVERDUE,
     OVERTAKEN,
     STOPPED,
     STOPPING_ALL,
     TOUCHED,
+    TRAILING,
     TURN,
     UNCALLED,
     forbidden,
@@ -229,9 +233,14 @@ def fall_back(change: Ends, id: int, run: int, flags: int, owner: int | None, ce
         return False
     change.flush()
     flags = flags & ~KIND | Kind.EXPANSION
+    change.move(run)
     change.db.execute(SQL["fell_back"], (flags, cell, id))
     culprit = id - change.run_of(run)[1]
     change.db.execute(SQL["add_fallen"], (id, culprit))
+    if flags & LIMITED:
+        limits.leave(change, id, run)
+    if flags & LED:
+        change.push(id, TRAILING + State.SUCCESS, None)
     later = unpack_later(change.db.execute(SQL["follows"], (id,)).fetchone()[1])
     _go_on(change, Expansion(id, run, flags, owner, culprit, 0, 0, None), later, State.FAILED, None)
     return True
@@ -283,6 +292,7 @@ def _stop_all(change: Ends, id: int, turn: int) -> None:
 
 def pass_deadline(change: Ends, id: int) -> None:
     """Stop an expansion whose time is up, if its body still runs."""
+    change.move(change.db.execute(SQL["expansion_row"], (id,)).fetchone()[1])
     change.db.execute(SQL["drop_deadline"], (id,))
     x = _standing(change, id)
     if x is None or x.state != _EXPANDED or x.turn or x.marks & STOPPED:

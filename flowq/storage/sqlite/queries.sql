@@ -2,7 +2,7 @@
 
 -- name: begin
 UPDATE store SET tick = tick + 1, next_id = next_id + ? RETURNING tick, next_id, seen_ms,
-EXISTS(SELECT 1 FROM run WHERE paused = 1)
+EXISTS(SELECT 1 FROM run WHERE paused = 1), EXISTS(SELECT 1 FROM rewind)
 -- name: set_seen
 UPDATE store SET seen_ms = ?
 
@@ -32,8 +32,8 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, signal, blocked, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, lenient, reads, followers, follows, entries, inside, value, tolerate, later, owns, sleep_ms, signal, limits, blocked, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
 INSERT INTO expansion(id, unfinished, need, most, deadline_ms) VALUES (?, ?, ?, ?, ?)
 -- name: add_run
@@ -97,7 +97,7 @@ SELECT state, flags, delivery FROM message WHERE uuid = ?
 SELECT m.state, m.flags, m.delivery FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND m.run = r.id
 -- name: succeed
 UPDATE message SET state = 6, flags = flags | 8, forget_ms = ?, session = NULL, cell = ?
-WHERE id = ? AND session = ? AND delivery = ? AND flags & 4 = 0
+WHERE id = ? AND session = ? AND delivery = ? AND flags & 2147483652 = 0
 -- name: end
 UPDATE message SET state = ?, flags = ?, forget_ms = ?, session = NULL, cell = ? WHERE id = ?
 -- name: count_child
@@ -105,7 +105,7 @@ UPDATE message SET succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culpri
 -- name: start_child
 UPDATE message SET succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culprit = ?, state = 3, rank = ?, ready_ms = ? WHERE id = ?
 -- name: start
-UPDATE message SET state = ?, rank = ?, ready_ms = ?, due_ms = ?, expires_ms = ? WHERE id = ?
+UPDATE message SET state = ?, rank = ?, ready_ms = ?, due_ms = ?, expires_ms = ?, gate = ? WHERE id = ?
 -- name: set_ready
 UPDATE message SET ready_ms = ? WHERE id = ?
 -- name: again
@@ -117,7 +117,7 @@ SELECT id, children FROM plan WHERE id IN (SELECT value FROM json_each(?))
 -- name: lenient
 SELECT lenient FROM plan WHERE id = ?
 -- name: body_of
-SELECT m.run, p.entries, p.inside, p.later, e.unfinished, e.most
+SELECT m.run, p.entries, p.inside, p.later, e.unfinished, CASE WHEN m.flags & 536870912 THEN 0 ELSE e.most END
 FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion e ON e.id = m.id WHERE m.id = ?
 -- name: waiting
 SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, m.parents, m.succeeded, m.failed, m.skipped, m.cancelled, m.rule, m.culprit, e.marks
@@ -183,7 +183,7 @@ SELECT most - under FROM expansion WHERE id = ?
 -- name: under
 UPDATE expansion SET under = under + ? WHERE id = ?
 -- name: filling
-SELECT m.state, e.turn, e.marks, e.after, p.entries
+SELECT m.state, m.flags, e.turn, e.marks, e.after, p.entries
 FROM expansion e JOIN message m ON m.id = e.id JOIN plan p ON p.id = e.id WHERE e.id = ?
 -- name: next_waiting
 SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 0 ORDER BY id LIMIT ?
@@ -191,6 +191,30 @@ SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 0 ORDER BY id LIMIT 
 UPDATE expansion SET after = ? WHERE id = ?
 -- name: waits_on
 UPDATE expansion SET after = min(after, ? - 1) WHERE id = ?
+
+-- name: able
+UPDATE message SET due_ms = ? WHERE id = ?
+-- name: next_able
+SELECT id FROM message WHERE owner = ? AND state = 0 AND due_ms IS NOT NULL ORDER BY id LIMIT ?
+
+-- --- item by item
+
+-- name: add_along
+INSERT INTO along(leader, own, first, count) VALUES (?, ?, ?, ?)
+-- name: along
+SELECT own, first, count FROM along WHERE leader = ? ORDER BY own
+-- name: followers
+SELECT followers FROM plan WHERE id = ?
+-- name: paced
+SELECT m.id, p.parents FROM message m JOIN plan p ON p.id = m.id JOIN message o ON o.id = m.owner
+WHERE m.id IN (SELECT value FROM json_each(?)) AND o.state = 5
+-- name: ends_of
+SELECT id, state, CASE WHEN state IN (7, 8) THEN substr(cell, 1, ?) END FROM message
+WHERE id IN (SELECT value FROM json_each(?)) AND state >= 6
+-- name: forget_along
+DELETE FROM along WHERE own IN (SELECT value FROM json_each(?1)) OR leader IN (SELECT value FROM json_each(?1))
+-- name: drop_along
+DELETE FROM along WHERE leader BETWEEN ? AND ?
 
 -- --- pauses
 
@@ -201,11 +225,49 @@ UPDATE run SET paused = 0 WHERE id = ? AND paused = 1
 -- name: paused
 SELECT id FROM run WHERE paused = 1 AND id IN (SELECT value FROM json_each(?))
 -- name: hold
-UPDATE message SET state = 2 WHERE id = ?
+UPDATE message SET state = 2, gate = NULL WHERE id = ?
 -- name: held_of
-SELECT id, queue FROM message WHERE run = ? AND state = 2 ORDER BY id LIMIT ?
+SELECT id, flags, queue FROM message WHERE run = ? AND state = 2 AND gate IS NULL AND flags & 2147483648 = 0 ORDER BY id LIMIT ?
 -- name: free
 UPDATE message SET state = 3, rank = ? WHERE id = ?
+
+-- --- limits
+
+-- name: limits
+SELECT limits FROM plan WHERE id = ?
+-- name: gate
+SELECT g.id, (SELECT count(*) FROM place p WHERE p.gate = g.id) FROM gate g WHERE g.run = ? AND g.key = ?
+-- name: gate_of
+SELECT run, key FROM gate WHERE id = ?
+-- name: add_gate
+INSERT INTO gate(run, key) VALUES (?, ?) RETURNING id
+-- name: drop_gate
+DELETE FROM gate WHERE id = ?1 AND NOT EXISTS(SELECT 1 FROM place WHERE gate = ?1)
+AND NOT EXISTS(SELECT 1 FROM message WHERE gate = ?1 AND state = 2)
+-- name: drop_gates_of
+DELETE FROM gate WHERE run = ?
+-- name: take_place
+INSERT OR IGNORE INTO place(gate, node) VALUES (?, ?)
+-- name: leave_place
+DELETE FROM place WHERE gate = ? AND node = ?
+-- name: wait_at
+UPDATE message SET state = 2, gate = ?, rank = ?, due_ms = NULL WHERE id = ?
+-- name: waiters
+SELECT m.id, m.run, m.queue, p.limits FROM message m JOIN plan p ON p.id = m.id
+WHERE m.gate = ? AND m.state = 2 ORDER BY m.prio DESC, m.rank, m.id LIMIT ?
+-- name: waiting_at
+SELECT count(*) FROM message WHERE gate = ? AND state = 2
+-- name: holders
+SELECT p.node, r.uuid, p.node - r.base FROM place p JOIN message m ON m.id = p.node JOIN run r ON r.id = m.run
+WHERE p.gate = ? ORDER BY p.node LIMIT ?
+-- name: limits_of
+SELECT r.id, p.limits FROM run r JOIN message m ON m.id = r.base + ?1 JOIN plan p ON p.id = m.id
+WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND m.flags & 3 = 0 AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
+-- name: check_places
+SELECT p.gate, p.node FROM place p WHERE p.node BETWEEN ? AND ?
+-- name: check_gates
+SELECT m.id, m.gate, p.limits, (SELECT count(*) FROM place x WHERE x.gate = m.gate) FROM message m JOIN plan p ON p.id = m.id
+WHERE m.run = ? AND m.state = 2 AND m.gate IS NOT NULL ORDER BY m.prio DESC, m.rank, m.id
 
 -- --- what is sent
 
@@ -271,27 +333,29 @@ SELECT 1 FROM rewind WHERE run = ?
 -- name: drop_rewind
 DELETE FROM rewind WHERE run = (SELECT run FROM message WHERE id = ?)
 -- name: reopen_run
-UPDATE run SET ended_ms = 0, forget_ms = NULL WHERE id = ?
+UPDATE run SET ended_ms = 0, forget_ms = NULL, request = NULL WHERE id = ?
 -- name: reopen_root
-UPDATE message SET state = 5, generation = ?, cell = NULL WHERE id = ?
+UPDATE message SET state = 5, flags = flags & ~2148007936, generation = ?, cell = NULL, session = NULL WHERE id = ?
 -- name: reopen
-UPDATE message SET state = 5, flags = flags & ~524288, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
+UPDATE message SET state = 5, flags = flags & ~2148007936, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
 -- name: root_of_run
 SELECT r.id, r.base, m.state, m.generation FROM run r JOIN message m ON m.id = r.base
 WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 -- name: to_renew
-SELECT m.id, m.flags, p.task, p.inside, p.later FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?))
+SELECT m.id, m.run, m.state, m.flags, m.queue, p.task, p.inside, p.later FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?))
 -- name: renew_node
 UPDATE message SET state = 0, flags = ?, generation = generation + 1, due_ms = NULL, ready_ms = NULL, expires_ms = NULL,
-attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped = 0, cancelled = 0, culprit = NULL, cell = NULL WHERE id = ?
+attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped = 0, cancelled = 0, culprit = NULL, gate = NULL, cell = NULL WHERE id = ?
 -- name: unbecome
-UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
+UPDATE plan SET entries = NULL, value = NULL, tolerate = 0, inside = ?, later = ? WHERE id = ?
 -- name: renew_expansion
 UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, due_ms = NULL, marks = 0, outcome = NULL WHERE id = ?
 -- name: to_count
-SELECT m.id, m.flags, p.parents FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
+SELECT m.id, m.flags, p.parents, p.follows FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
 -- name: ended_parents
 SELECT state, flags, count(*), min(id) FROM message WHERE id BETWEEN ? AND ? AND state >= 6 GROUP BY state, flags
+-- name: has_begun
+SELECT flags & 3 = 1 AND ready_ms IS NOT NULL FROM message WHERE id = ?
 -- name: lenient_parents
 SELECT p.lenient FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? AND m.flags = ?
 -- name: blame
@@ -312,6 +376,49 @@ DELETE FROM expansion WHERE id IN (SELECT value FROM json_each(?))
 DELETE FROM loss WHERE message IN (SELECT value FROM json_each(?))
 -- name: forget_growth
 DELETE FROM growth WHERE live = 1 AND node IN (SELECT value FROM json_each(?))
+
+-- name: moved
+UPDATE run SET changes = changes + 1 WHERE id = ?
+-- name: rewound
+SELECT run FROM rewind
+-- name: root_now
+SELECT r.id, r.base, m.state, m.generation, r.changes, r.request FROM run r JOIN message m ON m.id = r.base
+WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
+-- name: under_way
+SELECT 1 FROM message m LEFT JOIN parked k ON k.node = m.id
+WHERE m.id BETWEEN ? AND ? AND m.run = ? AND m.state IN (4, 5) AND NOT COALESCE(k.state, 0) LIMIT 1
+-- name: not_under_way
+SELECT 1 FROM message m LEFT JOIN parked k ON k.node = m.id
+WHERE m.id BETWEEN ? AND ? AND m.run = ? AND m.state NOT IN (4, 5) AND k.node IS NULL LIMIT 1
+-- name: not_parked
+SELECT 1 FROM message m LEFT JOIN parked k ON k.node = m.id WHERE m.id BETWEEN ? AND ? AND m.run = ? AND k.node IS NULL LIMIT 1
+-- name: cannot_open
+SELECT 1 FROM message m LEFT JOIN expansion e ON e.id = m.id LEFT JOIN parked k ON k.node = m.id
+WHERE m.id BETWEEN ? AND ? AND m.run = ? AND NOT (m.state >= 6 OR COALESCE(k.state, 0)
+OR (m.state = 5 AND e.turn = 0 AND e.marks & 2 = 0)) LIMIT 1
+-- name: bounded
+SELECT id FROM expansion WHERE most > 0 AND id IN (SELECT value FROM json_each(?))
+
+-- --- parked
+
+-- name: park
+INSERT OR IGNORE INTO parked(node, run) SELECT id, run FROM message WHERE id BETWEEN ? AND ? AND run = ?
+-- name: mark_parked
+UPDATE message SET flags = flags | 2147483648 WHERE id BETWEEN ? AND ? AND run = ?
+-- name: ask
+UPDATE run SET request = ? WHERE id = ?
+-- name: parked
+SELECT state, cell, culprit FROM parked WHERE node = ?
+-- name: parked_of
+SELECT node FROM parked WHERE run = ? ORDER BY node
+-- name: park_end
+UPDATE parked SET state = ?, cell = ?, culprit = ? WHERE node = ? AND state = 0
+-- name: hold_parked
+UPDATE message SET state = 2, flags = ?, session = NULL, gate = NULL, due_ms = NULL WHERE id = ?
+-- name: forget_parked
+DELETE FROM parked WHERE node IN (SELECT value FROM json_each(?))
+-- name: unpark
+DELETE FROM parked WHERE node = ?
 
 -- --- sessions and losses
 
@@ -357,7 +464,7 @@ INSERT OR REPLACE INTO dead(uuid, reason, at_ms, run, forget_ms, losses, body) V
 -- --- handing out
 
 -- name: due
-SELECT id, queue, rank, due_ms FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
+SELECT id, queue, rank, due_ms, flags, run FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
 -- name: queue_due
 UPDATE message SET state = 3, rank = ? WHERE id = ?
 -- name: next_ready
@@ -370,7 +477,7 @@ FROM message WHERE state = 3 AND losses > 0 AND queue = ?2 ORDER BY prio DESC, r
 UPDATE message SET state = 4, session = ?, delivery = delivery + 1, due_ms = ?, flags = flags & ~8
 WHERE id IN (SELECT value FROM json_each(?))
 -- name: deliveries
-SELECT id, body, reads FROM plan WHERE id IN (SELECT value FROM json_each(?))
+SELECT id, body, reads, follows FROM plan WHERE id IN (SELECT value FROM json_each(?))
 -- name: delivered_of
 SELECT -prio, 0, rank, id, 0, flags, queue, expires_ms, uuid, run, delivery, attempt, losses, owner, keep_ms
 FROM message WHERE session = ? ORDER BY due_ms, rank, id
@@ -408,22 +515,22 @@ WHERE m.uuid = ?1 AND (m.forget_ms IS NULL OR m.forget_ms > ?2) AND (r.forget_ms
 -- name: message_node
 SELECT p.body FROM run r JOIN message m ON m.id = r.base + ?1 JOIN plan p ON p.id = m.id WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: run
-SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused,
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused, r.changes, r.request,
 r.nodes + COALESCE((SELECT sum(count - 1) FROM growth g WHERE g.run = r.id AND g.live = 1), 0)
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 -- name: runs
-SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused,
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused, r.changes, r.request,
 r.nodes + COALESCE((SELECT sum(count - 1) FROM growth g WHERE g.run = r.id AND g.live = 1), 0)
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)
 ORDER BY r.id DESC LIMIT ?3
 -- name: nodes
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most
-FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks, g.key, k.state
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id LEFT JOIN gate g ON g.id = m.gate LEFT JOIN parked k ON k.node = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
 -- name: nodes_in
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most
-FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks, g.key, k.state
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id LEFT JOIN gate g ON g.id = m.gate LEFT JOIN parked k ON k.node = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
 -- name: status_queues
 SELECT name, ready FROM queue ORDER BY name
 -- name: status
@@ -446,7 +553,7 @@ SELECT 1 FROM walk LIMIT 1
 -- name: any_ready
 SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) LIMIT 1
 -- name: check
-SELECT m.id, m.state, m.flags, m.owner, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents, p.lenient
+SELECT m.id, m.state, m.flags, m.owner, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents, p.lenient, p.follows, m.rule
 FROM message m JOIN plan p ON p.id = m.id WHERE m.run = ?1 AND m.id BETWEEN ?2 AND ?3 ORDER BY m.id
 -- name: check_expansions
 SELECT e.id, e.turn, p.later, e.won, e.marks, e.most, e.under, e.after, e.unfinished, e.failures, e.cancels, e.skips

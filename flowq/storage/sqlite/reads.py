@@ -25,7 +25,15 @@ from flowq.storage.base import (
     Status,
 )
 from flowq.storage.sqlite.growth import spans
-from flowq.storage.sqlite.rows import KIND, LATER, PHASE, node_bits, unpack_ranges, unpack_rule
+from flowq.storage.sqlite.rows import (
+    CLOSING,
+    KIND,
+    LATER,
+    PHASE,
+    node_bits,
+    unpack_ranges,
+    unpack_rule,
+)
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = [
@@ -45,7 +53,12 @@ __all__ = [
 
 _read_info = msgspec.msgpack.Decoder(SessionInfo).decode
 _read_losses = msgspec.msgpack.Decoder(list[Loss]).decode
-_SCHEDULED, _RUNNING, _SUCCESS = State.SCHEDULED.value, State.RUNNING.value, State.SUCCESS.value
+_SCHEDULED, _HELD, _RUNNING, _EXPANDED = (
+    State.SCHEDULED.value,
+    State.HELD.value,
+    State.RUNNING.value,
+    State.EXPANDED.value,
+)
 _EXPANSION: Final = Kind.EXPANSION.value
 
 
@@ -112,8 +125,19 @@ def message(db: sqlite3.Connection, now: int, id: bytes) -> bytes | None:
 
 
 def _run_info(row: tuple[Any, ...]) -> RunInfo:
-    id, name, state, created, ended, _, value, _, _, paused, nodes = row
-    return RunInfo(id, name, State(state), created, ended, nodes - 1, value or b"", bool(paused))
+    id, name, state, created, ended, _, value, _, _, paused, changes, request, nodes = row
+    return RunInfo(
+        id,
+        name,
+        State(state),
+        created,
+        ended,
+        nodes - 1,
+        value or b"",
+        bool(paused),
+        changes,
+        request or b"",
+    )
 
 
 def run(db: sqlite3.Connection, now: int, id: bytes) -> RunInfo | None:
@@ -163,7 +187,7 @@ def nodes(
 
 def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
     id, name, task, flags, owner, state, generation, attempt, losses, *rest = row
-    ready, due, cell, parents, rule, signal, most = rest
+    ready, due, cell, parents, rule, signal, most, follows, turn, marks, gate, parked = rest
     started = ended = 0
     culprit = None
     if cell is not None:
@@ -194,6 +218,10 @@ def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
         rule=None if rule is None else unpack_rule(rule),
         signal=signal or "",
         most=most or 0,
+        waits_at=gate if gate and state == _HELD else "",
+        closing=state == _EXPANDED and bool(turn or marks & CLOSING) and not parked,
+        parked=None if parked is None else State(parked or _RUNNING),
+        follows=tuple((first - base, n) for first, n in unpack_ranges(follows)),
     )
 
 

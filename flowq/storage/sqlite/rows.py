@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -13,6 +14,7 @@ from flowq.plan import Bits, Later, NodeRow, Ranges
 from flowq.states import Rule, State
 
 __all__ = [
+    "ALONGSIDE",
     "ANY_QUEUE",
     "ATOMIC",
     "BEGUN",
@@ -21,6 +23,7 @@ __all__ = [
     "CLOSING",
     "COUNTS_AS_SUCCESS",
     "DOOMED",
+    "ENTERING",
     "FAILED_KEEP_MS",
     "FILLING",
     "FOLLOWED",
@@ -28,10 +31,13 @@ __all__ = [
     "FREEING",
     "INDULGENT",
     "INSIDE",
+    "ITEM",
     "KEEP_MS",
     "KIND",
     "LATER",
+    "LED",
     "LENIENT",
+    "LIMITED",
     "LOSING",
     "LOST",
     "NAMED",
@@ -40,6 +46,8 @@ __all__ = [
     "OVERDUE",
     "OVERTAKEN",
     "OVERTIME",
+    "PACED",
+    "PARKED",
     "PHASE",
     "PLACES",
     "PREFETCH",
@@ -54,8 +62,10 @@ __all__ = [
     "STOPPING",
     "STOPPING_ALL",
     "STOPS",
+    "TIED",
     "TIMED",
     "TOUCHED",
+    "TRAILING",
     "TURN",
     "UNCALLED",
     "WITHIN",
@@ -66,10 +76,12 @@ __all__ = [
     "node_bits",
     "node_flags",
     "pack_later",
+    "pack_limits",
     "pack_ranges",
     "pack_rule",
     "place_of",
     "unpack_later",
+    "unpack_limits",
     "unpack_ranges",
     "unpack_rule",
 ]
@@ -98,6 +110,14 @@ SIGNAL: Final = 1 << 22  # it waits for what is sent: there is plan.signal
 DOOMED: Final = 1 << 23  # where it might begin it is blocked: there is plan.blocked
 WITHIN: Final = 1 << 24  # it stands, however deep, in one that is NEEDED
 ATOMIC: Final = 1 << 25  # Bits.ATOMIC, for which there is no room beside the others
+LED: Final = 1 << 26  # there are edges in plan.followers
+ITEM: Final = 1 << 27  # it stands in the body of one that is LED: others may go along with it
+PACED: Final = (
+    1 << 28
+)  # it stands in the body of one that is TIED: it goes along, if it has parents
+TIED: Final = 1 << 29  # nodes of its body go along with those of other expansions
+LIMITED: Final = 1 << 30  # of a task: there is plan.limits
+PARKED: Final = 1 << 31  # nobody is to see its end: the table parked
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0
@@ -122,6 +142,9 @@ LOSING: Final = 34  # what a race owns is not wanted any more
 FILLING: Final = 36  # the next begin for which there is room; see bounds.py
 OVERTAKEN: Final = 37  # the nodes of a body are stopped, since its time is up
 FREEING: Final = 38  # what is held of a run is queued: it goes on
+ENTERING: Final = 40  # who waits at a limit is let in; its culprit says at which
+ALONGSIDE: Final = 39  # it is weighed, since one that it goes along with has ended
+TRAILING: Final = 48  # added to how it ended, or to success once it is expanded: its followers
 SOFTER: Final = 35  # it failed in a later phase, which counts as a success but for races
 INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 
@@ -138,15 +161,18 @@ KEEP_MS: Final = 86_400_000
 FAILED_KEEP_MS: Final = 30 * KEEP_MS
 
 _PLANNED: Final = sum(bit for bit in Bits if bit not in (Bits.STOPPING, Bits.ATOMIC))
+Limits: TypeAlias = tuple[tuple[str, int], ...]
 _RANGE: Final = struct.Struct(">qI")
 _RULE: Final = struct.Struct(">5I")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Later, ...]).decode
+_decode_limits = msgspec.msgpack.Decoder(Limits).decode
 
 
 def body_flags(row: NodeRow) -> int:
     """Say what an expansion makes of the nodes of its body."""
-    return (NEEDED if row.need else 0) | (BOUNDED if row.most else 0)
+    flags = (NEEDED if row.need else 0) | (BOUNDED if row.most else 0)
+    return flags | (ITEM if row.followers else 0) | (PACED if row.along else 0)
 
 
 def bodies_of(rows: Iterable[NodeRow], first: int = 0, outer: int = 0) -> dict[int, int]:
@@ -157,7 +183,7 @@ def bodies_of(rows: Iterable[NodeRow], first: int = 0, outer: int = 0) -> dict[i
     found: dict[int, int] = {}
     for index, row in enumerate(rows, first):
         around = outer if index == first else found.get(row.owner, 0)
-        own = body_flags(row)
+        own = body_flags(row) | (ITEM if index == first and outer & LED else 0)
         if around & WITHIN or (around & NEEDED and not row.phase):
             own |= WITHIN
         if own:
@@ -174,7 +200,7 @@ def node_flags(row: NodeRow, around: int = 0) -> int:
     flags |= (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
     flags |= (SLEEPS if row.sleep_ms else 0) | (TIMED if row.deadline_ms else 0)
     flags |= (SIGNAL if row.signal else 0) | (DOOMED if row.blocked else 0)
-    flags |= ATOMIC if row.bits & Bits.ATOMIC else 0
+    flags |= (ATOMIC if row.bits & Bits.ATOMIC else 0) | (LED if row.followers else 0)
     return flags | (around & WITHIN if row.phase else around)
 
 
@@ -215,6 +241,17 @@ def pack_later(later: tuple[Later, ...]) -> bytes | None:
 def unpack_later(raw: bytes | None) -> tuple[Later, ...]:
     """Give it back."""
     return _decode(raw) if raw else ()
+
+
+def pack_limits(limits: Limits) -> bytes | None:
+    """Pack keys with how many places there are; None for none."""
+    return _encode(limits) if limits else None
+
+
+@lru_cache(maxsize=1_000)
+def unpack_limits(raw: bytes | None) -> Limits:
+    """Give them back."""
+    return _decode_limits(raw) if raw else ()
 
 
 def pack_ranges(ranges: Ranges, base: int) -> bytes | None:

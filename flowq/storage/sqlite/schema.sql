@@ -28,7 +28,8 @@ CREATE TABLE message(
     queue INTEGER NOT NULL,
     prio INTEGER NOT NULL,
     rank INTEGER NOT NULL,      -- order within the priority; below 0: before what was enqueued
-    due_ms INTEGER,             -- scheduled: when; running: since when
+    due_ms INTEGER,             -- scheduled: when; running: since when; waiting: what goes along
+                                -- might begin, were there a place
     ready_ms INTEGER,           -- when it first might run
     expires_ms INTEGER,         -- fails if it was not begun by then
     forget_ms INTEGER,          -- ended: when the row may go (a node goes with its run)
@@ -46,6 +47,7 @@ CREATE TABLE message(
     failed INTEGER NOT NULL DEFAULT 0,
     skipped INTEGER NOT NULL DEFAULT 0,
     cancelled INTEGER NOT NULL DEFAULT 0,
+    gate INTEGER,               -- held: gate.id of the limit that has no room, if that is why
     rule BLOB,                  -- five numbers; NULL: all parents must succeed
     culprit INTEGER,            -- index of whom to blame if it is blocked
     cell BLOB                   -- what it came to
@@ -54,7 +56,9 @@ CREATE UNIQUE INDEX message_uuid ON message(uuid) WHERE uuid IS NOT NULL;
 CREATE INDEX message_ready ON message(queue, prio DESC, rank) WHERE state = 3 AND losses = 0;
 CREATE INDEX message_alone ON message(queue, prio DESC, rank) WHERE state = 3 AND losses > 0;
 CREATE INDEX message_due ON message(due_ms) WHERE state = 1;
+CREATE INDEX message_able ON message(owner) WHERE state = 0 AND due_ms IS NOT NULL;
 CREATE INDEX message_held ON message(run) WHERE state = 2;
+CREATE INDEX message_gate ON message(gate, prio DESC, rank) WHERE state = 2 AND gate IS NOT NULL;
 CREATE INDEX message_session ON message(session) WHERE session IS NOT NULL;
 CREATE INDEX message_expires ON message(expires_ms) WHERE expires_ms IS NOT NULL AND state < 4;
 CREATE INDEX message_forget ON message(forget_ms) WHERE forget_ms IS NOT NULL;
@@ -67,6 +71,8 @@ CREATE TABLE plan(              -- never updated
     children BLOB,
     lenient BLOB,               -- edges out along which any end counts as a success
     reads BLOB,
+    followers BLOB,             -- edges out along which it counts once it is expanded
+    follows BLOB,
     entries BLOB,
     inside BLOB,                -- all nodes in an expansion's body, those of later phases too
     value BLOB,                 -- template of an expansion's value
@@ -75,6 +81,7 @@ CREATE TABLE plan(              -- never updated
     owns BLOB,                  -- what a race stops once it is decided
     sleep_ms INTEGER,           -- how long a join sleeps, or waits for what is sent
     signal TEXT,                -- under which name that is sent
+    limits BLOB,                -- keys, each with how many places there are
     blocked BLOB,               -- why a node is blocked that never begins: a failure
     body BLOB                   -- last, so that large ones are not read for the rest
 );
@@ -109,6 +116,8 @@ CREATE TABLE run(
     created_ms INTEGER NOT NULL,
     ended_ms INTEGER NOT NULL DEFAULT 0,
     paused INTEGER NOT NULL DEFAULT 0, -- 1: nothing more of it is handed out
+    changes INTEGER NOT NULL DEFAULT 0, -- goes up when the state of a node changes
+    request BLOB,               -- what park was asked for, until that is done
     forget_ms INTEGER,
     keep_ms INTEGER NOT NULL,
     failed_keep_ms INTEGER NOT NULL
@@ -129,6 +138,28 @@ CREATE TABLE growth(            -- fragments that nodes became, see growth.py
 CREATE INDEX growth_run ON growth(run);
 CREATE INDEX growth_node ON growth(node);
 CREATE INDEX growth_open ON growth(first) WHERE live = 0;
+
+CREATE TABLE along(             -- nodes that go along with those of another expansion, see along.py
+    leader INTEGER NOT NULL,    -- message.id of that
+    own INTEGER NOT NULL,       -- message.id of the first that goes along
+    first INTEGER NOT NULL,     -- and with which
+    count INTEGER NOT NULL,
+    PRIMARY KEY(leader, own)
+) WITHOUT ROWID;
+CREATE INDEX along_own ON along(own);
+
+CREATE TABLE gate(              -- limits under which something is, see limits.py
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL,       -- 0: of the whole store
+    key TEXT NOT NULL,
+    UNIQUE(run, key)
+);
+
+CREATE TABLE place(             -- nodes that are queued or running under them
+    gate INTEGER NOT NULL,
+    node INTEGER NOT NULL,      -- message.id
+    PRIMARY KEY(gate, node)
+) WITHOUT ROWID;
 
 CREATE TABLE sent(              -- to runs, see signals.py
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -152,6 +183,15 @@ CREATE TABLE awaiting(          -- joins that wait for what is sent
     since_ms INTEGER NOT NULL
 );
 CREATE INDEX awaiting_signal ON awaiting(run, signal, since_ms);
+
+CREATE TABLE parked(            -- nodes whose end nobody is to see, see parks.py
+    node INTEGER PRIMARY KEY,   -- message.id
+    run INTEGER NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0, -- how it ended; 0: it has not
+    culprit INTEGER,
+    cell BLOB
+);
+CREATE INDEX parked_run ON parked(run);
 
 CREATE TABLE rewind(            -- runs whose nodes are made to wait again, see rewind.py
     run INTEGER PRIMARY KEY,

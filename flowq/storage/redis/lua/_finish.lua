@@ -11,7 +11,8 @@ local ends = 0
 
 local finish
 -- What few scripts need, made when the first of it is: to make a function costs time in each call.
-local phases, extras
+local phases, extras, alongs, limits
+local turn -- the number of this page of what is held
 
 local function spread(r, i, state, culprit)
   todo[#todo + 1] = {r, i, state, culprit, 0, front}
@@ -117,6 +118,7 @@ function finish(r, x, state, cell, settled, culprit)
       state, culprit, cell = SKIPPED, NONE, extras().lost_cell(cell)
     end
   end
+  if has(x.flags, 32) and not waited and x.flags % 8 < 2 then limits().leave(r, x) end
   if state == FAILED and has(x.flags, 32) and not has(x.flags, 2) and phases().falls_back(r, x, cell, settled) then
     return
   end
@@ -144,18 +146,21 @@ function finish(r, x, state, cell, settled, culprit)
   if has(x.flags, 32) then
     local more = phases().more_of(row)
     if more and more.edges > 0 then spread(r, x.i, LENIENT, NONE) end
+    if more and more.led > 0 and (waited or not has(x.flags, 2)) then spread(r, x.i, TRAIL + state, culprit) end
     if more and not waited and more.signal ~= '' then extras().end_wait(r, x) end
     if not waited and not has(x.flags, 2) and more and #more.groups > 0 then
       spread(r, x.i, INSIDE + SKIPPED, NONE)
     end
   end
+  if o and o.flags >= 160 then alongs().tell(r, o, x.i) end
   if waited and (has(x.flags, 2) or has(x.flags, 32)) then spread(r, x.i, INSIDE + state, culprit) end
   if not waited and phase == 0 and o and o.flags >= 160 then extras().free(r, o) end
   count_owner(r, owner, x.i, phase, bits, state, culprit)
 end
 
--- Puts a message into its queue, or among what is due later. Gives whether it is queued.
-local function let_run(id, queue, priority, timed)
+-- Puts a message into its queue, or among what is due later; a node that is given too is held, where
+-- there is no room for it.
+local function let_run(id, queue, priority, timed, r, x)
   if timed then
     local delay, due, within, expires = unpack_('>I6I6I6I6', timed)
     if within > 0 and (expires == 0 or now + within < expires) then expires = now + within end
@@ -168,12 +173,12 @@ local function let_run(id, queue, priority, timed)
       return
     end
   end
-  push(id, queue, priority, front)
+  if not x or limits().enter(r, x) then push(id, queue, priority, front) end
 end
 
 local function spread_entries(r, x)
-  local bounded = x.flags >= 160 and extras().most_of(r, x) > 0
-  spread(r, x.i, bounded and FILL or EXPANDED, NONE)
+  if x.flags < 160 then return spread(r, x.i, EXPANDED, NONE) end
+  spread(r, x.i, extras().first_of(r, x), NONE)
 end
 
 local function start(r, x)
@@ -185,6 +190,7 @@ local function start(r, x)
     local row = row_of(r, x.i)
     guard(r, x, row)
     if has(byte(row, 5), 64) then extras().set_deadline(r, x) end
+    if x.flags >= 160 then alongs().tell_followers(r, x) end
     x.a, x.b, x.c, x.d, x.n = (unpack_('>I4', row, 16)), 0, 0, 0, NONE
     if has(x.flags, 16) then
       local ended
@@ -206,7 +212,8 @@ local function start(r, x)
       local off = offset_of(row)
       timed = sub(row, off - 23, off)
     end
-    let_run(r.id .. pack('>I4', x.i), queue, priority, timed)
+    if has(x.flags, 32) then let_run(r.id .. pack('>I4', x.i), queue, priority, timed, r, x)
+    else let_run(r.id .. pack('>I4', x.i), queue, priority, timed) end
   end
 end
 
@@ -289,6 +296,7 @@ end
 -- Walks what ended, as far as this script's page goes; the rest stays in the list.
 local function walk()
   local edges = page
+  turn = nil
   while head <= #todo and edges > 0 do
     local cursor = todo[head]
     local r, i, state, culprit, done, first_come = unpack(cursor)
@@ -299,6 +307,16 @@ local function walk()
       edges = edges - looked
       if all then head = head + 1 end
     elseif not row or not is_whole(20, row) then head = head + 1
+    elseif state == LET_IN then
+      local looked, all = limits().let_in(r, node(r, i), edges)
+      edges = edges - looked - (all and 1 or 0)
+      if all then head = head + 1 end
+    elseif state == ALONGSIDE then
+      local x, before = node(r, i), ends
+      local o = x and node(r, (unpack_('>I4', row, 12)))
+      if x and x.state == WAITING and not is_quiet(r, o, x) then extras().weigh(r, o, x) end
+      edges = edges - 1 - (ends - before)
+      head = head + 1
     elseif state == FILL then
       local before, looked, all = ends, extras().fill(r, node(r, i), row, edges)
       edges = edges - looked - (ends - before)
@@ -344,7 +362,7 @@ local function walk()
       if whole then head = head + 1 end
     end
   end
-  page = edges
+  page, turn = edges, nil
   front = true
 end
 
