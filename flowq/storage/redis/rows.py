@@ -42,10 +42,10 @@ RECORD: Final = struct.Struct(">BBBBII6sIIIH")
 """State, generation, flags, lane, parents, A, since, B, C, D, mode of one node."""
 _DAY: Final = 86_400_000
 _NO_RULE: Final = (0, 0, 0, 0, 0)
-_PLAIN_RECORD: Final = RECORD.pack(0, 0, 0, 0, 0, 0, bytes(6), 0, 0, 0, 0).replace(
-    b"\0\0\0\0", b"\0\0\0%c", 1
-)
-"""That of a node that has no edges and waits for nothing, but for its lane."""
+_PLAIN_RECORDS: Final = [RECORD.pack(0, 0, 0, k, 0, 0, bytes(6), 0, 0, 0, 0) for k in range(256)]
+"""By lane, that of a node that has no edges and waits for nothing."""
+_STOPS: Final = Bits.STOPS.value  # `&` with a flag makes a flag, which takes as long as a row
+_RACE: Final = Bits.RACE.value
 _PAGE_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -140,7 +140,7 @@ def _rich(row: NodeRow) -> bool:
     """Whether a row has what few have, behind the rest."""
     return bool(
         row.later or row.lenient or row.tolerate or row.need or row.most or row.sleep_ms
-        or row.deadline_ms or row.signal or row.blocked or row.bits & Bits.RACE
+        or row.deadline_ms or row.signal or row.blocked or row.bits & _RACE
         or (row.message and row.body)
     )  # fmt: skip
 
@@ -171,7 +171,7 @@ def _groups(row: NodeRow) -> bytes:
 
 def guarded(rows: Iterable[NodeRow]) -> set[int]:
     """Say in which nodes there are some whose failure stops others."""
-    return {row.owner for row in rows if row.bits & Bits.STOPS}
+    return {row.owner for row in rows if row.bits & _STOPS}
 
 
 def _guards(row: NodeRow) -> bool:
@@ -212,7 +212,7 @@ def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
     """Pack what changes of a node, as it is before the run starts."""
     m = row.message
     if m and not (guard or row.phase) and _alone(row) and not timed(m):
-        return _PLAIN_RECORD % lanes.number(m)
+        return _PLAIN_RECORDS[lanes.number(m)]
     flags = ODD if _odd(row) else 0
     if row.kind == Kind.EXPANSION:
         flags |= EXPANSION
