@@ -229,6 +229,31 @@ def test_a_race_stands_in_dags_groups_and_items(stage: Stage) -> None:
     assert stage.value(group(first(ask.s(1), late.s(2)), ask.s(3))) == [1, 3]
 
 
+def test_a_race_of_signatures_in_a_flow_has_a_name_of_its_own(stage: Stage) -> None:
+    @app.flow(name=f"named-{stage.kind}")
+    def named() -> Any:
+        chained = chain(late.s(2).options(name="late"), late.s())
+        return first(ask.s(1), chained).options(name="won")
+
+    run = stage.run(named())
+
+    assert run.get() == 1
+    assert states(run)["won"] == "success"
+    assert states(run)["ask"] == "success"
+    assert states(run)["late"] == "skipped"
+
+
+def test_what_comes_before_a_race_of_signatures_comes_before_each_of_them(stage: Stage) -> None:
+    @app.flow(name=f"behind-{stage.kind}")
+    def behind() -> Any:
+        before = ask("skip")
+        return first(ask.s(1), late.s(2)).after(before)
+
+    run = stage.run(behind())
+
+    assert set(states(run).values()) == {"skipped"}
+
+
 def test_a_race_run_again_takes_along_what_it_had_stopped(stage: Stage) -> None:
     @app.flow(name=f"again-{stage.kind}")
     def again() -> Any:
