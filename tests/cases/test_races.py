@@ -21,7 +21,8 @@ def test_a_race_that_is_retried_takes_along_what_it_had_stopped(stage: Stage, wa
 
     run = f()
     # what leads to the loser is at work when the race is won
-    assert len(both := stage.fetch(2)) == 2
+    both = stage.fetch(2)
+    assert len(both) == 2
     stage.do(both[0])
     stage.settle(stage.body(both[1]))
     stage.run(run)
