@@ -49,8 +49,8 @@ def test_a_failure_with_100_000_nodes_below_it_is_walked_in_pages(stage: Stage, 
             reached = first_waiting(stage, run, reached, plan)
 
     assert reached > BESIDE + INSIDE
-    # a step takes along a page of what others left, and one of its own
-    assert max(pages) <= 2 * PAGE
+    # beside what itself settles, a step walks a page of what others left and one of its own
+    assert max(pages) <= 1 + 2 * PAGE
     assert (run.state, len(stage.told("give")), stage.told("more")) == ("failed", 2, [])
     stage.sound(run)
 

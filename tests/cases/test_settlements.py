@@ -83,7 +83,7 @@ def test_a_settlement_under_an_old_delivery_changes_nothing(stage: Stage) -> Non
 
 @pytest.mark.parametrize("moment", ["waiting", "queued", "running", "ended"])
 def test_a_settlement_under_an_old_generation_changes_nothing(stage: Stage, moment: str) -> None:
-    run = chain(stage.give.s(1), stage.said.s(), stage.pair.s()).start()
+    run: Any = chain(stage.give.s(1), stage.said.s(), stage.pair.s()).start()
     stage.do(*stage.fetch())
     (lost,) = stage.fetch(session="a")
     late = [stage.body(lost)]
