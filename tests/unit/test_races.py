@@ -571,6 +571,21 @@ def test_who_does_not_answer_in_time(stage: Stage) -> None:
         run.get()
 
 
+def test_who_does_not_answer_in_time_may_stand_in_arms_and_items_made_late(stage: Stage) -> None:
+    @app.flow(name=f"unheard-{stage.kind}")
+    def unheard(x: int = 0) -> Any:
+        return pair(x, wait_for("go", timeout=5, default=[1, "b"]))
+
+    @app.flow(name=f"unheard-inside-{stage.kind}")
+    def inside() -> Any:
+        return [branch(ask("k"), {"k": lambda: unheard()}), unheard.map(ask([1, 2]))]
+
+    assert stage.value(inside()) == [
+        (0, [1, "b"]),
+        [(1, [1, "b"]), (2, [1, "b"])],
+    ]
+
+
 def test_answers_go_to_items_by_their_paths(stage: Stage) -> None:
     @app.flow(name=f"asked-{stage.kind}")
     def asked(x: int) -> Any:
