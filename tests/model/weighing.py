@@ -39,8 +39,8 @@ class Unit:
         plain = step.kind in PLAIN
         self.default = "default" if step.default and not plain else None
         self.policy = "continue" if step.default else step.policy or policy
-        if plain:
-            self.policy = ""
+        if plain:  # of these only what waits can fail
+            self.policy = policy if step.kind == "wait" else ""
         self.end = End(SKIPPED)
 
     def reads(self, unit: int) -> bool:

@@ -586,6 +586,21 @@ def test_who_does_not_answer_in_time_may_stand_in_arms_and_items_made_late(stage
     ]
 
 
+def test_what_a_run_says_of_failures_holds_for_who_waits_in_vain(stage: Stage) -> None:
+    @app.flow(name=f"lenient-wait-{stage.kind}", node_failure_policy="continue")
+    def lenient() -> Any:
+        return pair(ask(1), wait_for("go", timeout=5))
+
+    @app.flow(name=f"strict-wait-{stage.kind}", node_failure_policy="cancel")
+    def strict() -> Any:
+        return [wait_for("go", timeout=5), late.options(name="after")(sleep(60))]
+
+    assert stage.value(lenient()) == (1, None)
+    run = stage.run(strict())
+    assert run.state == "failed"
+    assert states(run)["after"] == "cancelled"
+
+
 def test_answers_go_to_items_by_their_paths(stage: Stage) -> None:
     @app.flow(name=f"asked-{stage.kind}")
     def asked(x: int) -> Any:
