@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeAlias
 
@@ -12,7 +14,7 @@ from flowq.errors import GraphError, RunActive, RunEnded
 from flowq.message import id_bytes
 from flowq.plan import Bits, Phase
 from flowq.states import State
-from flowq.storage import Store
+from flowq.storage import Store, open_store
 from flowq.storage.base import NodeInfo
 from flowq.testing import ManualClock
 from tests.model.bodies import digest, playing
@@ -23,9 +25,22 @@ from tests.model.sketched import drawn
 from tests.model.weighing import End
 from tests.model.written import written
 
-__all__ = ["LAWS", "Make", "Played"]
+__all__ = ["LAWS", "Make", "Played", "fresh_stores"]
 
 Make: TypeAlias = Callable[[ManualClock], Store]
+
+
+def fresh_stores(folder: Path, redis: str = "", prefix: str = "s") -> Callable[[], Make]:
+    """Give what makes stores that nobody has used: files in a folder, or on a server."""
+
+    def new() -> Make:
+        name = f"{prefix}-{secrets.token_hex(6)}"
+        if redis:
+            return lambda clock: open_store(redis, name=name, clock=clock)
+        url = f"sqlite:///{folder}/{name}.db?synchronous=normal"
+        return lambda clock: open_store(url, clock=clock)
+
+    return new
 
 
 class Played:

@@ -315,6 +315,12 @@ class Meaning:
         return self.known(path, [End(SUCCESS, some) for some in could])
 
     def item(self, path: str, step: Step, element: Any) -> End:
+        """Run an item; where what it is given is a failure it is blocked."""
+        if element == "failure":
+            self.never_item(path, step, BLOCKED)
+            if step.item_on_error:
+                self.alarm(f"{path}/on_error/e", BLOCKED)
+            return End(BLOCKED)
         if step.chunk:
             end = self.chunk(path, element, step.item_retries)
         elif step.item == "task":

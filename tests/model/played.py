@@ -250,7 +250,7 @@ class Player:
         return True
 
     def look(self) -> bool:
-        """See that no more items are under way than may be."""
+        """See that no more items are under way than may be, but for those that are opened again."""
         limited = False
         for run in self.store.runs():
             nodes = self.nodes(run.id)
@@ -258,6 +258,8 @@ class Player:
                 if not around.most:
                     continue
                 items = [n for n in nodes if n.owner == around.index and n.phase == Phase.BODY]
+                if any(n.generation and n.kind == Kind.EXPANSION for n in items):
+                    continue
                 busy = [n.name for n in items if n.state in UNDER_WAY]
                 assert len(busy) <= around.most, f"{around.name}: {busy} are under way"
                 limited |= bool(busy)

@@ -69,7 +69,7 @@ class _Drawing:
         """Draw a body into which so many values are given."""
         known = _Known(given)
         steps = known.steps
-        most = 7 if depth == 0 else 3
+        most = 3 if depth else 7 if self.left < 40 else 12
         for _ in range(self.r.randint(1, most)):
             if self.left <= 0 and steps:
                 break
@@ -173,13 +173,15 @@ class _Drawing:
 
     def map(self, at: Step, known: _Known, depth: int) -> None:
         r = self.r
-        lists = known.kinds("list")
+        maps = [i for i in known.kinds("map") if is_awaited(known.steps[i])]
+        lists = [*known.kinds("list"), *maps]
         if lists and self.maybe(0.7):
             at.over = r.choice(lists)
             if self.maybe(0.1):
                 at.edges.append(Edge(at.over, "order"))
         else:
             at.length = r.choice([0, 1, 1, 2, 3])
+        over_map = at.over in maps
         at.item = r.choice(["task", "task", "chain", "flow"])
         if at.item == "flow":
             at.body = self.body(depth + 1, 1)
@@ -194,7 +196,7 @@ class _Drawing:
         at.deadline = self.deadline()
         if at.item == "task":
             at.item_retries = r.choice([0, 0, 1])
-            at.chunk = r.choice([0, 0, 0, 1, 2])
+            at.chunk = 0 if over_map else r.choice([0, 0, 0, 1, 2])
         if at.item in ("task", "flow"):
             at.item_fallback = "" if at.chunk else r.choice(["", "", "", "signature"])
             at.item_on_error = self.maybe(0.2)
@@ -244,6 +246,11 @@ class _Drawing:
         at.on_error = self.maybe(0.15)
         if at.kind in TASKS:
             at.retries = r.choice([0, 0, 1, 2])
+
+
+def is_awaited(step: Step) -> bool:
+    """Whether a map over this one awaits its whole list, and is not bound to it item by item."""
+    return bool(step.need or step.items == "cancel" or step.fallback)
 
 
 def drawn(rand: Random, size: int, *, hurry: bool = False) -> Program:

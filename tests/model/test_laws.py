@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +23,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowq.errors import BindingWarning
-from flowq.storage import open_store
 from tests.model.lawful import (
     LAWS,
     Make,
     ends_as_it_means,
     ends_though_disturbed,
+    fresh_stores,
     retries_as_if_it_had_not_failed,
 )
 
@@ -57,19 +58,16 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["sqlite", "redis"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Make]:
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Make]]:
     """What makes a store that nobody has used, and opens it again."""
-    redis = request.getfixturevalue("redis_url") if request.param == "redis" else ""
-    names = request.getfixturevalue("store_name") if redis else ""
-
-    def new() -> Make:
-        name = f"{names}-{secrets.token_hex(6)}"
-        if redis:
-            return lambda clock: open_store(redis, name=name, clock=clock)
-        url = f"sqlite:///{tmp_path}/{name}.db?synchronous=normal"
-        return lambda clock: open_store(url, clock=clock)
-
-    return new
+    if request.param == "redis":
+        url, name = map(request.getfixturevalue, ("redis_url", "store_name"))
+        yield fresh_stores(tmp_path, url, name)
+        return
+    # in memory if it can be: making files is most of the time
+    ram = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=ram) as folder:
+        yield fresh_stores(Path(folder))
 
 
 # --- the laws ------------------------------------------------------------------------------------
