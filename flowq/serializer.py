@@ -135,7 +135,7 @@ class PickleSerializer:
                 f"a payload with codec byte {raw[:1]!r} is not pickle's {self.codec!r}"
             )
         try:
-            return pickle.loads(memoryview(raw)[1:])
+            return pickle.loads(raw[1:])
         except Exception as err:  # unpickling runs the value's own code
             raise DecodeError(
                 f"a payload cannot be unpickled: {type(err).__name__}: {err}"
