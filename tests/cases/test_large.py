@@ -27,6 +27,7 @@ def plan() -> Plan:
     return lower((give.s("bad") >> beside >> more.s().map(list(range(INSIDE))))._graph(), q)
 
 
+@pytest.mark.timeout(120)
 def test_a_failure_with_100_000_nodes_below_it_is_walked_in_pages(stage: Stage, plan: Plan) -> None:
     run: Any = stage.q.start_plan(plan)
     other = stage.give("other")
