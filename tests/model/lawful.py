@@ -196,7 +196,7 @@ def retries_as_if_it_had_not_failed(seed: int, size: int, new: Callable[[], Make
         before = played.nodes()
         with played.player.on_stage():
             if again == "retry":
-                count = played.run.retry()
+                count = played.run.retry(forgiven=played.rand.random() < 0.3)
                 assert count or before[""].state not in (State.FAILED, State.BLOCKED)
             else:
                 played.run.rerun(played.rand.choice(in_bodies(list(before.values()))))
