@@ -146,12 +146,24 @@ class Played:
         left = {p: s for p, s in found.items() if p not in open_ and not p.startswith(within)}
         differ(left, sure)
         differ({path: self.calls.get(path) for path in meaning.calls}, meaning.calls)
-        for path, state in meaning.stopped.items():
-            assert found.get(path) in (state, State.SKIPPED), (path, found.get(path), state)
         assert not meaning.wrong, meaning.wrong
+        self.compare_stopped(meaning)
         if meaning.end.state == State.SUCCESS:
             with self.player.on_stage():
                 assert digest(self.run.get(raise_errors=False)) == digest(meaning.end.value)
+
+    def compare_stopped(self, meaning: Meaning) -> None:
+        """See that what was not wanted any more has not gone on."""
+        nodes = self.nodes()
+        met = dict.fromkeys(meaning.met, 0)
+        for path, (state, by) in meaning.stopped.items():
+            node = nodes[path]
+            assert node.state in (state, State.SKIPPED), (path, node.state, state)
+            if by in met:
+                met[by] += node.state == State.SUCCESS
+            elif node.state != State.SKIPPED:
+                assert node.ended_ms <= nodes[by].ended_ms, f"{path} went on after {by}"
+        assert met == meaning.met
 
 
 def steps_in(body: Body) -> Iterator[Step]:

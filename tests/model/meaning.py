@@ -18,6 +18,7 @@ from typing import Any
 
 from flowq.states import State
 from tests.model.bodies import digest, value_of
+from tests.model.never import chunked, never, never_item
 from tests.model.programs import DEFAULT, Body, Program, Script, Scripts, Step
 from tests.model.weighing import (
     BAD,
@@ -49,9 +50,11 @@ class Meaning:
         What each body that returns was given, but for those in what is left open.
     end : End
         Of the run.
-    stopped : dict of str to State
-        By path, how each would have ended that may have been stopped, since a race was decided or
-        a need met: so it ends, or it is skipped.
+    stopped : dict of str to tuple of State and str
+        By path, how each would have ended that may have been stopped (so it ends, or it is
+        skipped), and the race that was decided or the map whose need was met.
+    met : dict of str to int
+        How many items have succeeded of maps that needed so many, by path.
     wrong : list of str
         What it was given that cannot be.
 
@@ -68,7 +71,8 @@ class Meaning:
         self.given = given
         self.states: dict[str, State | None] = {}
         self.calls: dict[str, Any] = {}
-        self.stopped: dict[str, State] = {}
+        self.stopped: dict[str, tuple[State, str]] = {}
+        self.met: dict[str, int] = {}
         self.wrong: list[str] = []
         self.end = self.graph(program, "", [])
 
@@ -99,7 +103,8 @@ class Meaning:
                 self.unit(unit, units, prefix, given, tails, policy)
             elif self.race(unit, units, prefix):
                 losers = owned_by(k, units, named)
-                self.leave_open((f"{prefix}{units[k].name}" for k in losers), stopped=True)
+                race = f"{prefix}{unit.name}"
+                self.leave_open((f"{prefix}{units[k].name}" for k in losers), by=race)
         forgiven = forgiven_in(units, named)
         counting = [
             u for k, u in enumerate(units)
@@ -120,24 +125,25 @@ class Meaning:
         value = [value_in(body.steps[i], tails[i], units) for i in body.value]
         return End(SUCCESS, value[0] if body.alone else value)
 
-    def leave_open(self, paths: Iterable[str], *, stopped: bool = False) -> None:
+    def leave_open(self, paths: Iterable[str], *, by: str = "") -> None:
         """Leave open how some nodes end, with all that is inside them and follows them.
 
         Parameters
         ----------
         paths : iterable of str
-        stopped : bool
-            Whether they end as they would have, or are skipped.
+        by : str
+            What may have stopped them: if it did they are skipped, else they end as they would.
         """
         for path in paths:
-            was = self.states.get(path)
+            was = self.states.get(path) or self.stopped.get(path, (None, ""))[0]
             for known in [p for p in self.states if _within(p, path)]:
                 self.states[known] = None
                 self.stopped.pop(known, None)
+                self.met.pop(known, None)
             for known in [p for p in self.calls if _within(p, path)]:
                 del self.calls[known]
-            if stopped and was is not None:
-                self.stopped[path] = was
+            if by and was is not None:
+                self.stopped[path] = was, by
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -170,7 +176,7 @@ class Meaning:
             unit.end = self.run(path, step, args, units, tails, policy)
         else:
             unit.end = End(state)
-            self.never(path, step, state)
+            never(self.states, path, step, state)
         self.states[path] = unit.end.state
         if step.on_error:
             self.alarm(f"{path}/on_error/e", unit.end.state)
@@ -279,7 +285,7 @@ class Meaning:
         """Run an item for each element, and put the list together."""
         if not isinstance(over, list):
             return End(FAILED)
-        elements = _chunked(over, step.chunk)
+        elements = chunked(over, step.chunk)
         ends = [self.item(f"{path}[{i}]", step, x) for i, x in enumerate(elements)]
         if step.need:
             return self.needed(path, step, ends)
@@ -311,13 +317,14 @@ class Meaning:
         could = [list(some) for some in combinations(good, step.need)]
         if step.chunk:
             could = [[x for part in some for x in part] for some in could]
-        self.leave_open((f"{path}[{i}]" for i in range(len(ends))), stopped=True)
+        self.leave_open((f"{path}[{i}]" for i in range(len(ends))), by=path)
+        self.met[path] = step.need
         return self.known(path, [End(SUCCESS, some) for some in could])
 
     def item(self, path: str, step: Step, element: Any) -> End:
         """Run an item; where what it is given is a failure it is blocked."""
         if element == "failure":
-            self.never_item(path, step, BLOCKED)
+            never_item(self.states, path, step, BLOCKED)
             if step.item_on_error:
                 self.alarm(f"{path}/on_error/e", BLOCKED)
             return End(BLOCKED)
@@ -366,56 +373,7 @@ class Meaning:
             return End(SUCCESS, [value_in(units[tails[i][0]].step, tails[i], units) for i in found])
         return End(SUCCESS, found)
 
-    # --- what never began ------------------------------------------------------------------------
-
-    def never(self, path: str, step: Step, state: State) -> None:
-        """Say how what is inside a node, and follows it, ends with it if it never begins."""
-        known = step.kind == "map" and step.over is None
-        if step.fallback:
-            self.states[f"{path}/fallback"] = state
-        if step.kind == "flow":
-            assert step.body is not None
-            self.never_graph(step.body, f"{path}/", state)
-        elif known:
-            for i in range(len(_chunked([*range(step.length)], step.chunk))):
-                self.never_item(f"{path}[{i}]", step, state)
-
-    def never_graph(self, body: Body, prefix: str, state: State) -> None:
-        for unit in units_of(body, "")[0]:
-            path = f"{prefix}{unit.name}"
-            self.states[path] = state
-            self.never(path, unit.step, state)
-            if unit.step.on_error:
-                self.states[f"{path}/on_error/e"] = state
-        for word, wanted in (
-            ("on_success", body.on_success),
-            ("on_failure", body.on_failure),
-            ("finally", body.finally_),
-        ):
-            if wanted:
-                self.states[f"{prefix}{word}/h"] = state
-
-    def never_item(self, path: str, step: Step, state: State) -> None:
-        self.states[path] = state
-        if step.item_fallback:
-            self.states[f"{path}/fallback"] = state
-        if step.item_on_error:
-            self.states[f"{path}/on_error/e"] = state
-        if step.item == "chain":
-            self.states[f"{path}/a"] = self.states[f"{path}/b"] = state
-        elif step.item == "flow":
-            assert step.body is not None
-            self.never_graph(step.body, f"{path}/", state)
-
 
 def _within(path: str, around: str) -> bool:
     """Whether a node stands inside another, or follows it, or is that one."""
     return path == around or path.startswith((f"{around}/", f"{around}[", f"{around}#"))
-
-
-def _chunked(over: list[Any], size: int) -> list[Any]:
-    """Part a list into chunks of numbered elements, if it is to be chunked."""
-    if not size:
-        return over
-    numbered = list(enumerate(over))
-    return [numbered[at : at + size] for at in range(0, len(over), size)]
