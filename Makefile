@@ -46,10 +46,11 @@ demo: $(VENV)/.has-demo ## run the nightly pipeline on real data: SQLite, two wo
 	@$(PY) examples/pipelines/nightly_etl.py $(ARGS)
 
 # sysmon, where Python has it (3.12), makes the count of covered lines nearly free.
-# Two at a time, whole files: those of a file may share what is dear to make. ARGS="-n 0" for a debugger.
+# Two at a time, whole files, in the order of tests/conftest.py: those of a file may share what is
+# dear to make. ARGS="-n 0" for a debugger.
 test: $(VENV)/.has-test ## run every test, against a real Redis-compatible server too; prints coverage
 	@COVERAGE_CORE=$$($(PY) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
-		$(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
+		$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 # All of it, also after something was found.
 TYPING := $(wildcard tests/typing/*.py)

@@ -7,10 +7,14 @@ theirs (``FLOWQ_TEST_REDIS_URL``): nothing is ever flushed.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -29,6 +33,28 @@ def hear_interrupts() -> None:
 
 
 hear_interrupts()
+
+
+def keep_bytecode() -> None:
+    """Let interpreters that tests start find what was compiled, also where nothing may be kept.
+
+    With ``PYTHONDONTWRITEBYTECODE`` in a container whose packages are not compiled, each of some
+    thousand interpreters would compile all that it imports: most of its time. It goes into a folder
+    of its own, and not beside the sources, which is what was asked for.
+    """
+    if not os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        return  # also in the processes of xdist, which are started in the environment set below
+    folder, owner = tempfile.mkdtemp(prefix="fq-pyc-"), os.getpid()
+    os.environ["PYTHONPYCACHEPREFIX"] = folder
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not a fork of it
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+
+
+keep_bytecode()
 
 # Asserts of the shipped suite, and of what tests share, explain themselves as those of tests do.
 pytest.register_assert_rewrite("flowq.testing", "tests.model")
@@ -56,6 +82,27 @@ def pytest_report_header() -> str:
         return f"redis: {find_server()}"
     except NoServer:
         return "redis: none found"
+
+
+FIRST = ("model/test_stores", "e2e/test_examples", "faults", "e2e", "model", "cases", "contract")
+"""What takes long comes first, so that no worker is left alone with it at the end."""
+
+UNCOVERED = ("model/", "cases/", "contract/test_memory")
+"""Where lines are not counted, which doubles the time: other tests go through the same code."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order what is run, and count lines only where that says something new."""
+    here = Path(__file__).parent
+
+    def turn(item: pytest.Item) -> int:
+        path = item.path.relative_to(here).as_posix()
+        return next((i for i, word in enumerate(FIRST) if path.startswith(word)), len(FIRST))
+
+    items[:] = sorted(items, key=turn)
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(UNCOVERED):
+            item.add_marker("no_cover")
 
 
 def _redis_or_skip() -> None:

@@ -146,6 +146,8 @@ def parser() -> Parser:
     _reader(dead, "show", "Show one dead letter.", "dead:show", "ID")
     runs = _noun(nouns, "run", "Runs of compositions, and their nodes.")
     listed = _reader(runs, "list", "List runs, newest first.", "run:list_runs")
+    listed.add_argument("--flow", metavar="NAME", help="only runs of this flow")
+    listed.add_argument("--state", help="only runs in this state")
     listed.add_argument("--limit", type=_number, default=20, help="rows at most (20)")
     shown = _reader(runs, "show", "Show a run's nodes with states and times.", "run:show", "ID")
     shown.add_argument(

@@ -108,7 +108,7 @@ def wants_json(args: Any) -> bool:
 # --- pages ---------------------------------------------------------------------------------------
 
 
-def runs(store: Store, limit: int) -> Iterator[RunInfo]:
+def runs(store: Store, limit: int | None = None) -> Iterator[RunInfo]:
     """Go through runs, newest first."""
     return _paged(
         lambda after, most: store.runs(after=after, limit=most), lambda run: run.id, b"", limit

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowq.cli.output import (
@@ -56,12 +56,13 @@ COLUMNS = ("node", "task", "state", "tries", "started", "took", "why")
 
 def list_runs(args: Any) -> int:
     """Run ``flowq run list``."""
+    state = _state_of_run(args.state)
     store = store_of(args)
+    found, more = cut(_chosen(store, args.flow, state), args.limit)
     if wants_json(args):
-        for run in runs(store, args.limit):
+        for run in found:
             line(_run(run))
         return OK
-    found, more = cut(runs(store, args.limit + 1), args.limit)
     rows = [
         (
             id_text(run.id),
@@ -75,6 +76,8 @@ def list_runs(args: Any) -> int:
     ]
     if rows:
         table(["id", "name", "state", "nodes", "created", "took"], rows)
+    elif state or args.flow:
+        note(f"no such runs of the app {args.name!r}")
     else:
         note(f"no runs of the app {args.name!r} (tasks that were called by themselves are none)")
     if more:
@@ -224,6 +227,22 @@ def found_run(store: Store, id: bytes, app: str) -> RunInfo:
             f"the app {app!r} has no run {id_text(id)}: never started here, or expired", NOT_FOUND
         )
     return run
+
+
+def _chosen(store: Store, flow: str | None, state: str | None) -> Iterator[RunInfo]:
+    """Go through the runs of a flow, by its name or the last part of it, in a state."""
+    names = () if flow is None else (flow, flow.rpartition(".")[2])
+    for run in runs(store):
+        named = not names or run.name in names
+        if named and (state is None or shown_state(run.state, True) == state):
+            yield run
+
+
+def _state_of_run(word: str | None) -> str | None:
+    known = sorted({shown_state(s, True) for s in State})
+    if word is not None and word not in known:
+        raise CliError(f"--state {word!r} is none of {', '.join(known)}", USAGE)
+    return word
 
 
 def _state(word: str | None) -> State | None:

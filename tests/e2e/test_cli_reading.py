@@ -79,6 +79,20 @@ def test_runs_are_listed_newest_first_and_the_list_says_that_it_goes_on(worked: 
     assert err == "there are more; --limit shows more\n"
 
 
+def test_runs_are_listed_by_state_and_name(worked: Worked) -> None:
+    _, failed, _ = worked.read("run", "list", "--state", "failed", "--limit", "1")
+    _, listed, _ = worked.read("run", "list", "--json")
+    name = json.loads(listed.splitlines()[0])["name"]
+    _, named, _ = worked.read("run", "list", "--flow", name, "--state", "failed", "--json")
+    _, none, said = worked.read("run", "list", "--flow", "nobody")
+    status, _, mistyped = worked.read("run", "list", "--state", "faild")
+
+    assert [row.split()[0] for row in failed.splitlines()[1:]] == [worked.ids["broken"]]
+    assert [json.loads(row)["id"] for row in named.splitlines()] == [worked.ids["broken"]]
+    assert (none, said) == ("", f"no such runs of the app {worked.name!r}\n")
+    assert status == 2 and "--state 'faild' is none of" in mistyped
+
+
 def test_a_run_shows_which_node_failed_and_what_it_blocked(worked: Worked) -> None:
     status, out, _ = worked.read("run", "show", worked.ids["broken"])
 
