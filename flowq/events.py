@@ -14,7 +14,7 @@ from flowq.outline import MAPS, within
 from flowq.plan import ROOT, Kind
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, Store
-from flowq.tracking import FIRST_PAUSE, LONGEST_PAUSE, Tracker
+from flowq.tracking import Tracker
 from flowq.watching import explained
 from flowq.wiring import Event
 
@@ -125,6 +125,9 @@ def _ordered(tracker: Tracker) -> Iterator[NodeInfo]:
 # --- as users see it -----------------------------------------------------------------------------
 
 Order = tuple[int, int, int, int]
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 60.0
+"""Seconds between two looks whether a task called alone has become a run: nobody tells that."""
 
 
 def events(

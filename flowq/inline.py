@@ -196,6 +196,9 @@ class _InlineStore:
     def send(self, run: bytes, *args: Any, **kwargs: Any) -> Any:
         return self._moved((run,), self._inner.send(run, *args, **kwargs))
 
+    def fork(self, run: bytes, new: bytes, **kwargs: Any) -> Any:
+        return self._moved((new,), self._inner.fork(run, new, **kwargs))
+
     def resume(self, run: bytes) -> Any:
         return self._moved((run,), self._inner.resume(run))
 

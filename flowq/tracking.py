@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Keep what is known of a run's nodes up to date, at the cost of what has changed.
+"""Keep what is known of a run's nodes up to date.
 
-A store wakes those who wait for an end. What was awaited is looked at then, with what it may have
-moved: what reads it, what it stands in, what stands in it. So each look costs what has changed, not
-what there is.
+A store wakes those who wait for a move of a run. Of a run with few open nodes all of these are
+read then; of a larger one those that were under way, with what they may have moved: what reads
+them, what they stand in, what stands in them. So each look costs what has changed, not what there is; when
+nothing moves for a moment, all that is open is read once, so that nothing is missed.
 """
 
 from __future__ import annotations
@@ -17,20 +18,19 @@ from flowq.plan import ROOT, Bits, Phase, indexes
 from flowq.states import State
 from flowq.storage.base import NodeInfo, Store
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Tracker"]
+__all__ = ["Tracker"]
 
 PAGE: Final = 500
-WATCHED: Final = 500
-"""So many nodes are awaited at a time: those that run, then those that are next."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 60.0
-"""Seconds to the next look where nobody wakes: a beginning does not. Each is twice the last."""
-UNWATCHED_PAUSE: Final = 5.0
-"""The longest, where more nodes may end than are awaited."""
-SURE: Final = 8
-"""After so many first pauses without a move, all that has not ended is read once more."""
+FEW: Final = 4 * PAGE
+"""Of a run with so many open nodes, all of them are read at each look."""
+LIKELY: Final = 1_000
+"""Of a larger one, so many that may have moved are looked at first."""
+STILL: Final = 0.25
+"""Seconds without a move after which all that is open is read, where only a part of it was."""
 REST: Final = 3
 """A look that took long is followed by so many times that as a rest, so that reading is not all."""
 MOST_REST: Final = 2.0
+LONGEST: Final = 60.0
 
 _BUSY: Final = (State.RUNNING, State.EXPANDED, State.QUEUED, State.SCHEDULED, State.HELD)
 
@@ -53,14 +53,20 @@ class Tracker:
         self._open: set[int] = set()
         self._below: dict[int, list[int]] = {}  # node -> what reads it, or stands in it
         self._later: dict[int, list[int]] = {}  # expansion -> what runs when its body has ended
-        self._watched: list[int] = []
-        self._more = False
-        self._pause = FIRST_PAUSE
+        self._seen: int | None = None
+        self._unsure = False
         self._took = 0.0
 
     def look(self) -> list[NodeInfo] | None:
         """Look once; give the nodes that have moved since, by index; None if the run is gone."""
         began = time.monotonic()
+        run = self._store.run(self._run)
+        if run is None:
+            return None
+        still = run.changes == self._seen
+        if still and not self._unsure:
+            return []
+        self._seen = run.changes  # before the nodes: what moves meanwhile is seen at the next look
         page = self._store.nodes(self._run, limit=1)
         if not page or page[0].index != ROOT:
             return None
@@ -70,30 +76,27 @@ class Tracker:
         if before is None or root.generation != before.generation:
             self._forget()
             self._read(range(-1, 1 << 62), moved)
-        elif root.state.final:
+        elif still or root.state.final or len(self._open) <= FEW:
             self._read_all_open(moved)
+            self._unsure = False
         else:
             self._read_near(moved)
         if before is None or _stand(root) != _stand(before):
             moved[ROOT] = root
-        self._choose()
-        # who is woken looks soon again, for what begins then; nobody tells that
-        self._pause = FIRST_PAUSE if moved else min(2 * self._pause, LONGEST_PAUSE)
         self._took = time.monotonic() - began
         return [moved[i] for i in sorted(moved)]
 
     def wait(self, timeout: float | None = None) -> None:
         """Sleep until something may have moved, `timeout` seconds at most."""
-        start = time.monotonic()
-        left = LONGEST_PAUSE if timeout is None else max(0.0, timeout)
-        rest = min(left, REST * self._took, MOST_REST)
+        if self._seen is None:
+            return
+        left = LONGEST if timeout is None else max(0.0, timeout)
         if self._took > 0.05:
+            rest = min(left, REST * self._took, MOST_REST)
             time.sleep(rest)
             left -= rest
-        pause = min(self._pause, UNWATCHED_PAUSE) if self._more else self._pause
-        ids = [self._run, *(node_id(self._run, i) for i in self._watched)]
-        left = min(left, max(0.0, pause - (time.monotonic() - start)))
-        self._store.wait_ended(ids, timeout=left)
+        left = min(left, STILL) if self._unsure else left
+        self._store.wait_moved(self._run, seen=self._seen, timeout=left)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -130,14 +133,15 @@ class Tracker:
             self._open.add(info.index)
 
     def _read_near(self, moved: dict[int, NodeInfo]) -> None:
-        """Read what was awaited and has moved, and what that may have moved, page by page."""
-        ids = [node_id(self._run, i) for i in self._watched]
-        looks = self._store.look(ids, cells=False) if ids else []
+        """Read what was under way and has moved, and what that may have moved, page by page."""
+        likely = self._likely()
+        looks = self._store.look([node_id(self._run, i) for i in likely], cells=False)
         todo = {
             i
-            for i, look in zip(self._watched, looks, strict=True)
+            for i, look in zip(likely, looks, strict=True)
             if look is None or _differs(look.state, look.attempt, self.infos[i])
         }
+        self._unsure = True
         grew = False
         read: set[int] = set()
         swept: set[int] = set()
@@ -149,11 +153,8 @@ class Tracker:
             moved.update(fresh)
             grew |= any(info.state is State.EXPANDED for info in fresh.values())
             todo = self._touched(fresh.values(), swept)
-        quiet = not moved
-        if grew or quiet:
+        if grew:
             self._read(range(max(self.infos, default=0), 1 << 62), moved)
-        if quiet and self._pause > SURE * FIRST_PAUSE:
-            self._read_all_open(moved)  # among so many, one that nobody awaited may have ended
 
     def _touched(self, infos: Iterable[NodeInfo], swept: set[int]) -> set[int]:
         """What may have moved with these nodes: what reads them, what stands around and inside."""
@@ -174,8 +175,8 @@ class Tracker:
             self._read(range(page * PAGE - 1, (page + 1) * PAGE), moved)
         self._read(range(max(self.infos, default=0), 1 << 62), moved)
 
-    def _choose(self) -> None:
-        """Choose whom to await: what runs, then what runs next, then what waits for neither."""
+    def _likely(self) -> list[int]:
+        """Who may have moved: what runs, then what runs next, then what waits for neither."""
         by: dict[State, list[int]] = {state: [] for state in _BUSY}
         for i in self._open:
             state = self.infos[i].state
@@ -183,9 +184,8 @@ class Tracker:
                 by[state].append(i)
         chosen: list[int] = []
         for state in _BUSY:
-            chosen += sorted(by[state])[: WATCHED - len(chosen)]
-        self._more = sum(map(len, by.values())) > len(chosen)
-        self._watched = chosen
+            chosen += sorted(by[state])[: LIKELY - len(chosen)]
+        return chosen
 
 
 def _stand(info: NodeInfo) -> tuple[int, ...]:
