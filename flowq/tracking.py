@@ -3,8 +3,8 @@
 
 A store wakes those who wait for a move of a run. Of a run with few open nodes all of these are
 read then; of a larger one those that were under way, with what they may have moved: what reads
-them, what they stand in, what stands in them. So each look costs what has changed, not what there is; when
-nothing moves for a moment, all that is open is read once, so that nothing is missed.
+them, what they stand in, what stands in them. So each look costs what has changed, not what there
+is; when nothing moves for a moment, all that is open is read once, so that nothing is missed.
 """
 
 from __future__ import annotations

@@ -213,6 +213,67 @@ class TestRetry:
         assert run.state == "success"
 
 
+class TestWhoAskedIsKilled:
+    """Whoever asks may be gone between any two calls of the store."""
+
+    def cleaning(self, bodies: Bodies) -> Any:
+        """A failed run whose cleanup runs."""
+        BAD.add("a")
+        run = chain(give.s("a"), give.s("b")).finally_(give.s("clean")).start()
+        bodies.end(*bodies.fetch())
+        assert bodies.fetch() == ["finally/give"]
+        BAD.clear()
+        return run
+
+    def test_after_it_was_parked(self, bodies: Bodies, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = self.cleaning(bodies)
+        park = bodies.stage.app.store.park
+
+        def killed(*args: Any, **kwargs: Any) -> None:
+            assert park(*args, **kwargs) is True
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(bodies.stage.app.store, "park", killed)
+            run.retry()
+        bodies.rest()
+
+        assert run.state == "success"
+        assert CALLS == ["a", "clean", "a", "b", "clean"]
+
+    def test_before_it_was_parked(self, bodies: Bodies, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = self.cleaning(bodies)
+
+        def killed(*args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(bodies.stage.app.store, "park", killed)
+            run.retry()
+        bodies.rest()
+
+        assert run.state == "failed"  # it was not asked for
+        assert CALLS == ["a", "clean"]
+        assert run.retry() > 0
+        bodies.rest()
+        assert run.state == "success"
+
+    def test_the_worker_that_goes_on_with_it_too(self, bodies: Bodies) -> None:
+        run = self.cleaning(bodies)
+        run.retry()
+        clock = bodies.stage.app.clock
+        assert isinstance(clock, ManualClock)
+        clock.advance(1)
+        store, queues = bodies.stage.app.store, bodies.stage.app.queues()
+        (word,) = store.step("lost", want=5, queues=queues).deliveries
+        store.release("lost", lost=[word.id])
+
+        bodies.rest()
+
+        assert run.state == "success"
+        assert CALLS == ["a", "clean", "a", "b", "clean"]
+
+
 class TestRerun:
     def test_what_runs_and_depends_on_it_is_stopped_and_runs_anew(self, bodies: Bodies) -> None:
         run = graph().start()
