@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
+from flowq.binding import check_call
 from flowq.caching import Slot, slot_for
 from flowq.chunks import calls, run_chunk
 from flowq.clock import Clock
@@ -212,6 +213,8 @@ class Executor:
             current = _current(message, delivery, policy, self._store)
             if message.bindings:
                 args, kwargs = load_args(message, delivery, self._store, self._serializer)
+                if any(b.spread for b in message.bindings):
+                    check_call(task, args, kwargs, who=f"{message.name}: task {task.name}")
             else:
                 args, kwargs = self._serializer.loads(message.payload)[:2]
             if cache and self.caches:

@@ -54,7 +54,7 @@ def who_sent(store: Store, run: bytes, info: NodeInfo) -> str:
 
 def place(owner: NodeInfo, info: NodeInfo, infos: Callable[[State], Iterable[NodeInfo]]) -> str:
     """Say which nodes have the places that a node waits for; empty if it waits for none."""
-    if not owner.most or owner.state is not S.EXPANDED or info.parents:
+    if not owner.most or owner.state is not S.EXPANDED:
         return ""
     busy = [i for state in UNDER_WAY for i in infos(state) if i.owner == owner.index]
     if not busy:

@@ -73,6 +73,9 @@ class Node:
         that it is over, zipped if there are several; empty until one is piped in.
     width : int
         How many items such a map may have.
+    follows : sequence of Node
+        For such a map: those maps among its lists of which it reads nothing but the items, one for
+        each of its own; filled by `Graph`.
     unpack : bool or None
         For a map: whether its elements become arguments; None if as fits the task.
     chunk : int
@@ -131,6 +134,7 @@ class Node:
         "dynamic",
         "edges",
         "elements",
+        "follows",
         "index",
         "inner",
         "instead",
@@ -187,6 +191,7 @@ class Node:
         self.items: list[Any] | None = None
         self.dynamic = False
         self.lists: list[Any] | None = None
+        self.follows: Sequence[Node] = ()
         self.width = 0
         self.unpack: bool | None = None
         self.arms: list[Arm] | None = None

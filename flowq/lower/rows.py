@@ -290,6 +290,7 @@ class Rows:
             need=node.options.get("need", 0),
             most=node.options.get("max_parallel", 0),
             deadline_ms=_deadline(self._facts.options_of(node)),
+            followers=self._facts.followers(node),
         )
 
     def _face(self, body: Body, path: str, owner: int, at: int, bits: int = 0) -> NodeRow:
@@ -403,9 +404,11 @@ class Rows:
             message = map_message(self._messages, node, path, priority, root, self._carried)
         self._lay_later(node.later, node.index + 1)
         reads = reads_of(message.bindings)
-        self._rows[node.index - self._first] = self._row(
-            node, owner, path, Kind.TASK, message, reads, self._facts.bits(node)
-        )
+        row = self._row(node, owner, path, Kind.TASK, message, reads, self._facts.bits(node))
+        if node.items is not None:
+            followers, follows = self._facts.followers(node), self._facts.follows(node)
+            row = msgspec.structs.replace(row, followers=followers, follows=follows)
+        self._rows[node.index - self._first] = row
         return self._steps(following(node.later, f"{path}/"), node.index)
 
     def _carried(self, body: Body, source: Node | None, captured: Captured, path: str) -> bytes:

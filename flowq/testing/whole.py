@@ -10,7 +10,7 @@ import msgspec
 
 from flowq.errors import GraphError
 from flowq.fragment import MAP
-from flowq.message import NO_NODE, Binding, Message, decode_template, encode_template, node_id
+from flowq.message import NO_NODE, Message, decode_template, encode_template, node_id
 from flowq.plan import INNER, Bits, Kind, NodeRow, Ranges, indexes, ranges_of, shifted
 from flowq.policy import RetryPolicy
 from flowq.serializer import Serializer
@@ -111,9 +111,7 @@ class _Moving:
             message = msgspec.structs.replace(
                 message,
                 id=id,
-                bindings=tuple(
-                    [Binding(b.to, shifted(b.value, self._read)) for b in message.bindings]
-                ),
+                bindings=tuple([b.on(shifted(b.value, self._read)) for b in message.bindings]),
                 captures=tuple([shifted(c, self._read) for c in message.captures]),
             )
         return msgspec.structs.replace(
@@ -123,6 +121,9 @@ class _Moving:
             children=self._ranges(row.children),
             lenient=self._ranges(row.lenient),
             reads=self._ranges(row.reads),
+            followers=self._ranges(row.followers),
+            follows=self._ranges(row.follows),
+            along=tuple([x.moved(self._read) for x in row.along]),
             message=message,
             entries=self._ranges(row.entries),
             body=self._ranges(row.body),
