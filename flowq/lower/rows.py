@@ -35,6 +35,7 @@ from flowq.plan import (
     indexes,
     ranges_of,
 )
+from flowq.policy import MAX_PRIORITY
 from flowq.states import Rule
 
 __all__ = ["MAX_NAME", "Rows"]
@@ -401,6 +402,8 @@ class Rows:
         else:
             root = self._facts.graph.root.inner
             assert root is not None
+            if self._facts.follows(node):  # not behind all those with whose ends it is to go along
+                priority = min(MAX_PRIORITY, priority + 1)
             message = map_message(self._messages, node, path, priority, root, self._carried)
         self._lay_later(node.later, node.index + 1)
         reads = reads_of(message.bindings)

@@ -145,6 +145,12 @@ def test_an_item_ends_before_the_next_of_the_map_above_has_begun(stage: Stage, k
     assert stage.app.store.check(run._id) == []
 
 
+def test_one_worker_takes_each_element_through_all_maps(stage: Stage) -> None:
+    stage.run(c.s().map(b.s().map(over(3))))
+
+    assert [name for name, _ in CALLS] == ["a", "b", "c"] * 3
+
+
 def test_three_maps_in_a_row_go_along(stage: Stage) -> None:
     worker = Withheld(stage, "a[1]", "b[2]")
     run = stage.start(c.s().map(b.s().map(over(3))))
