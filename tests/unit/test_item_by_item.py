@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from typing import Any
 
@@ -624,3 +625,52 @@ def test_groups_of_maps_keep_their_own(stage: Stage) -> None:
     found = stage.value(group(c.s().map(first), c.s().map(second)))
 
     assert found == [[("c", 0), ("c", 1)], [("c", ("b", 7)), ("c", ("b", 8))]]
+
+
+# --- in any order --------------------------------------------------------------------------------
+
+
+def state_of(name: str, element: Any, above: str = "success") -> str:
+    """How an item ends whose element came of an item that ended so."""
+    if above != "success":
+        return "skipped" if above == "skipped" else "blocked"
+    if (name, element) in BAD:
+        return "failed"
+    return "skipped" if (name, element) in NONE else "success"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_in_whatever_order_bodies_run_each_item_ends_by_its_own_line(
+    stage: Stage, seed: int
+) -> None:
+    r = random.Random(seed)
+    n = r.choice([1, 3, 8])
+    for k in range(n):
+        r.choice([BAD, NONE, [], [], []]).append(("a", k))
+        r.choice([BAD, NONE, [], [], []]).append(("b", k))
+    bounds = [{"max_parallel": r.randint(1, 3)} if r.random() < 0.5 else {} for _ in range(3)]
+    upper = over(n, known=r.random() < 0.5) if not bounds[0] else over(n).options(**bounds[0])
+    middle = b.s().map(upper).options(items="keep", **bounds[1])
+    run = stage.start(c.s().map(middle).options(items="keep", **bounds[2]))
+    store, queues = stage.app.store, stage.app.queues()
+    executor, lane = Executor(stage.app), Lane(0)
+    lane.thread = threading.get_ident()
+
+    held: list[Delivery] = []
+    while True:
+        step = store.step("w", want=r.randint(0, 3), queues=queues)
+        held += step.deliveries
+        r.shuffle(held)
+        ended, held = held[:1], held[1:]
+        after = store.step("w", [executor.run(lane, Job(d)) for d in ended], queues=queues)
+        if not (held or ended or after.ready or after.next_ms == 0):
+            break
+
+    found = states(run)
+    for i in range(n):
+        one = state_of("a", i)
+        two = state_of("b", i, one)
+        three = "success" if two == "success" else "skipped" if two == "skipped" else "blocked"
+        assert (found[f"a[{i}]"], found[f"b[{i}]"], found[f"c[{i}]"]) == (one, two, three)
+    assert found["b"] == found["c"] == "success"
+    assert store.check(run._id) == []
