@@ -285,6 +285,8 @@ class Plan(msgspec.Struct, frozen=True):
         By index; row 0 is the root. Indexes ascend from upstream to downstream.
     result_ttl_ms, failed_ttl_ms : int
         How long the run is kept after its end.
+    parent : bytes
+        Id of the task or node whose body starts it, if one does.
     """
 
     id: bytes
@@ -292,6 +294,7 @@ class Plan(msgspec.Struct, frozen=True):
     rows: list[NodeRow]
     result_ttl_ms: int = 86_400_000
     failed_ttl_ms: int = 30 * 86_400_000
+    parent: bytes = b""
 
     def parent_count(self, index: int) -> int:
         """How many parents the rule of a node counts."""

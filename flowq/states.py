@@ -66,7 +66,7 @@ MEANING: Final[dict[State, tuple[str, str]]] = {
         "due later (delay, eta, backoff, sleep), or not sent",
         "due; sent; expiry; cancel",
     ),
-    State.HELD: ("may run, but its run is paused", "the run goes on; cancel"),
+    State.HELD: ("may run, but its run is paused or a limit is full", "the limit frees; cancel"),
     State.QUEUED: ("in its queue", "fetched; expiry; cancel"),
     State.RUNNING: ("leased by a worker's session", "settled, given back, worker lost"),
     State.EXPANDED: ("its plan runs", "its last inner node ends"),
@@ -100,7 +100,8 @@ class Event(IntEnum):
     WAKE = 15  # it is a join that has slept long enough
     SEND = 17  # it is a join that waits for what is sent now
     HOLD = 18  # it would be fetched, and its run is paused
-    FREE = 19  # its run goes on
+    FREE = 19  # its run goes on, or there is room at a limit
+    FULL = 20  # READY or DUE, and a limit has no room for it
     LOSE_OUT = 16  # not wanted any more: a race that owns it is decided, or enough others succeeded
 
 
@@ -109,6 +110,7 @@ S, E = State, Event
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.WAITING, E.READY): S.QUEUED,
     (S.WAITING, E.LATER): S.SCHEDULED,
+    (S.WAITING, E.FULL): S.HELD,
     (S.WAITING, E.EXPAND): S.EXPANDED,
     (S.WAITING, E.PASS): S.SUCCESS,
     (S.WAITING, E.SKIP): S.SKIPPED,
@@ -116,6 +118,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (S.WAITING, E.LOSE_OUT): S.SKIPPED,
     (S.WAITING, E.CANCEL): S.CANCELLED,
     (S.SCHEDULED, E.DUE): S.QUEUED,
+    (S.SCHEDULED, E.FULL): S.HELD,
     (S.SCHEDULED, E.WAKE): S.SUCCESS,
     (S.SCHEDULED, E.SEND): S.SUCCESS,
     (S.HELD, E.FREE): S.QUEUED,

@@ -57,7 +57,8 @@ EVENTS: dict[Event, str] = {
     Event.LOSE_OUT: "not wanted",
     Event.SEND: "sent",
     Event.HOLD: "run paused",
-    Event.FREE: "run resumed",
+    Event.FREE: "limit frees",
+    Event.FULL: "a limit is full",
 }
 """What happens, in words as short as an arrow's label."""
 

@@ -96,6 +96,14 @@ The settling step, in words that all stores share::
                         the reason "timeout"
         a join that sleeps -> scheduled; when it is due, finish(node, success). Whoever steps next
                         lets it end, and who waits for work is woken in time for that
+    limits of a task that is a node (`Message.limits`): the nodes of one key that are queued or
+            running are a set, and it has room while they are fewer than its node says
+        where it would be queued: it enters the sets of all its keys, if all have room (or it is in
+            them: what comes back keeps its places), and is queued; else it is held, and waits at
+            the first that has none
+        where it is queued or running no more, however that came, it leaves them; then, in pages,
+            while there is room there, those that wait at these keys are tried again: the highest
+            priority first, then who has waited longest, of those held in one page by index
     expand(node, fragment):                    what `Expand` comes to, of a node that runs
         the fragment's rows get free indexes of the run, all behind those that there are, next to
         each other and in their order (`flowq.plan.relocate`); the node takes over `entries`,
@@ -104,7 +112,13 @@ The settling step, in words that all stores share::
         node -> expanded, its entries start (none at all: it ends at once)
         from this step on it is followed by what its row 0 says goes along with others (`along`)
 
-    rewind(run, generation, chosen, reopened, dropped):       of a run that has ended
+    parked: a node whose end nobody is to see (`Store.park`), since it is to run anew. Where it
+        would be finished it keeps what it ended with beside, a task as held, an expansion as
+        expanded; nothing is counted for it, and the run of a root does not end
+        stop(x), cancel(x) of one end that first: it is finished with what it had ended with, if it
+        had; then it is stopped as any. A cancel of the root ends it for all nodes of the run
+
+    rewind(run, generation, chosen, reopened, dropped):       of a run that has ended, or goes on
         first its open pages are finished; then, in one step, what is to be done is stored, the root
         is expanded under the generation, and the run is kept without end; in pages:
         dropped: gone, as if they had never been made
@@ -113,9 +127,13 @@ The settling step, in words that all stores share::
             chosen; an expansion as its plan has it
             (what had become one by `Expand` is a task again)
         reopened: expanded under a new generation, in its body; its counts are those of the nodes in
-            it that are not chosen, unfinished are the chosen ones of its body
-        last: each chosen node that stands in what has begun is weighed; without parents it starts
-        Until that is done, nothing of the run is handed out; a cancel drives it to its end first.
+            it that are not chosen; unfinished are the chosen ones of its body, and those not ended
+        all other nodes that are parked: finished with what they ended with, if they have
+        last: each chosen node that stands in what has begun is weighed; without parents it starts;
+            then each that is reopened, and the root, is passed where it has no unfinished node of
+            its body
+        Until that is done, nothing of the run is handed out; whoever settles, sends, cancels or
+        finds due something of it drives it to its end first.
 
 A task alone that expands becomes the root of a run that has its id and its times to live, and is
 named by its task; from then on it is no task alone. Until the step that expands a node, nobody
@@ -149,7 +167,7 @@ is handed nothing more until it is settled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -170,6 +188,7 @@ __all__ = [
     "Look",
     "Loss",
     "NodeInfo",
+    "Places",
     "QueueInfo",
     "RunInfo",
     "Send",
@@ -328,6 +347,10 @@ class RunInfo(msgspec.Struct, frozen=True):
     value : bytes
         Encoded template of its value.
     paused : bool
+    changes : int
+        Another number once the state of a node of it has changed.
+    request : bytes
+        What `Store.park` was asked for and is not done yet.
     """
 
     id: bytes
@@ -338,6 +361,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     nodes: int
     value: bytes
     paused: bool = False
+    changes: int = 0
+    request: bytes = b""
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
@@ -373,6 +398,15 @@ class NodeInfo(msgspec.Struct, frozen=True):
         Of an expansion: so many of its body may be under way at a time; 0: any number.
     follows : Ranges
         Those of `parents` that it follows: see `flowq.plan.NodeRow`.
+    waits_at : str
+        Of a node that is held: the key of the limit that has no room for it; empty where its run
+        is paused, or it is parked.
+    closing : bool
+        Of an expansion that is expanded: whether its body has ended, or is stopped, so that it
+        cannot be opened again now.
+    parked : State or None
+        Where nobody is to see its end: the state in which it has ended, or ``running`` as long as
+        it has not.
     """
 
     index: int
@@ -396,6 +430,31 @@ class NodeInfo(msgspec.Struct, frozen=True):
     signal: str = ""
     most: int = 0
     follows: Ranges = ()
+    waits_at: str = ""
+    parked: State | None = None
+    closing: bool = False
+
+
+class Places(msgspec.Struct, frozen=True):
+    """The places at one limit.
+
+    Attributes
+    ----------
+    key : str
+    most : int
+        How many there are, as the node says that was asked for.
+    taken : int
+    holders : list of bytes
+        Ids of nodes that have one, at most 100.
+    waiting : int
+        How many nodes wait for one.
+    """
+
+    key: str
+    most: int
+    taken: int
+    holders: list[bytes]
+    waiting: int
 
 
 class Loss(msgspec.Struct, frozen=True, array_like=True):
@@ -482,20 +541,22 @@ class Store(Protocol):
 
     # --- what changes ---------------------------------------------------------------------------
 
-    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+    def enqueue(self, messages: Sequence[Message]) -> list[bool | None]:
         """Take tasks called alone (ids of 16 bytes), all in one atomic step.
 
         Each becomes ``queued``, or ``scheduled`` if `delay_ms` or `due_ms` lies ahead.
 
         Returns
         -------
-        list of bool
+        list of bool or None
             False where the id exists already (unfinished, or ended and still remembered): nothing
-            changed, so an enqueue whose answer was lost can be repeated.
+            changed, so an enqueue whose answer was lost can be repeated. None where it does not,
+            and what it names as its parent was cancelled or has lost, or is to stop: it is not
+            taken.
         """
         ...
 
-    def submit(self, plan: Plan) -> bool:
+    def submit(self, plan: Plan) -> bool | None:
         """Start a run. Until its last page is stored, no worker sees any of it.
 
         One round trip up to `SUBMIT_PAGE` rows; larger plans go in pages, of which an abandoned
@@ -503,8 +564,45 @@ class Store(Protocol):
 
         Returns
         -------
-        bool
-            False if the run exists already; nothing changed.
+        bool or None
+            False if the run exists already, None if it is refused as by `enqueue`; nothing changed.
+        """
+        ...
+
+    def fork(
+        self,
+        run: bytes,
+        new: bytes,
+        *,
+        seen: int,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+        messages: Mapping[int, Message] = {},
+    ) -> bool | None:
+        """Start a run that takes over from one that has ended what it does not run itself.
+
+        As if all of that run were copied under a new id (its nodes by their indexes, their cells,
+        deliveries and generations; not what was sent to it, nor its dead letters), and the copy
+        rewound with these sets. Until the last page is stored nobody sees any of it, and an
+        abandoned copy expires, as with `submit`.
+
+        Parameters
+        ----------
+        run, new : bytes
+            16 bytes each. What `new` is called, and how long it is kept, is as of `run`.
+        seen : int
+            `RunInfo.changes` of `run` as it was when the nodes were chosen.
+        chosen, reopened, dropped : Ranges
+            As for `rewind`.
+        messages : mapping
+            For chosen tasks by index: messages in the place of theirs.
+
+        Returns
+        -------
+        bool or None
+            False if `run` has not ended or has changed since; True if the new run was started, now
+            or by a call before; None if `run` is not known (and there is no `new`).
         """
         ...
 
@@ -621,12 +719,18 @@ class Store(Protocol):
         chosen: Ranges,
         reopened: Ranges = (),
         dropped: Ranges = (),
+        seen: int = -1,
     ) -> bool | None:
-        """Let nodes of a run that has ended run again, under a new generation.
+        """Let nodes of a run run again, under a new generation.
 
         The one operation behind retry, rerun and replay; which nodes it takes is not the store's
         to know. The call drives its own pages to the end; a crash between them is mended by
-        whoever comes by.
+        whoever comes by. It takes back what `park` asked for.
+
+        Of a run that has not ended, none of the chosen may be under way, but for parked ones that
+        have ended: each is waiting, scheduled, held, queued, or has ended; and each that is
+        reopened, the root too, has ended, or is parked and has, or is in its body and nothing
+        closes that.
 
         Parameters
         ----------
@@ -640,12 +744,46 @@ class Store(Protocol):
             Expansions around chosen nodes that are not chosen themselves, but for the root.
         dropped : Ranges
             What stands inside chosen nodes that had become expansions by `Expand`.
+        seen : int
+            `RunInfo.changes` as it was when the nodes were chosen; of a run that has ended it need
+            not be given.
 
         Returns
         -------
         bool or None
-            True if it is (or was by a call before) rewound to that generation; False if it has not
-            ended, or its generation is another one; None if it is not known.
+            True if it is (or was by a call before) rewound to that generation; False if its
+            generation is another one, or it has not ended and has changed since (or none was
+            given), or something of it is under way that may not be; None if it is not known.
+        """
+        ...
+
+    def park(
+        self, run: bytes, request: bytes, *, seen: int, nodes: Ranges, stop: Ranges = ()
+    ) -> bool | None:
+        """Let nobody see how nodes end that are to run anew, and stop some of them.
+
+        A rewind of a run that goes on begins with this, where something is under way that it
+        chooses, or what it opens is past its body. What is asked for is kept with the run, for
+        whoever is to rewind it, until that is done, or the run is cancelled.
+
+        Parameters
+        ----------
+        run : bytes
+        request : bytes
+            What is asked for; replaces an earlier one. Never empty.
+        seen : int
+            `RunInfo.changes` as it was when the nodes were chosen.
+        nodes : Ranges
+            Nodes that are running or expanded; the root may be one.
+        stop : Ranges
+            Those of them that are stopped now, as by a cancel.
+
+        Returns
+        -------
+        bool or None
+            False if the run has ended, or changed since, or one of the nodes is not under way (it
+            may be parked already); True if it was done by a call before with the same request; None
+            if the run is not known.
         """
         ...
 
@@ -693,7 +831,8 @@ class Store(Protocol):
     def pause(self, run: bytes) -> State | None:
         """Let nothing more of a run be handed out; what runs goes on, and clocks do too.
 
-        A step that would hand out a node of it puts that to ``held`` instead. A cancel of the run
+        A step that would hand out a node of it puts that to ``held`` instead (so it leaves the
+        places it had at limits). A cancel of the run
         lets it go on, so that what cleans up after it may run; its end ends the pause.
 
         Returns
@@ -705,6 +844,8 @@ class Store(Protocol):
 
     def resume(self, run: bytes) -> State | None:
         """Let a run that is paused go on: its held nodes are queued, as what comes back is.
+
+        Those for which a limit has no room wait there as before.
 
         The call drives its own pages to the end. Gives what `pause` does.
         """
@@ -771,6 +912,18 @@ class Store(Protocol):
         """
         ...
 
+    def wait_moved(self, run: bytes, *, seen: int, timeout: float) -> bool:
+        """Sleep until `RunInfo.changes` of a run may be another number than `seen`.
+
+        Returns at once if it is, or the run is not known. A body that begins is told, too.
+
+        Returns
+        -------
+        bool
+            Whether something may have moved (look to be sure); False after `timeout` seconds.
+        """
+        ...
+
     def wake(self) -> None:
         """Let every `wait_ready` of this store *object* (all its threads) return now."""
         ...
@@ -793,6 +946,28 @@ class Store(Protocol):
         """Describe one run, or None."""
         ...
 
+    def started(
+        self, id: bytes, *, after: bytes = b"", limit: int = 500
+    ) -> list[tuple[bytes, bytes]]:
+        """List what bodies of a run, or of a task called alone, have started.
+
+        Parameters
+        ----------
+        id : bytes
+            16 bytes.
+        after : bytes
+            The last one of the page before.
+        limit : int
+
+        Returns
+        -------
+        list of (bytes, bytes)
+            For each, in the order of their starts: what started it (`Message.parent`,
+            `Plan.parent`), and its own id. Kept as long as that run or task is, whether what was
+            started is or not.
+        """
+        ...
+
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
     ) -> list[NodeInfo]:
@@ -800,6 +975,10 @@ class Store(Protocol):
 
         With `state`, only nodes in it; a page that is shorter than `limit` is the last one.
         """
+        ...
+
+    def places(self, id: bytes) -> list[Places]:
+        """Describe the limits of a node, in their order; empty where it has none."""
         ...
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:

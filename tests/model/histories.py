@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis.stateful import invariant
+from msgspec.structs import replace
 
 from flowq.plan import Bits, Kind, indexes
 from flowq.states import State
@@ -51,7 +52,7 @@ class Histories(Moves):
 
     @invariant()
     def runs_and_their_nodes_are_the_same(self) -> None:
-        self.both(lambda store: store.runs(limit=1_000))
+        self.both(lambda store: [replace(x, changes=0) for x in store.runs(limit=1_000)])
         for run, _ in self.runs():
             self.both(lambda store: store.sent(run))  # noqa: B023
             real, model = self.real.nodes(run), self.model.nodes(run)

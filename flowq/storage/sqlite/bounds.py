@@ -4,6 +4,8 @@
 Nothing is queued or marked beyond them: what has no place waits, and ``expansion.after`` says up to
 where none does any more, so that the next one is found at once. It only moves on, but where one is
 looked at that gets no place, and in a new generation.
+Where they go along with others (see along.py),
+those that might begin are marked.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flowq.states import State
-from flowq.storage.sqlite.rows import CLOSING, FILLING, unpack_ranges
+from flowq.storage.sqlite.rows import CLOSING, FILLING, PACED, TIED, unpack_ranges
 from flowq.storage.sqlite.statements import SQL
 
 if TYPE_CHECKING:
@@ -35,11 +37,14 @@ def leave(change: Ends, owner: int) -> None:
         change.push(owner, FILLING, None)
 
 
-def waits_on(change: Ends, id: int, owner: int) -> bool:
+def waits_on(change: Ends, id: int, flags: int, owner: int) -> bool:
     """Whether there is no place for a node that might begin; who leaves one looks at it again."""
     if _room(change, owner) > 0:
         return False
-    change.put("waits_on", id, owner)
+    if flags & PACED:
+        change.put("able", change.now, id)
+    else:
+        change.put("waits_on", id, owner)
     return True
 
 
@@ -65,8 +70,12 @@ def _next(change: Ends, owner: int, wanted: int) -> list[int]:
         return ids
     change.flush()
     db = change.db
-    state, turn, marks, after, entries = db.execute(SQL["filling"], (owner,)).fetchone()
+    state, flags, turn, marks, after, entries = db.execute(SQL["filling"], (owner,)).fetchone()
     if state != State.EXPANDED or turn or marks & CLOSING:
+        return ids
+    if flags & TIED:  # which of them may begin does not depend on their order
+        ids = [id for (id,) in db.execute(SQL["next_able"], (owner, wanted))]
+        db.executemany(SQL["able"], [(None, id) for id in ids])
         return ids
     passed = after
     for first, n in unpack_ranges(entries):

@@ -17,10 +17,11 @@ from flowq.message import pack_cell
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
-from flowq.storage.sqlite import bounds, pauses, phases, races, rewind, timers
+from flowq.storage.sqlite import along, bounds, pauses, phases, races, rewind, timers
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.ends import Ends
 from flowq.storage.sqlite.rows import (
+    ALONGSIDE,
     BEGUN,
     BOUNDED,
     CLOSING,
@@ -30,7 +31,9 @@ from flowq.storage.sqlite.rows import (
     INDULGENT,
     KIND,
     LATER,
+    LED,
     LOSING,
+    PACED,
     PLACES,
     RACE,
     REWOUND,
@@ -39,6 +42,7 @@ from flowq.storage.sqlite.rows import (
     STOPPING_ALL,
     TIMED,
     TOUCHED,
+    TRAILING,
     TURN,
     unpack_ranges,
 )
@@ -46,17 +50,19 @@ from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["Change"]
 
-_COUNT: Final = {**PLACES, SOFT: 5, INDULGENT: 6, SOFTER: 7}
+_TRAILS: Final = {TRAILING + state: place for state, place in PLACES.items()}
+_COUNT: Final = {**PLACES, **_TRAILS, SOFT: 5, INDULGENT: 6, SOFTER: 7}
 """Where a walk counts in a child."""
 _NOT_PLAIN: Final = KIND | TIMED | BOUNDED | DOOMED
 """Flags of which a node has none that is simply queued when it may run."""
 _ASKING: Final = (FILLING, FREEING, REWOUND)
 """Walks of no ranges, that ask each time what is next."""
-_QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
+_QUEUED, _SCHEDULED, _WAITING, _EXPANDED, _SUCCESS = (
     State.QUEUED.value,
     State.SCHEDULED.value,
     State.WAITING.value,
     State.EXPANDED.value,
+    State.SUCCESS.value,
 )
 
 
@@ -139,7 +145,7 @@ class Change(Ends):
                 left.append(item)
             if what in (BEGUN, TOUCHED):
                 starting.update(dict.fromkeys(ids, self.back if culprit else self.rank))
-            elif what == TURN:
+            elif what in (TURN, ALONGSIDE):
                 starting.update(dict.fromkeys(ids, self.rank))
             elif what in _COUNT:
                 _add(counts, ids, _COUNT[what], culprit)
@@ -178,6 +184,10 @@ class Change(Ends):
             if what == INDULGENT:
                 raw = self.db.execute(SQL["lenient"], (id,)).fetchone()[0]
                 item[4] = list(unpack_ranges(raw))
+            elif what == ALONGSIDE:
+                item[4] = [(id, 1)]
+            elif what in _TRAILS:
+                item[4] = along.followers(self, id)
             elif what == LOSING:
                 item[4] = races.owned(self, id)
             elif what in _COUNT:
@@ -195,7 +205,10 @@ class Change(Ends):
     def _visit(self, counts: dict[int, list[Any]], starting: dict[int, int]) -> None:
         """Apply counts to children, and start entries."""
         self.flush()
-        for row in self.rows_of([*counts, *starting]):
+        rows = self.rows_of([*counts, *starting])
+        if any(row[3] & PACED for row in rows):
+            rows = along.counted(self, rows, counts, starting)
+        for row in rows:
             id, run, state, flags, queue, owner, parents, ok, bad, skipped, cancelled, *rest = row
             rule, blame, marks = rest
             delta = counts.get(id)
@@ -210,7 +223,7 @@ class Change(Ends):
             becomes = None
             if state == _WAITING and not self._held_back(id, flags, owner, marks, cancelled, delta):
                 becomes = becomes_of(rule, parents, ok, bad, skipped, cancelled)
-            if becomes == _QUEUED and flags & BOUNDED and bounds.waits_on(self, id, owner):
+            if becomes == _QUEUED and flags & BOUNDED and bounds.waits_on(self, id, flags, owner):
                 becomes = None
             if delta is not None:
                 if becomes == _QUEUED and not flags & _NOT_PLAIN:
@@ -294,6 +307,8 @@ class Change(Ends):
             self.put("start", _EXPANDED, rank, self.now, None, None, id)
             if flags & TIMED:
                 timers.set_deadline(self, id)
+            if flags & LED:
+                self.push(id, TRAILING + _SUCCESS, None)
             self.begin(id, rank == self.back)
         else:
             races.start_join(self, id, run, flags, owner, rank)

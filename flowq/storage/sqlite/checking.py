@@ -7,16 +7,19 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from flowq.plan import Later, indexes
+from flowq.plan import Kind, Later, indexes
 from flowq.states import State
+from flowq.storage.sqlite.edges import becomes_of
 from flowq.storage.sqlite.growth import spans
 from flowq.storage.sqlite.rows import (
     BOUNDED,
     CLOSING,
     FORGIVEN,
+    KIND,
     LATER,
     NAMED,
     NEEDED,
+    PACED,
     fails,
     place_of,
     unpack_later,
@@ -39,6 +42,8 @@ class _Node:
     began: bool
     parents: list[int]
     lenient: set[int]
+    follows: set[int]
+    rule: bytes | None
 
 
 @dataclass(slots=True)
@@ -56,6 +61,7 @@ class _Expansion:
     true: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
     true_won: int = 0
     true_under: int = 0
+    tied: bool = False
     waits: int = 0
     """The first of its body that waits for a place; 0 if none does."""
 
@@ -89,7 +95,7 @@ def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
 
 def _nodes(db: sqlite3.Connection, number: int, span: tuple[int, int]) -> Iterator[_Node]:
     for row in db.execute(SQL["check"], (number, *span)):
-        id, state, flags, owner, *counts, ready, parents, lenient = row
+        id, state, flags, owner, *counts, ready, parents, lenient, follows, rule = row
         yield _Node(
             id,
             state,
@@ -99,6 +105,8 @@ def _nodes(db: sqlite3.Connection, number: int, span: tuple[int, int]) -> Iterat
             ready is not None,
             _ids(parents),
             {*_ids(lenient)},
+            {*_ids(follows)},
+            rule,
         )
 
 
@@ -122,16 +130,13 @@ def _wrong_parents(
     for node in nodes.values():
         if node.owner is None:
             continue
-        true = [0, 0, 0, 0]
-        for id in node.parents:
-            counts_as = _counts_as(nodes[id], node)
-            if counts_as is not None:
-                true[counts_as] += 1
+        true = _true_counts(nodes, node)
         around, x = nodes[node.owner], expansions.get(node.owner)
         # What ended with an expansion that never began, or in a group that was not called, was
         # not counted along its edges.
         quiet = around.state >= State.SUCCESS and not around.began
         quiet = quiet or (node.flags & LATER > 0 and (x is None or not x.has_turn(node)))
+        quiet = quiet or node.flags & PACED > 0  # its counts are taken when it is weighed
         fits = all(a <= b for a, b in zip(node.counts, true, strict=True))
         if not fits if quiet else node.counts != tuple(true):
             yield (
@@ -140,8 +145,27 @@ def _wrong_parents(
             )
 
 
+def _is_able(nodes: dict[int, _Node], node: _Node) -> bool:
+    """Whether a node that waits might begin, were there a place."""
+    if not node.flags & PACED:
+        return True
+    counts = _true_counts(nodes, node)
+    return becomes_of(node.rule, len(node.parents), *counts) == State.QUEUED
+
+
+def _true_counts(nodes: dict[int, _Node], node: _Node) -> list[int]:
+    true = [0, 0, 0, 0]
+    for id in node.parents:
+        counts_as = _counts_as(nodes[id], node)
+        if counts_as is not None:
+            true[counts_as] += 1
+    return true
+
+
 def _counts_as(parent: _Node, child: _Node) -> int | None:
-    """Where an end counts in a child; None for what has not ended."""
+    """Where a node counts in a child; None for what does not yet."""
+    if parent.id in child.follows and parent.began and parent.flags & KIND == Kind.EXPANSION:
+        return 0
     if parent.state < State.SUCCESS:
         return None
     if child.id in parent.lenient:
@@ -159,7 +183,8 @@ def _wrong_expansions(
         x.true_won += node.state == State.SUCCESS and node.flags & NEEDED > 0
         if node.flags & BOUNDED:
             x.true_under += State.WAITING < node.state < State.SUCCESS
-            x.waits = x.waits or (node.id if node.state == State.WAITING else 0)
+            if not x.waits and node.state == State.WAITING and _is_able(nodes, node):
+                x.waits, x.tied = node.id, node.flags & PACED > 0
         if not x.has_turn(node):
             continue
         x.true[0] += node.state < State.SUCCESS
@@ -174,5 +199,5 @@ def _wrong_expansions(
         if x.under != x.true_under:
             yield f"expansion {id - base} counts {x.under} under way, there are {x.true_under}"
         begins = nodes[id].state == State.EXPANDED and not (x.turn or x.marks & CLOSING)
-        if begins and x.waits and (x.under < x.most or x.waits <= x.after):
+        if begins and x.waits and (x.under < x.most or (x.waits <= x.after and not x.tied)):
             yield f"expansion {id - base} has forgotten that node {x.waits - base} waits"

@@ -12,7 +12,7 @@ from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import MEMORY_OF_ENDED_MS
-from flowq.storage.sqlite import bounds, phases, races, timers
+from flowq.storage.sqlite import along, bounds, phases, races, timers
 from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.rows import (
@@ -23,9 +23,11 @@ from flowq.storage.sqlite.rows import (
     FORGIVEN,
     INDULGENT,
     INSIDE,
+    ITEM,
     KEEP_MS,
     KIND,
     LATER,
+    LED,
     LENIENT,
     LOSING,
     LOST,
@@ -41,6 +43,7 @@ from flowq.storage.sqlite.rows import (
     STOPPING,
     STOPPING_ALL,
     STOPS,
+    TRAILING,
     UNCALLED,
     fails,
 )
@@ -80,6 +83,8 @@ class Ends(Batch):
         By expansion with `most`, likewise: how many more may begin.
     filling : set of int
         Expansions for whose free places a walk is kept already.
+    along : dict of int to list
+        By expansion whose items others may go along with, as far as one was looked at: what does.
     """
 
     def __init__(self, db: Link, now: int, ids: int = 0) -> None:
@@ -91,6 +96,7 @@ class Ends(Batch):
         self.lacking: dict[int, int] = {}
         self.rooms: dict[int, int] = {}
         self.filling: set[int] = set()
+        self.along: dict[int, list[tuple[int, int, int]]] = {}
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -165,6 +171,10 @@ class Ends(Batch):
             self.push(id, state, culprit)
         if flags & LENIENT:
             self.push(id, INDULGENT, None)
+        if flags & LED and not (began and flags & KIND == Kind.EXPANSION):
+            self.push(id, TRAILING + state, culprit)
+        if flags & ITEM:
+            along.ended(self, id, owner)
         if not began or flags & FOLLOWED:
             self.close_off(id, flags, state, culprit, began=began)
         self._count_around(id, flags, owner, state, culprit)

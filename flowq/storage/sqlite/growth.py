@@ -20,13 +20,16 @@ from flowq.outcome import Expand, Outcome
 from flowq.plan import INNER, ROOT, Kind, NodeRow, relocate
 from flowq.states import State
 from flowq.storage.base import SUBMIT_PAGE
-from flowq.storage.sqlite import timers
+from flowq.storage.sqlite import along, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.intake import insert_nodes, open_run
 from flowq.storage.sqlite.rows import (
     FOLLOWED,
     KIND,
+    LED,
     SETTLED,
+    TIED,
+    TRAILING,
     bodies_of,
     pack_later,
     pack_ranges,
@@ -172,6 +175,7 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     db = change.db
     followed = flags & FOLLOWED
     flags = flags & ~KIND | Kind.EXPANSION | SETTLED | (FOLLOWED if face.later else 0)
+    flags |= TIED if face.along else 0
     if run is None:
         # the root takes the id by which the task is known
         db.execute(SQL["root_of"], (first, grown, flags, delivery, attempt, losses, key))
@@ -202,6 +206,9 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     db.execute(SQL["add_expansion"], row)
     if face.deadline_ms:
         timers.set_deadline(change, key)
+    along.tie(change, face.along, base)
+    if flags & LED:
+        change.push(key, TRAILING + State.SUCCESS, None)
     change.begin(key, enqueued=False)
 
 

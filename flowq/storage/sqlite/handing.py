@@ -12,7 +12,7 @@ from typing import Final
 
 from flowq.message import Delivery, node_id
 from flowq.storage.base import PAGE, REPLY_BYTES
-from flowq.storage.sqlite import pauses, phases, timers
+from flowq.storage.sqlite import along, pauses, phases, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.known import Link, Row
 from flowq.storage.sqlite.rows import ANY_QUEUE, PREFETCH, unpack_ranges
@@ -155,16 +155,18 @@ def deliveries(db: Link, rows: Sequence[Row], *, remember: bool = False) -> list
             name = node_id(whole, id - base)
         if remember and not losses and keep != 0:
             db.known.remember(name, row)
-        _, body, reads = plans[id]
-        if reads is None:
+        _, body, reads, follows = plans[id]
+        if reads is None and follows is None:
             given.append(Delivery(name, delivery, attempt, losses, body))
             continue
-        values: dict[int, bytes] = {}
+        values = along.followed(db, follows, base)
         complete = True
         for first, count in unpack_ranges(reads):
             if not complete:
                 break
             for node, cell in db.execute(SQL["cells"], (first, first + count - 1, run)):
+                if node - base in values:
+                    continue
                 if len(cell) > left and left < REPLY_BYTES:
                     complete = False
                     break

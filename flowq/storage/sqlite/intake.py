@@ -223,6 +223,8 @@ def insert_nodes(
                 pack_ranges(row.children, base),
                 pack_ranges(row.lenient, base),
                 pack_ranges(row.reads, base),
+                pack_ranges(row.followers, base),
+                pack_ranges(row.follows, base),
                 pack_ranges(row.entries, base),
                 pack_ranges(row.body, base),
                 row.value or None,

@@ -20,11 +20,13 @@ from flowq.storage.sqlite.rows import (
     FOLLOWED,
     KIND,
     LATER,
+    LED,
     OVERDUE,
     OVERTAKEN,
     STOPPED,
     STOPPING_ALL,
     TOUCHED,
+    TRAILING,
     TURN,
     UNCALLED,
     forbidden,
@@ -232,6 +234,8 @@ def fall_back(change: Ends, id: int, run: int, flags: int, owner: int | None, ce
     change.db.execute(SQL["fell_back"], (flags, cell, id))
     culprit = id - change.run_of(run)[1]
     change.db.execute(SQL["add_fallen"], (id, culprit))
+    if flags & LED:
+        change.push(id, TRAILING + State.SUCCESS, None)
     later = unpack_later(change.db.execute(SQL["follows"], (id,)).fetchone()[1])
     _go_on(change, Expansion(id, run, flags, owner, culprit, 0, 0, None), later, State.FAILED, None)
     return True

@@ -32,8 +32,8 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, lenient, reads, entries, inside, value, tolerate, later, owns, sleep_ms, signal, blocked, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, lenient, reads, followers, follows, entries, inside, value, tolerate, later, owns, sleep_ms, signal, blocked, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
 INSERT INTO expansion(id, unfinished, need, most, deadline_ms) VALUES (?, ?, ?, ?, ?)
 -- name: add_run
@@ -117,7 +117,7 @@ SELECT id, children FROM plan WHERE id IN (SELECT value FROM json_each(?))
 -- name: lenient
 SELECT lenient FROM plan WHERE id = ?
 -- name: body_of
-SELECT m.run, p.entries, p.inside, p.later, e.unfinished, e.most
+SELECT m.run, p.entries, p.inside, p.later, e.unfinished, CASE WHEN m.flags & 536870912 THEN 0 ELSE e.most END
 FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion e ON e.id = m.id WHERE m.id = ?
 -- name: waiting
 SELECT m.id, m.run, m.state, m.flags, m.queue, m.owner, m.parents, m.succeeded, m.failed, m.skipped, m.cancelled, m.rule, m.culprit, e.marks
@@ -183,7 +183,7 @@ SELECT most - under FROM expansion WHERE id = ?
 -- name: under
 UPDATE expansion SET under = under + ? WHERE id = ?
 -- name: filling
-SELECT m.state, e.turn, e.marks, e.after, p.entries
+SELECT m.state, m.flags, e.turn, e.marks, e.after, p.entries
 FROM expansion e JOIN message m ON m.id = e.id JOIN plan p ON p.id = e.id WHERE e.id = ?
 -- name: next_waiting
 SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 0 ORDER BY id LIMIT ?
@@ -191,6 +191,30 @@ SELECT id FROM message WHERE id BETWEEN ? AND ? AND state = 0 ORDER BY id LIMIT 
 UPDATE expansion SET after = ? WHERE id = ?
 -- name: waits_on
 UPDATE expansion SET after = min(after, ? - 1) WHERE id = ?
+
+-- name: able
+UPDATE message SET due_ms = ? WHERE id = ?
+-- name: next_able
+SELECT id FROM message WHERE owner = ? AND state = 0 AND due_ms IS NOT NULL ORDER BY id LIMIT ?
+
+-- --- item by item
+
+-- name: add_along
+INSERT INTO along(leader, own, first, count) VALUES (?, ?, ?, ?)
+-- name: along
+SELECT own, first, count FROM along WHERE leader = ? ORDER BY own
+-- name: followers
+SELECT followers FROM plan WHERE id = ?
+-- name: paced
+SELECT m.id, p.parents FROM message m JOIN plan p ON p.id = m.id JOIN message o ON o.id = m.owner
+WHERE m.id IN (SELECT value FROM json_each(?)) AND o.state = 5
+-- name: ends_of
+SELECT id, state, CASE WHEN state IN (7, 8) THEN substr(cell, 1, ?) END FROM message
+WHERE id IN (SELECT value FROM json_each(?)) AND state >= 6
+-- name: forget_along
+DELETE FROM along WHERE own IN (SELECT value FROM json_each(?1)) OR leader IN (SELECT value FROM json_each(?1))
+-- name: drop_along
+DELETE FROM along WHERE leader BETWEEN ? AND ?
 
 -- --- pauses
 
@@ -289,9 +313,11 @@ UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
 -- name: renew_expansion
 UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, due_ms = NULL, marks = 0, outcome = NULL WHERE id = ?
 -- name: to_count
-SELECT m.id, m.flags, p.parents FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
+SELECT m.id, m.flags, p.parents, p.follows FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
 -- name: ended_parents
 SELECT state, flags, count(*), min(id) FROM message WHERE id BETWEEN ? AND ? AND state >= 6 GROUP BY state, flags
+-- name: has_begun
+SELECT flags & 3 = 1 AND ready_ms IS NOT NULL FROM message WHERE id = ?
 -- name: lenient_parents
 SELECT p.lenient FROM message m JOIN plan p ON p.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? AND m.flags = ?
 -- name: blame
@@ -370,7 +396,7 @@ FROM message WHERE state = 3 AND losses > 0 AND queue = ?2 ORDER BY prio DESC, r
 UPDATE message SET state = 4, session = ?, delivery = delivery + 1, due_ms = ?, flags = flags & ~8
 WHERE id IN (SELECT value FROM json_each(?))
 -- name: deliveries
-SELECT id, body, reads FROM plan WHERE id IN (SELECT value FROM json_each(?))
+SELECT id, body, reads, follows FROM plan WHERE id IN (SELECT value FROM json_each(?))
 -- name: delivered_of
 SELECT -prio, 0, rank, id, 0, flags, queue, expires_ms, uuid, run, delivery, attempt, losses, owner, keep_ms
 FROM message WHERE session = ? ORDER BY due_ms, rank, id
@@ -419,10 +445,10 @@ FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)
 ORDER BY r.id DESC LIMIT ?3
 -- name: nodes
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks
 FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
 -- name: nodes_in
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks
 FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
 -- name: status_queues
 SELECT name, ready FROM queue ORDER BY name
@@ -446,7 +472,7 @@ SELECT 1 FROM walk LIMIT 1
 -- name: any_ready
 SELECT 1 FROM queue WHERE ready > 0 AND id IN (SELECT value FROM json_each(?)) LIMIT 1
 -- name: check
-SELECT m.id, m.state, m.flags, m.owner, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents, p.lenient
+SELECT m.id, m.state, m.flags, m.owner, m.succeeded, m.failed, m.skipped, m.cancelled, m.ready_ms, p.parents, p.lenient, p.follows, m.rule
 FROM message m JOIN plan p ON p.id = m.id WHERE m.run = ?1 AND m.id BETWEEN ?2 AND ?3 ORDER BY m.id
 -- name: check_expansions
 SELECT e.id, e.turn, p.later, e.won, e.marks, e.most, e.under, e.after, e.unfinished, e.failures, e.cancels, e.skips

@@ -25,7 +25,15 @@ from flowq.storage.base import (
     Status,
 )
 from flowq.storage.sqlite.growth import spans
-from flowq.storage.sqlite.rows import KIND, LATER, PHASE, node_bits, unpack_ranges, unpack_rule
+from flowq.storage.sqlite.rows import (
+    CLOSING,
+    KIND,
+    LATER,
+    PHASE,
+    node_bits,
+    unpack_ranges,
+    unpack_rule,
+)
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = [
@@ -45,7 +53,7 @@ __all__ = [
 
 _read_info = msgspec.msgpack.Decoder(SessionInfo).decode
 _read_losses = msgspec.msgpack.Decoder(list[Loss]).decode
-_SCHEDULED, _RUNNING, _SUCCESS = State.SCHEDULED.value, State.RUNNING.value, State.SUCCESS.value
+_SCHEDULED, _RUNNING, _EXPANDED = State.SCHEDULED.value, State.RUNNING.value, State.EXPANDED.value
 _EXPANSION: Final = Kind.EXPANSION.value
 
 
@@ -163,7 +171,7 @@ def nodes(
 
 def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
     id, name, task, flags, owner, state, generation, attempt, losses, *rest = row
-    ready, due, cell, parents, rule, signal, most = rest
+    ready, due, cell, parents, rule, signal, most, follows, turn, marks = rest
     started = ended = 0
     culprit = None
     if cell is not None:
@@ -194,6 +202,8 @@ def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
         rule=None if rule is None else unpack_rule(rule),
         signal=signal or "",
         most=most or 0,
+        closing=state == _EXPANDED and bool(turn or marks & CLOSING),
+        follows=tuple((first - base, n) for first, n in unpack_ranges(follows)),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowq.plan import ROOT, Kind, Ranges, ranges_of
 from flowq.states import State
-from flowq.storage.sqlite import timers
+from flowq.storage.sqlite import along, timers
 from flowq.storage.sqlite.rows import (
     BOUNDED,
     DOOMED,
@@ -29,6 +29,7 @@ from flowq.storage.sqlite.rows import (
     REWOUND,
     SETTLED,
     STOPPING,
+    TIED,
     fails,
     pack_ranges,
     place_of,
@@ -132,6 +133,7 @@ def _drop(change: Change, ids: list[int], root: int) -> None:
     for statement in ("forget_nodes", "forget_plans", "forget_expansions", "forget_losses"):
         change.db.execute(SQL[statement], (json.dumps(ids),))
     change.db.execute(SQL["forget_growth"], (json.dumps(ids),))
+    change.db.execute(SQL["forget_along"], (json.dumps(ids),))
 
 
 def _renew(change: Change, ids: list[int], root: int) -> None:
@@ -150,7 +152,7 @@ def _renew(change: Change, ids: list[int], root: int) -> None:
         elif kind == Kind.EXPANSION:
             own = sum(n for _, n in unpack_ranges(inside)) - sum(g.inner for g in followed)
             db.execute(SQL["renew_expansion"], (own, 0, 0, 0, None, 0, 0, id))
-        flags = flags & ~(KIND | SETTLED | STOPPING | LOST | OVERTIME) | kind
+        flags = flags & ~(KIND | SETTLED | STOPPING | LOST | OVERTIME | TIED) | kind
         db.execute(SQL["renew_node"], (flags, id))
     db.execute(SQL["forget_losses"], (json.dumps(ids),))
 
@@ -158,9 +160,12 @@ def _renew(change: Change, ids: list[int], root: int) -> None:
 def _count_parents(change: Change, ids: list[int], root: int) -> None:
     """Count those parents that have ended and do not run again."""
     db = change.db
-    for id, flags, parents in _rows(change, "to_count", ids):
+    for id, flags, parents, follows in _rows(change, "to_count", ids):
         counts, blame = [0, 0, 0, 0], None
-        for first, n in unpack_ranges(parents):
+        spans = unpack_ranges(parents)
+        if follows is not None:
+            counts[0], spans = along.begun(db, parents, follows)
+        for first, n in spans:
             span = (first, first + n - 1)
             for state, bits, number, one in db.execute(SQL["ended_parents"], span).fetchall():
                 place = place_of(flags, state, bits)

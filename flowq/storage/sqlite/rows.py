@@ -13,6 +13,7 @@ from flowq.plan import Bits, Later, NodeRow, Ranges
 from flowq.states import Rule, State
 
 __all__ = [
+    "ALONGSIDE",
     "ANY_QUEUE",
     "ATOMIC",
     "BEGUN",
@@ -28,9 +29,11 @@ __all__ = [
     "FREEING",
     "INDULGENT",
     "INSIDE",
+    "ITEM",
     "KEEP_MS",
     "KIND",
     "LATER",
+    "LED",
     "LENIENT",
     "LOSING",
     "LOST",
@@ -40,6 +43,7 @@ __all__ = [
     "OVERDUE",
     "OVERTAKEN",
     "OVERTIME",
+    "PACED",
     "PHASE",
     "PLACES",
     "PREFETCH",
@@ -54,8 +58,10 @@ __all__ = [
     "STOPPING",
     "STOPPING_ALL",
     "STOPS",
+    "TIED",
     "TIMED",
     "TOUCHED",
+    "TRAILING",
     "TURN",
     "UNCALLED",
     "WITHIN",
@@ -98,6 +104,12 @@ SIGNAL: Final = 1 << 22  # it waits for what is sent: there is plan.signal
 DOOMED: Final = 1 << 23  # where it might begin it is blocked: there is plan.blocked
 WITHIN: Final = 1 << 24  # it stands, however deep, in one that is NEEDED
 ATOMIC: Final = 1 << 25  # Bits.ATOMIC, for which there is no room beside the others
+LED: Final = 1 << 26  # there are edges in plan.followers
+ITEM: Final = 1 << 27  # it stands in the body of one that is LED: others may go along with it
+PACED: Final = (
+    1 << 28
+)  # it stands in the body of one that is TIED: it goes along, if it has parents
+TIED: Final = 1 << 29  # nodes of its body go along with those of other expansions
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0
@@ -122,6 +134,8 @@ LOSING: Final = 34  # what a race owns is not wanted any more
 FILLING: Final = 36  # the next begin for which there is room; see bounds.py
 OVERTAKEN: Final = 37  # the nodes of a body are stopped, since its time is up
 FREEING: Final = 38  # what is held of a run is queued: it goes on
+ALONGSIDE: Final = 39  # it is weighed, since one that it goes along with has ended
+TRAILING: Final = 48  # added to how it ended, or to success once it is expanded: its followers
 SOFTER: Final = 35  # it failed in a later phase, which counts as a success but for races
 INSIDE: Final = 16  # added to how it ended: all in its body that waits ends so
 
@@ -146,7 +160,8 @@ _decode = msgspec.msgpack.Decoder(tuple[Later, ...]).decode
 
 def body_flags(row: NodeRow) -> int:
     """Say what an expansion makes of the nodes of its body."""
-    return (NEEDED if row.need else 0) | (BOUNDED if row.most else 0)
+    flags = (NEEDED if row.need else 0) | (BOUNDED if row.most else 0)
+    return flags | (ITEM if row.followers else 0) | (PACED if row.along else 0)
 
 
 def bodies_of(rows: Iterable[NodeRow], first: int = 0, outer: int = 0) -> dict[int, int]:
@@ -157,7 +172,7 @@ def bodies_of(rows: Iterable[NodeRow], first: int = 0, outer: int = 0) -> dict[i
     found: dict[int, int] = {}
     for index, row in enumerate(rows, first):
         around = outer if index == first else found.get(row.owner, 0)
-        own = body_flags(row)
+        own = body_flags(row) | (ITEM if index == first and outer & LED else 0)
         if around & WITHIN or (around & NEEDED and not row.phase):
             own |= WITHIN
         if own:
@@ -174,7 +189,7 @@ def node_flags(row: NodeRow, around: int = 0) -> int:
     flags |= (FOLLOWED if row.later else 0) | (LENIENT if row.lenient else 0)
     flags |= (SLEEPS if row.sleep_ms else 0) | (TIMED if row.deadline_ms else 0)
     flags |= (SIGNAL if row.signal else 0) | (DOOMED if row.blocked else 0)
-    flags |= ATOMIC if row.bits & Bits.ATOMIC else 0
+    flags |= (ATOMIC if row.bits & Bits.ATOMIC else 0) | (LED if row.followers else 0)
     return flags | (around & WITHIN if row.phase else around)
 
 

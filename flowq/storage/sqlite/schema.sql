@@ -28,7 +28,8 @@ CREATE TABLE message(
     queue INTEGER NOT NULL,
     prio INTEGER NOT NULL,
     rank INTEGER NOT NULL,      -- order within the priority; below 0: before what was enqueued
-    due_ms INTEGER,             -- scheduled: when; running: since when
+    due_ms INTEGER,             -- scheduled: when; running: since when; waiting: what goes along
+                                -- might begin, were there a place
     ready_ms INTEGER,           -- when it first might run
     expires_ms INTEGER,         -- fails if it was not begun by then
     forget_ms INTEGER,          -- ended: when the row may go (a node goes with its run)
@@ -54,6 +55,7 @@ CREATE UNIQUE INDEX message_uuid ON message(uuid) WHERE uuid IS NOT NULL;
 CREATE INDEX message_ready ON message(queue, prio DESC, rank) WHERE state = 3 AND losses = 0;
 CREATE INDEX message_alone ON message(queue, prio DESC, rank) WHERE state = 3 AND losses > 0;
 CREATE INDEX message_due ON message(due_ms) WHERE state = 1;
+CREATE INDEX message_able ON message(owner) WHERE state = 0 AND due_ms IS NOT NULL;
 CREATE INDEX message_held ON message(run) WHERE state = 2;
 CREATE INDEX message_session ON message(session) WHERE session IS NOT NULL;
 CREATE INDEX message_expires ON message(expires_ms) WHERE expires_ms IS NOT NULL AND state < 4;
@@ -67,6 +69,8 @@ CREATE TABLE plan(              -- never updated
     children BLOB,
     lenient BLOB,               -- edges out along which any end counts as a success
     reads BLOB,
+    followers BLOB,             -- edges out along which it counts once it is expanded
+    follows BLOB,
     entries BLOB,
     inside BLOB,                -- all nodes in an expansion's body, those of later phases too
     value BLOB,                 -- template of an expansion's value
@@ -129,6 +133,15 @@ CREATE TABLE growth(            -- fragments that nodes became, see growth.py
 CREATE INDEX growth_run ON growth(run);
 CREATE INDEX growth_node ON growth(node);
 CREATE INDEX growth_open ON growth(first) WHERE live = 0;
+
+CREATE TABLE along(             -- nodes that go along with those of another expansion, see along.py
+    leader INTEGER NOT NULL,    -- message.id of that
+    own INTEGER NOT NULL,       -- message.id of the first that goes along
+    first INTEGER NOT NULL,     -- and with which
+    count INTEGER NOT NULL,
+    PRIMARY KEY(leader, own)
+) WITHOUT ROWID;
+CREATE INDEX along_own ON along(own);
 
 CREATE TABLE sent(              -- to runs, see signals.py
     id INTEGER PRIMARY KEY AUTOINCREMENT,

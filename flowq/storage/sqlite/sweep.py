@@ -64,6 +64,7 @@ def _drop_runs(change: Change, limit: int) -> int:
                 db.execute(SQL[statement], span)
             db.execute(SQL["drop_all_losses"], span)
             db.execute(SQL["drop_walks"], span)
+            db.execute(SQL["drop_along"], span)
             dropped += last - first + 1
         if first == begin:
             gone = ("drop_run", run) if grown is None else ("drop_growth", grown[0])

@@ -13,8 +13,11 @@ Each test gets a store of its own that holds nothing yet. The time is held by a
 `flowq.testing.ManualClock`, which the store must believe (``clock.fixed_ms()``).
 """
 
+from flowq.testing.contract.again import TestParks, TestRewindsOfWhatGoesOn
 from flowq.testing.contract.along import TestAlong
+from flowq.testing.contract.beside import TestForks, TestMoves, TestStarted
 from flowq.testing.contract.expand import TestExpand
+from flowq.testing.contract.limits import TestPlaces
 from flowq.testing.contract.policies import TestCancelInwards, TestPhases, TestPolicies
 from flowq.testing.contract.races import (
     TestBornBlocked,
@@ -41,10 +44,14 @@ __all__ = [
     "TestDeadlines",
     "TestEnqueue",
     "TestExpand",
+    "TestForks",
     "TestLimits",
+    "TestMoves",
     "TestNeeds",
+    "TestParks",
     "TestPauses",
     "TestPhases",
+    "TestPlaces",
     "TestPolicies",
     "TestRaces",
     "TestReads",
@@ -53,8 +60,10 @@ __all__ = [
     "TestRenew",
     "TestReschedule",
     "TestRewind",
+    "TestRewindsOfWhatGoesOn",
     "TestSignals",
     "TestSleeps",
+    "TestStarted",
     "TestStep",
     "TestSubmit",
     "TestSweep",

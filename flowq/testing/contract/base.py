@@ -112,7 +112,7 @@ def make_plan(
     empty: Sequence[str] = (),
     bits: Mapping[str, Bits] | None = None,
     messages: Mapping[str, Mapping[str, Any]] | None = None,
-    ttl: Mapping[str, int] | None = None,
+    ttl: Mapping[str, Any] | None = None,
     **message: Any,
 ) -> Plan:
     """Lower a graph given as node -> parents; `inside` says in which expansion a node stands."""

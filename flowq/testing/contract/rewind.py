@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from flowq.message import new_id
 from flowq.outcome import Expand
@@ -36,7 +37,7 @@ def at(plan: Plan, *names: str) -> Ranges:
     return ranges_of(every.index(name) for name in names)
 
 
-def rewind(store: Store, plan: Plan, chosen: Iterable[str], **more: Ranges) -> bool | None:
+def rewind(store: Store, plan: Plan, chosen: Iterable[str], **more: Any) -> bool | None:
     """Rewind to the next generation."""
     generation = store.nodes(plan.id, limit=1)[0].generation + 1
     return store.rewind(plan.id, generation, chosen=at(plan, *chosen), **more)

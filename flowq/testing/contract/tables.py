@@ -80,6 +80,10 @@ class Subject:
         shape: dict[str, list[str]] = {"a": [], "b": [], "x": ["a", "b"]}
         if event == E.LOSE_OUT:
             shape |= {"winner": [], "first": ["winner"]}
+        fills = event == E.FULL and state in (S.WAITING, S.SCHEDULED)
+        if fills:
+            shape |= {"holder": []}
+            more["limits"] = (("/one", 1),)
         self.plan: Plan = make_plan(
             {**shape, "i": []} if expands else shape,
             rules={"x": rule},
@@ -87,7 +91,7 @@ class Subject:
             joins=("first", "x")
             if sleeps or waits or (state, event) == (S.WAITING, E.PASS)
             else ("first",),
-            messages={"x": more},
+            messages={"x": more, "holder": {"limits": (("/one", 1),)}},
         )
         if event == E.LOSE_OUT:
             self.plan = as_race(self.plan, "first", ["x"])
@@ -98,7 +102,7 @@ class Subject:
         self.id = node(self.plan, "x")
         store.submit(self.plan)
         a, self.b = store.step("up", want=2).deliveries
-        self.winner = store.step("win", want=1)
+        self.winner = store.step("win", want=1)  # or what holds the place that it wants
         if state == S.WAITING:
             store.step("up", [end(a)])
         elif state == S.BLOCKED:
@@ -134,6 +138,12 @@ class Subject:
         elif event == E.LOSE_OUT:
             store.step("win", done(self.winner))
             store.step("w", [RetryAt(id, 1, 1_000)])  # of what runs
+        elif event == E.FULL:
+            if self.state == S.WAITING:
+                store.step("up", [end(self.b)])
+            elif self.state == S.SCHEDULED:
+                self.clock.advance(5)
+                store.step("other")
         elif event == E.SEND:
             store.send(self.plan.id, "go", b"")
         elif event == E.HOLD:

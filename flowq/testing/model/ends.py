@@ -57,11 +57,15 @@ class Ends(Reads):
     # --- ends, and what they start ---------------------------------------------------------------
 
     def _finish(self, t: Thing, state: State, cell: bytes, culprit: int | None = None) -> None:
+        if t.parked:
+            self._keep_end(t, state, cell, culprit)
+            return
         if t.is_not_wanted:
             ran = read_cell(cell)
             times = {"delivery": ran.delivery, "started_ms": ran.started_ms}
             state, culprit, cell = S.SKIPPED, None, self._cell(S.SKIPPED, LOST, **times)
         began = t.state != S.WAITING
+        self._leave(t)
         t.state, t.cell, t.holder = state, cell, ""
         if t.run is None:
             ttl = t.call.failed_ttl_ms if state == S.FAILED else t.call.result_ttl_ms
@@ -94,6 +98,21 @@ class Ends(Reads):
         self._count_around(t, owner, culprit)
         if began and owner.plan.most and t.plan.phase == Phase.BODY:
             self._edges.append((t.run, owner.index, S.SCHEDULED, None))
+
+    def _keep_end(self, t: Thing, state: State, cell: bytes, culprit: int | None) -> None:
+        """Keep what a node ended with that is to run anew, and let nobody see it."""
+        if t.over is None:
+            t.over = state, cell, culprit
+            self._leave(t)
+            t.holder, t.waits_at, t.due_ms = "", None, 0
+            if t.kind == Kind.TASK:
+                t.state = S.HELD
+
+    def _unpark(self, t: Thing) -> None:
+        """Let a node end as any; now, if it had ended."""
+        over, t.parked, t.over = t.over, False, None
+        if over is not None:
+            self._finish(t, *over)
 
     def _count_around(self, t: Thing, owner: Thing, culprit: int | None) -> None:
         """Count an end in the expansion around it, if it is its turn."""
@@ -136,7 +155,7 @@ class Ends(Reads):
     def _end_expansion(self, t: Thing) -> None:
         """End an expansion that runs, if none of its inner nodes is unfinished."""
         unfinished, *counts = t.inner
-        if t.state != S.EXPANDED or unfinished:
+        if t.state != S.EXPANDED or unfinished or t.over:
             return
         if t.phase == Phase.BODY:
             met = t.met if t.plan.need else None
@@ -201,6 +220,7 @@ class Ends(Reads):
 
     def _rewind(self, run: Run, chosen: set[int], reopened: set[int], dropped: Ranges) -> None:
         run.ended_ms = run.forget_ms = 0
+        run.request = b""
         for index in indexes(dropped):
             run.nodes[index].gone = True
         for t in run.nodes:
@@ -229,11 +249,20 @@ class Ends(Reads):
             else:
                 owner.inner = [n + more for n, more in zip(owner.inner, t.adds, strict=True)]
                 owner.won += t.wins
+        for t in run.nodes:
+            if t.parked:
+                self._unpark(t)
         self._edges.extend((run, index, S.EXPANDED, None) for index in sorted(chosen))
+        while self._edges:
+            self._drive()
+        for index in sorted(reopened, reverse=True):  # inner ones first
+            self._end_expansion(run.nodes[index])
 
     def _renew(self, t: Thing, state: State) -> None:
         """Make a node as it was before it began, under its next generation."""
+        self._leave(t)
         t.generation += 1
+        t.parked, t.over, t.holder, t.waits_at = False, None, "", None
         t.state, t.cell, t.blame = state, None, None
         t.attempt, t.losses, t.unknown_ms = 0, [], 0
         t.stopping = t.settled = t.stopped = t.closing = t.lost = t.overdue = False
@@ -303,6 +332,8 @@ class Ends(Reads):
         return False
 
     def _stop(self, t: Thing, *, overdue: bool = False) -> None:
+        if t.parked:
+            self._unpark(t)
         if t.state == S.RUNNING:
             t.overdue |= overdue and not t.stopping
             t.stopping = True
@@ -428,6 +459,7 @@ class Ends(Reads):
             made = Thing(node_id(run.plan.id, index), Kind(row.kind), row.message, run, row)
             made.inner[0] = row.inner
             run.nodes.append(made)
+        self._leave(t)
         t.kind, t.state, t.holder = Kind.EXPANSION, S.EXPANDED, ""
         t.inner, t.won = [face.inner, 0, 0, 0], 0
         self._set_deadline(t)
@@ -459,8 +491,35 @@ class Ends(Reads):
 
     def _at(self, t: Thing, due: int, *, front: bool, run: bytes = b"", place: int = 0) -> None:
         t.order = (0 if front else 1, self._call, self._tick, run, place, t.id)
-        t.state, t.due_ms = (S.SCHEDULED, due) if due > self._now else (S.QUEUED, 0)
         t.holder = ""
+        if due > self._now:
+            self._leave(t)
+            t.state, t.due_ms = S.SCHEDULED, due
+            return
+        t.due_ms = 0
+        full = self._full(t)
+        if full is None:
+            t.state, t.waits_at = S.QUEUED, None
+            return
+        if t.state != S.HELD or t.waits_at != full:
+            assert t.run is not None
+            t.turn = (-t.call.priority, self._call, self._tick, t.run.plan.id, t.index)
+        t.state, t.waits_at = S.HELD, full
+
+    def _leave(self, t: Thing) -> None:
+        """Let others have the places of what is queued or running no more."""
+        if t.run and t.limits and t.state in (S.QUEUED, S.RUNNING):
+            self._edges.append((t.run, t.index, S.QUEUED, None))
+
+    def _let_in(self, gone: Thing) -> None:
+        """Try those again that wait at the limits of a node."""
+        for limit, _ in gone.limits_of_task:
+            for t in self._waiters(limit):
+                most = next(n for one, n in t.limits if one == limit)
+                if len(self._holders(limit)) >= most:
+                    break
+                assert t.run is not None
+                self._at(t, 0, front=True, run=t.run.plan.id, place=t.index)
 
     def _count(self, t: Thing, parent: State, culprit: int | None) -> None:
         """Count the end of a parent, and see what that makes of a node that waits."""
@@ -524,6 +583,8 @@ class Ends(Reads):
                 self._stop_loser(node)
             elif state == S.SCHEDULED:
                 self._fill(node)
+            elif state == S.QUEUED:
+                self._let_in(node)
             elif culprit == OVERDUE:
                 self._stop(node, overdue=True)
             elif culprit == -1:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Final
+from zlib import crc32
 
 import msgspec
 
@@ -33,6 +34,7 @@ from flowq.storage.base import (
     Look,
     Loss,
     NodeInfo,
+    Places,
     QueueInfo,
     RunInfo,
     Sent,
@@ -65,6 +67,14 @@ class Thing:
     order: tuple[int, int, int, bytes, int, bytes] = (1, 0, 0, b"", 0, b"")
     """Its turn among equal priorities: 0 came back or was queued by a settlement, 1 enqueued; the
     call that queued it; what was queued together (page, run), its place there, and its id."""
+    waits_at: tuple[bytes, str] | None = None
+    """The limit that has no room for it, while it is held by one."""
+    turn: tuple[int, int, int, bytes, int] = (0, 0, 0, b"", 0)
+    """Its turn among those that wait there."""
+    parked: bool = False
+    """Whether nobody is to see its end."""
+    over: tuple[State, bytes, int | None] | None = None
+    """Of what is parked: state, cell and culprit, once it has ended."""
     ready_ms: int = 0
     due_ms: int = 0
     expires_ms: int = 0
@@ -210,6 +220,30 @@ class Thing:
         return S.FAILED if alarm or plan.bits & Bits.RACE else S.SUCCESS
 
     @property
+    def limits(self) -> list[tuple[tuple[bytes, str], int]]:
+        """Which limits bind it, and how many places each has."""
+        return self.limits_of_task if self.kind == Kind.TASK else []
+
+    @property
+    def limits_of_task(self) -> list[tuple[tuple[bytes, str], int]]:
+        """The same, also of what was a task before it was an expansion."""
+        if self.run is None or self.message is None:
+            return []
+        run = self.run.plan.id
+        return [((run if key[:1] == "/" else b"", key), n) for key, n in self.message.limits]
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it runs, or what is in it does."""
+        return self.state in (S.RUNNING, S.EXPANDED) and self.over is None
+
+    @property
+    def may_open(self) -> bool:
+        """Whether an expansion may be opened again now."""
+        in_body = self.state == S.EXPANDED and not self.passed
+        return self.state.final or self.over is not None or (in_body and not self.closing)
+
+    @property
     def call(self) -> Message:
         """The message of a task."""
         assert self.message is not None
@@ -226,6 +260,7 @@ class Run:
     ended_ms: int = 0
     forget_ms: int = 0
     paused: bool = False
+    request: bytes = b""
     sends: list[tuple[Sent, bytes]] = field(default_factory=list)
 
 
@@ -241,6 +276,8 @@ class Reads:
         """Dead letters, each with the run that it is kept with, or until when."""
         self._sessions: dict[SessionId, SessionInfo] = {}
         self._unopened: set[SessionId] = set()
+        self._started: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        """What bodies of a run or task have started."""
         self._cache: dict[bytes, tuple[int, bytes]] = {}
         """What is remembered beside, each until when."""
         self._queues: set[str] = set()
@@ -290,6 +327,27 @@ class Reads:
         run, index = self._run(id[:16]), int.from_bytes(id[16:], "big")
         found = run.nodes[index] if run and index < len(run.nodes) else None
         return None if found is None or found.gone else found
+
+    def _holders(self, limit: tuple[bytes, str]) -> list[Thing]:
+        """Who has a place at a limit."""
+        return [
+            t
+            for t in self._things()
+            if t.state in (S.QUEUED, S.RUNNING) and any(limit == one for one, _ in t.limits)
+        ]
+
+    def _waiters(self, limit: tuple[bytes, str]) -> list[Thing]:
+        """Who waits at a limit, in turn."""
+        found = [t for t in self._things() if t.state == S.HELD and t.waits_at == limit]
+        return sorted(found, key=lambda t: t.turn)
+
+    def _full(self, t: Thing) -> tuple[bytes, str] | None:
+        """The first limit that has no room for it."""
+        for limit, most in t.limits:
+            holders = self._holders(limit)
+            if t not in holders and len(holders) >= most:
+                return limit
+        return None
 
     def _held(self, session: SessionId) -> list[Thing]:
         held = [t for t in self._things() if session and t.holder == session]
@@ -413,6 +471,16 @@ class Reads:
         with self._changed:
             return self._changed.wait_for(ended, timeout)
 
+    def wait_moved(self, run: bytes, *, seen: int, timeout: float) -> bool:
+        """Sleep until a run may have changed; see `Store.wait_moved`."""
+
+        def moved() -> bool:
+            found = self._run(run)
+            return found is None or self._changes(found) != seen
+
+        with self._changed:
+            return self._changed.wait_for(moved, timeout)
+
     def wake(self) -> None:
         """Let every `wait_ready` of this object return now."""
         with self._change():
@@ -463,13 +531,29 @@ class Reads:
             times = run.created_ms, run.ended_ms
             inner = sum(not t.gone for t in run.nodes) - 1
             value, paused = root.plan.value, run.paused
-            return RunInfo(id, run.plan.name, root.state, *times, inner, value, paused)
+            name, changes = run.plan.name, self._changes(run)
+            return RunInfo(id, name, root.state, *times, inner, value, paused, changes, run.request)
+
+    def _changes(self, run: Run) -> int:
+        """A number that is another one once a node has changed."""
+        nodes = [(t.state, t.generation, t.delivery, t.over is None, t.gone) for t in run.nodes]
+        return crc32(repr(nodes).encode())
 
     def sent(self, run: bytes) -> list[Sent]:
         """List what was sent to a run; see `Store.sent`."""
         with self._changed:
             found = self._run(run)
             return [sent for sent, _ in found.sends] if found else []
+
+    def started(
+        self, id: bytes, *, after: bytes = b"", limit: int = 500
+    ) -> list[tuple[bytes, bytes]]:
+        """List what bodies have started; see `Store.started`."""
+        with self._changed:
+            known = self._find(id) or self._run(id)
+            found = self._started.get(id, []) if known else []
+            first = 1 + [child for _, child in found].index(after) if after else 0
+            return found[first : first + limit]
 
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
@@ -480,6 +564,17 @@ class Reads:
             nodes = islice(found.nodes, after + 1, None) if found else ()
             wanted = (t for t in nodes if not t.gone and state in (None, t.state))
             return [_info(t) for t in islice(wanted, limit)]
+
+    def places(self, id: bytes) -> list[Places]:
+        """Describe the limits of a node; see `Store.places`."""
+        with self._changed:
+            t = self._find(id)
+            found = []
+            for limit, most in t.limits if t else ():
+                there = sorted(x.id for x in self._holders(limit))
+                waiting = len(self._waiters(limit))
+                found.append(Places(limit[1], most, len(there), there[:100], waiting))
+            return found
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
         """List runs, newest first; see `Store.runs`."""
@@ -578,4 +673,7 @@ def _info(t: Thing) -> NodeInfo:
         signal=t.plan.signal,
         most=t.plan.most,
         follows=t.plan.follows,
+        waits_at=t.waits_at[1] if t.state == S.HELD and t.waits_at else "",
+        closing=t.state == S.EXPANDED and not t.may_open,
+        parked=(t.over[0] if t.over else S.RUNNING) if t.parked else None,
     )

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -57,25 +58,40 @@ class ModelStore(Ends):
 
     # --- taking in -------------------------------------------------------------------------------
 
-    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+    def enqueue(self, messages: Sequence[Message]) -> list[bool | None]:
         """Take tasks called alone; see `Store.enqueue`."""
         with self._change():
             self._front = False
-            fresh = []
+            fresh: list[bool | None] = []
             for place, message in enumerate(messages):
                 known = self._find(message.id) or self._run(message.id)
                 fresh.append(known is None)
-                if fresh[-1]:
+                if fresh[-1] and self._may_not_start(message.parent):
+                    fresh[-1] = None
+                elif fresh[-1]:
+                    self._note_start(message.parent, message.id)
                     t = self._tasks[message.id] = Thing(message.id, Kind.TASK, message)
                     t.ready_ms = self._now
                     self._let_run(t, place)
             return fresh
 
-    def submit(self, plan: Plan) -> bool:
+    def _may_not_start(self, parent: bytes) -> bool:
+        """Whether a body that would start something was stopped."""
+        t = self._find(parent) or self._find(node_id(parent[:16], ROOT)) if parent else None
+        return t is not None and (t.stopping or t.state in (S.CANCELLED, S.SKIPPED))
+
+    def _note_start(self, parent: bytes, child: bytes) -> None:
+        if parent:
+            self._started.setdefault(parent[:16], []).append((parent, child))
+
+    def submit(self, plan: Plan) -> bool | None:
         """Start a run; see `Store.submit`."""
         with self._change():
             if self._run(plan.id) is not None:
                 return False
+            if self._may_not_start(plan.parent):
+                return None
+            self._note_start(plan.parent, plan.id)
             self._front = False
             run = Run(plan, [], self._now)
             self._runs.pop(plan.id, None)  # one that is remembered no more
@@ -89,6 +105,42 @@ class ModelStore(Ends):
             while self._edges:
                 self._drive()
             self._edges = others
+            return True
+
+    def fork(
+        self,
+        run: bytes,
+        new: bytes,
+        *,
+        seen: int,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+        messages: Mapping[int, Message] = {},
+    ) -> bool | None:
+        """Start a run that takes over what it does not run itself; see `Store.fork`."""
+        with self._change():
+            if self._run(new) is not None:
+                return True
+            found = self._run(run)
+            if found is None:
+                return None
+            while self._edges:
+                self._drive()
+            if not found.ended_ms or seen != self._changes(found):
+                return False
+            copy = Run(msgspec.structs.replace(found.plan, id=new, parent=b""), [], self._now)
+            for t in found.nodes:
+                message = messages.get(t.index, t.message)
+                id = node_id(new, t.index)
+                made = replace(t, id=id, run=copy, losses=[], holder="")
+                made.message = message and msgspec.structs.replace(message, id=id)
+                made.parents, made.inner = [*t.parents], [*t.inner]
+                made.followed, made.forbidden = [*t.followed], {*t.forbidden}
+                copy.nodes.append(made)
+            self._runs.pop(new, None)
+            self._runs[new] = copy
+            self._rewind(copy, set(indexes(chosen)), {*indexes(reopened), ROOT}, dropped)
             return True
 
     # --- the step --------------------------------------------------------------------------------
@@ -233,7 +285,9 @@ class ModelStore(Ends):
         while late := [t for t in chosen if self._is_late(t)]:
             if paused := [t for t in late if t.run and t.run.paused]:
                 for t in paused:
-                    t.state = S.HELD
+                    self._leave(t)
+                    t.state, t.waits_at = S.HELD, None
+                self._drive()
             elif closed := [t for t in late if self._is_closed(t)]:
                 for t in closed:
                     self._stop(t)
@@ -325,8 +379,15 @@ class ModelStore(Ends):
             for t in found:
                 if t is None or t.state.final:
                     continue
+                if t.parked:
+                    self._unpark(t)
                 if t.run and t.index == ROOT:
                     self._go_on(t.run)  # else what is to clean up after it would wait
+                    t.run.request = b""
+                    for parked in [x for x in t.run.nodes if x.parked]:
+                        self._unpark(parked)
+                if t.state.final:
+                    continue
                 if t.state == S.EXPANDED:
                     self._cancel_inwards(t, force=force)
                 elif t.state == S.RUNNING:
@@ -345,8 +406,9 @@ class ModelStore(Ends):
         chosen: Ranges,
         reopened: Ranges = (),
         dropped: Ranges = (),
+        seen: int = -1,
     ) -> bool | None:
-        """Let nodes of a run that has ended run again; see `Store.rewind`."""
+        """Let nodes of a run run again; see `Store.rewind`."""
         with self._change():
             found = self._run(run)
             if found is None:
@@ -354,11 +416,45 @@ class ModelStore(Ends):
             root = found.nodes[ROOT]
             if root.generation == generation:
                 return True
-            if not root.state.final or root.generation + 1 != generation:
+            if root.generation + 1 != generation:
                 return False
             while self._edges:
                 self._drive()
-            self._rewind(found, set(indexes(chosen)), {*indexes(reopened), ROOT}, dropped)
+            again, opened = set(indexes(chosen)), {*indexes(reopened), ROOT}
+            if not found.ended_ms and seen != self._changes(found):
+                return False
+            if any(found.nodes[i].under_way for i in again):
+                return False
+            if not all(found.nodes[i].may_open for i in opened):
+                return False
+            self._rewind(found, again, opened, dropped)
+            while self._edges:
+                self._drive()
+            return True
+
+    def park(
+        self, run: bytes, request: bytes, *, seen: int, nodes: Ranges, stop: Ranges = ()
+    ) -> bool | None:
+        """Let nobody see how nodes end that are to run anew; see `Store.park`."""
+        with self._change():
+            found = self._run(run)
+            if found is None:
+                return None
+            there = [found.nodes[i] for i in indexes(nodes)]
+            if found.request == request and all(t.parked for t in there):
+                return True
+            while self._edges:
+                self._drive()
+            if found.ended_ms or seen != self._changes(found):
+                return False
+            if not all(t.under_way or t.parked for t in there):
+                return False
+            found.request = request
+            for t in [found.nodes[i] for i in indexes(stop)]:
+                if t.under_way:
+                    self._stop(t)
+            for t in there:
+                t.parked = True
             while self._edges:
                 self._drive()
             return True
@@ -418,7 +514,7 @@ class ModelStore(Ends):
     def _go_on(self, run: Run) -> None:
         run.paused = False
         for t in run.nodes:
-            if t.state == S.HELD:
+            if t.state == S.HELD and not t.parked:
                 self._at(t, 0, front=True, run=run.plan.id, place=t.index)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
@@ -432,6 +528,7 @@ class ModelStore(Ends):
                 t.due_ms = due
             elif t.state == S.SCHEDULED or due > self._now:  # else it is in its turn already
                 self._at(t, due, front=not t.order[0])
+                self._drive()
             return t.state
 
     def sweep(self, *, limit: int = 1_000) -> Swept:
