@@ -225,6 +225,35 @@ def size(place: Place, figures: dict[str, Figure], n: int = 20_000) -> None:
     disk.ours.append(path.stat().st_size / n)
 
 
+def walk(place: Place, figures: dict[str, Figure], n: int = 100_000) -> None:
+    """The end of a first node with 100,000 below it: how long one call has the store to itself."""
+    from flowq.executor import Executor, Job, Lane
+
+    for what, url in (
+        ("Redis", place.redis_url),
+        ("SQLite", f"sqlite:///{place.folder / 'walk.db'}"),
+    ):
+        longest = figures.setdefault(
+            f"walk_{what}",
+            Figure(f"longest step of 100,000 blocked, {what}", "ms", target="<= 50"),
+        )
+        all_of_it = figures.setdefault(f"walked_{what}", Figure(f"all of them, {what}", "s"))
+        place.fresh()
+        with flowq_app(url) as app:
+            (app.add.s(1, "no number") >> app.inc.s().map(list(range(n)))).start()
+            executor, store = Executor(app.q), app.q.store
+            found = store.step("bench", want=1).deliveries
+            outcomes = [executor.run(Lane(0), Job(delivery)) for delivery in found]
+            steps, left = [], True
+            while left:
+                began = time.perf_counter()
+                left = store.step("bench", outcomes).next_ms == 0
+                steps.append(time.perf_counter() - began)
+                outcomes = []
+            longest.ours.append(max(steps) * 1000)
+            all_of_it.ours.append(sum(steps))
+
+
 def latency(place: Place, figures: dict[str, Figure], calls: int = 200) -> None:
     """Call and wait, an idle worker, one after the other."""
     for what, url in (
@@ -293,6 +322,7 @@ CASES: dict[str, Callable[[Place, dict[str, Figure]], None]] = {
     "chain": chain,
     "grow": grow,
     "size": size,
+    "walk": walk,
     "latency": latency,
     "enqueue": enqueue,
     "import": start_up,

@@ -154,7 +154,6 @@ class FlowQ:
         self.flows: Mapping[str, Flow[..., Any]] = MappingProxyType(self._flows)
         self._url = url
         self._store: Store | None = None
-        self._inline: Any = None  # what runs what is started, within `inline`
         self._closing: weakref.finalize[Any, FlowQ] | None = None
         self._told = False
         self._lock = threading.RLock()
@@ -338,7 +337,6 @@ class FlowQ:
         if self._closing is not None:
             self._closing.detach()
         self._store = None
-        self._inline = None
 
     # --- starting --------------------------------------------------------------------------------
 
@@ -392,8 +390,6 @@ class FlowQ:
         if not all(fresh):
             for (message, made), new in zip(calls, fresh, strict=True):
                 found = found or (None if new else found_again(self, made, message.called))
-        if self._inline is not None:
-            self._inline.started([message.id for message, _ in calls])
         return found
 
     def _submit(self, plan: Plan, made: Run[Any]) -> KeyReused | None:
@@ -401,8 +397,6 @@ class FlowQ:
         if not self._told:
             self._tell()
         found = None if self.store.submit(plan) else found_again(self, made, called_of(plan))
-        if self._inline is not None:
-            self._inline.started((plan.id,))
         return found
 
     def _tell(self) -> None:
@@ -438,14 +432,15 @@ class FlowQ:
     def inline(self) -> Iterator[None]:
         """Run what is started within at once, in this process and in memory, without a worker.
 
-        For tests of code that calls tasks: each start runs all that it leads to before it returns,
-        delays are skipped, and nothing reaches the app's own store. Read results within it.
+        For tests of code that calls tasks: each start, and what lets a run go on (`Run.send`,
+        `resume`, `retry`, `rerun`), runs all that it leads to before it returns, delays are
+        skipped, and nothing reaches the app's own store. Read results within it.
         """
         clock = SkippingClock(self.clock)
         store = open_store("memory://", name=self.name, clock=clock)
+        shown = importlib.import_module("flowq.inline").inline_store(self, store)
         try:
-            with self.aside(store, clock):
-                self._inline = importlib.import_module("flowq.inline").Inline(self)
+            with self.aside(shown, clock):
                 yield
         finally:
             store.close()
@@ -454,13 +449,13 @@ class FlowQ:
     def aside(self, store: Store, clock: Clock) -> Iterator[None]:
         """Use another store and clock within it, in all threads; `inline` and tests do."""
         with self._lock:
-            before = self._store, self._told, self.clock, self._inline
-            self._store, self._told, self.clock, self._inline = store, True, clock, None
+            before = self._store, self._told, self.clock
+            self._store, self._told, self.clock = store, True, clock
         try:
             yield
         finally:
             with self._lock:
-                self._store, self._told, self.clock, self._inline = before
+                self._store, self._told, self.clock = before
 
     # --- handles again ---------------------------------------------------------------------------
 

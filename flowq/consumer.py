@@ -109,6 +109,7 @@ class Consumer:
         self._imports = tuple(imports)
         self._pool: ThreadPool | ProcessPool | None = None
         self._sweeper: Sweeper | None = None
+        self._gave_up = False
 
     def __repr__(self) -> str:
         return f"<Consumer of {self.app!r}: {self.workers} x {self.kind}>"
@@ -135,12 +136,17 @@ class Consumer:
         ----------
         timeout : float, optional
             Seconds that running bodies are given; `shutdown_timeout` unless given.
+
+        Notes
+        -----
+        Bodies that did not end in time are given up once: who stops again, as the end of ``with``
+        does, waits for them no more.
         """
         if self._pool is None:
             return
         self._pool.stop()
         limit = self.shutdown_timeout if timeout is None else min(timeout, threading.TIMEOUT_MAX)
-        if not self._pool.join(limit):
+        if not self._gave_up and not self._pool.join(limit):
             self._abandon("in time")
         self._end()
 
@@ -247,6 +253,7 @@ class Consumer:
 
     def _abandon(self, when: str) -> None:
         assert self._pool is not None
+        self._gave_up = True
         if self._pool.abandon():
             log.warning("running tasks did not end %s and go back to their queues", when)
 

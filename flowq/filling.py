@@ -34,7 +34,7 @@ from flowq.message import (
 )
 from flowq.message import Mapping as MappingTemplate
 from flowq.naming import BUILT_IN
-from flowq.plan import Later, NodeRow, ranges_of
+from flowq.plan import Kind, Later, NodeRow, ranges_of
 from flowq.serializer import Serializer
 from flowq.wiring import Submitter, TaskSpec
 
@@ -77,7 +77,7 @@ class Filling:
 
     def row(self, row: NodeRow, checked: bool) -> NodeRow:
         """Fill in one row, which is in its place already."""
-        if row.value:
+        if row.value and row.kind != Kind.JOIN:  # of what waits it is a value, not a template
             value = self.template(decode_template(row.value), None, row.name)
             row = msgspec.structs.replace(row, value=encode_template(value))
         if any(group.value for group in row.later):

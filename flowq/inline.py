@@ -11,14 +11,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from flowq.clock import SkippingClock
 from flowq.executor import App, Executor, Job, Lane
-from flowq.message import Delivery
+from flowq.message import Delivery, Message
 from flowq.outcome import GiveBack, Outcome
+from flowq.plan import Plan
+from flowq.storage import Store
 
-__all__ = ["Inline", "InlineWorker"]
+__all__ = ["InlineWorker", "inline_store"]
 
 _LEASE_MS: Final = 100 * 365 * 86_400_000
 """Nobody dies here: a lease ends after any delay that there may be."""
@@ -34,13 +36,15 @@ class InlineWorker:
     Parameters
     ----------
     app : App
-        On a store that no other worker sees, with a `SkippingClock`.
+        With a `SkippingClock`.
+    store : Store
+        That no other worker sees.
     executor : Executor, optional
     """
 
-    def __init__(self, app: App, executor: Executor | None = None) -> None:
+    def __init__(self, app: App, store: Store, executor: Executor | None = None) -> None:
         assert isinstance(app.clock, SkippingClock)
-        self._store = app.store
+        self._store = store
         self._clock = app.clock
         self._executor = executor or Executor(app, interrupt=lambda _: None)
         self._session = f"inline-{os.urandom(8).hex()}"
@@ -52,6 +56,11 @@ class InlineWorker:
     def within(self) -> bool:
         """Whether a body runs, or waits."""
         return bool(self._lanes)
+
+    @property
+    def runs(self) -> set[bytes]:
+        """The tasks and runs (16 bytes) of which bodies run in it."""
+        return {lane.job.delivery.id[:16] for lane in self._lanes if lane.job}
 
     @property
     def holds(self) -> int:
@@ -145,31 +154,79 @@ class InlineWorker:
         return bool(more)
 
 
-class Inline:
-    """What ``with q.inline():`` runs: each start, with all that it leads to, before it returns.
+def inline_store(app: App, inner: Store) -> Store:
+    """Give a store as ``with q.inline():`` shows it: what brings work runs it before it returns.
+
+    That is each start, and what lets a run go on: a send, a resume, a retry or rerun, a cancel (of
+    which cleanups are left).
 
     Parameters
     ----------
     app : App
-        On a store of its own, with a `SkippingClock`.
+        On what this gives, while it is used, with a `SkippingClock`.
+    inner : Store
+        That no other worker sees.
     """
+    return cast("Store", _InlineStore(app, inner))
 
-    def __init__(self, app: App) -> None:
+
+class _InlineStore:
+    """Runs what was started or may go on. Threads of a body work for themselves."""
+
+    def __init__(self, app: App, inner: Store) -> None:
         self._app = app
-        self._store = app.store
+        self._inner = inner
         self._lock = threading.Lock()
         self._first: int | None = None
         self._here = threading.local()
 
-    def started(self, ids: Sequence[bytes]) -> None:
-        """Run tasks or runs that were started just now.
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
-        What a body starts ends before all else goes on that is ready. Threads of a body work for
-        themselves.
-        """
+    def enqueue(self, messages: Sequence[Message]) -> Any:
+        fresh = self._inner.enqueue(messages)
+        self._started([message.id for message in messages])
+        return fresh
+
+    def submit(self, plan: Plan) -> Any:
+        fresh = self._inner.submit(plan)
+        self._started((plan.id,))
+        return fresh
+
+    def send(self, run: bytes, *args: Any, **kwargs: Any) -> Any:
+        return self._moved((run,), self._inner.send(run, *args, **kwargs))
+
+    def resume(self, run: bytes) -> Any:
+        return self._moved((run,), self._inner.resume(run))
+
+    def rewind(self, run: bytes, *args: Any, **kwargs: Any) -> Any:
+        return self._moved((run,), self._inner.rewind(run, *args, **kwargs))
+
+    def cancel(self, ids: Sequence[bytes], **kwargs: Any) -> Any:
+        return self._moved(ids, self._inner.cancel(ids, **kwargs))
+
+    def reschedule(self, id: bytes, *args: Any, **kwargs: Any) -> Any:
+        return self._moved((id,), self._inner.reschedule(id, *args, **kwargs))
+
+    def _worker(self) -> InlineWorker:
         worker: InlineWorker | None = getattr(self._here, "worker", None)
         if worker is None:
-            worker = self._here.worker = InlineWorker(self._app)
+            worker = self._here.worker = InlineWorker(self._app, self._inner)
+        return worker
+
+    def _moved(self, ids: Sequence[bytes], answer: Any) -> Any:
+        """Go on with what is not a body's own run: that one does when the body has ended."""
+        own = self._worker().runs
+        if others := [id for id in ids if id[:16] not in own]:
+            self._started([id[:16] for id in others])
+        return answer
+
+    def _started(self, ids: Sequence[bytes]) -> None:
+        """Run tasks or runs that were started just now.
+
+        What a body starts ends before all else goes on that is ready.
+        """
+        worker = self._worker()
         if worker.within:
             self._until(worker, ids, set(ids))
             return
@@ -188,6 +245,6 @@ class Inline:
     def _until(self, worker: InlineWorker, ids: Sequence[bytes], only: set[bytes] | None) -> None:
         end = time.monotonic() + _PATIENCE
         while not worker.work(lambda: worker.all_ended(ids), only):
-            if self._store.status().running <= worker.holds or time.monotonic() > end:
+            if self._inner.status().running <= worker.holds or time.monotonic() > end:
                 return
-            self._store.wait_ended(ids[:1_000], timeout=0.1)  # another thread has it
+            self._inner.wait_ended(ids[:1_000], timeout=0.1)  # another thread has it

@@ -434,7 +434,7 @@ def decode_message(body: bytes) -> Message:
             f"this flowq knows version {VERSION[0]}"
         )
     try:
-        return _decode(memoryview(body)[1:])
+        return _decode(body[1:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
         raise DecodeError(f"bytes that are no message: {err}") from None
 

@@ -63,12 +63,14 @@ def ranges_of(nodes: Iterable[int]) -> Ranges:
     ((1, 3), (7, 1))
     """
     out: list[tuple[int, int]] = []
+    first = end = -1
     for i in sorted(set(nodes)):
-        if out and sum(out[-1]) == i:
-            out[-1] = (out[-1][0], out[-1][1] + 1)
-        else:
-            out.append((i, 1))
-    return tuple(out)
+        if i != end:
+            if end > first:
+                out.append((first, end - first))
+            first = i
+        end = i + 1
+    return (*out, (first, end - first)) if end > first else ()
 
 
 def indexes(ranges: Ranges) -> Iterator[int]:

@@ -62,6 +62,7 @@ _ATOMS: Final = frozenset(
     {int, str, float, bool, bytes, type(None), complex, bytearray, range, slice}
 )
 _SETS: Final = (set, frozenset)
+_CONTAINERS: Final = frozenset({tuple, list, dict, *_SETS})
 _BUILTIN_DEPTH: Final = 16
 
 
@@ -74,7 +75,11 @@ def _is_plain(value: Any, depth: int = _BUILTIN_DEPTH, budget: int = 2_000) -> b
     kind = type(value)
     if kind in _ATOMS:
         return True
-    if depth == 0 or kind not in (tuple, list, dict, set, frozenset) or len(value) > budget:
+    if kind not in _CONTAINERS:
+        return False
+    if not value:
+        return True
+    if depth == 0 or len(value) > budget:
         return False
     for x in value:
         if type(x) not in _ATOMS and not _is_plain(x, depth - 1, budget):
@@ -130,7 +135,7 @@ class PickleSerializer:
                 f"a payload with codec byte {raw[:1]!r} is not pickle's {self.codec!r}"
             )
         try:
-            return pickle.loads(memoryview(raw)[1:])
+            return pickle.loads(raw[1:])
         except Exception as err:  # unpickling runs the value's own code
             raise DecodeError(
                 f"a payload cannot be unpickled: {type(err).__name__}: {err}"

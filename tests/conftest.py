@@ -7,9 +7,12 @@ theirs (``FLOWQ_TEST_REDIS_URL``): nothing is ever flushed.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import hypothesis
@@ -29,6 +32,28 @@ def hear_interrupts() -> None:
 
 
 hear_interrupts()
+
+
+def keep_bytecode() -> None:
+    """Let interpreters that tests start find what was compiled, also where nothing may be kept.
+
+    With ``PYTHONDONTWRITEBYTECODE`` in a container whose packages are not compiled, each of some
+    thousand interpreters would compile all that it imports: most of its time. It goes into a folder
+    of its own, and not beside the sources, which is what was asked for.
+    """
+    if not os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        return  # also in the processes of xdist, which are started in the environment set below
+    folder, owner = tempfile.mkdtemp(prefix="fq-pyc-"), os.getpid()
+    os.environ["PYTHONPYCACHEPREFIX"] = folder
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not a fork of it
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+
+
+keep_bytecode()
 
 # Asserts of the shipped suite, and of what tests share, explain themselves as those of tests do.
 pytest.register_assert_rewrite("flowq.testing", "tests.model")

@@ -385,9 +385,11 @@ def in_one_go(months: Sequence[int] = MONTHS, rows: int | None = None) -> dict[s
         wanted = "month day dep_delay carrier tailnum origin dest hour".split()
         at = [head.index(column) for column in wanted]
         for line in reader:
-            month, day, delay, carrier, plane, origin, dest, hour = (line[i] for i in at)
-            if left.get(int(month), 0) < 1:
+            if left.get(int(line[at[0]]), 0) < 1:
+                if not any(left.values()):
+                    break
                 continue
+            month, day, delay, carrier, plane, origin, dest, hour = (line[i] for i in at)
             left[int(month)] -= 1
             delay = "" if delay == "NA" else delay.removesuffix(".0")
             clock = int(hour.removesuffix(".0"))

@@ -246,7 +246,8 @@ def policies(bodies: Sequence[Body]) -> dict[Node, str]:
                     )
                 said = "continue"
             policy = said or default
-            if policy in ("cancel", "continue") and node.kind is not Kind.JOIN:
+            fails = node.kind is not Kind.JOIN or node.signal  # no other join has failures
+            if policy in ("cancel", "continue") and fails:
                 found[node] = policy
     return found
 

@@ -95,6 +95,7 @@ class Part:
 
 
 _ATOMS: Final = frozenset({int, str, float, bool, bytes, type(None), complex})
+_CONTAINERS: Final = frozenset({list, tuple, dict})
 
 
 def has_parts(values: Iterable[Any]) -> bool:
@@ -106,21 +107,19 @@ def has_parts(values: Iterable[Any]) -> bool:
 
 
 def _search(values: Iterable[Any]) -> bool:
-    stack = [iter(values)]
+    todo: list[Iterable[Any]] = [values]
     seen: set[int] = set()
-    while stack:
-        for x in stack[-1]:
+    while todo:
+        for x in todo.pop():
             kind = type(x)
             if kind in _ATOMS:
                 continue
-            if isinstance(x, Part):
+            if kind in _CONTAINERS:
+                if id(x) not in seen:
+                    seen.add(id(x))
+                    todo.append(x if kind is not dict else (*x.keys(), *x.values()))
+            elif isinstance(x, Part):
                 return True
-            if kind in (list, tuple, dict) and id(x) not in seen:
-                seen.add(id(x))
-                stack.append(iter(x) if kind is not dict else iter([*x.keys(), *x.values()]))
-                break
-        else:
-            stack.pop()
     return False
 
 

@@ -65,12 +65,12 @@ class Contents(Part):
             around, build.where = build.where, entry.where or build.where
             made = yield part, body
             build.where = around
-            (node,) = made.heads
+            (node,) = made.tails
             body.names[name] = node
             body.places.setdefault(id(entry.original), made)
-            node.order.extend(entry.after)
-            for value in entry.pipes:
-                node.pipes.append(value)
+            for head in made.heads:  # of a race: what it was given that is no node yet
+                head.order.extend(entry.after)
+                head.pipes.extend(entry.pipes)
             self._edges(name, node, entry)
         value = _Ends(dag) if dag._returns is None else dag._returns
         build.keep.append(value)
@@ -114,13 +114,13 @@ class _Named(Part):
 
     def _labelled(self, made: Any) -> Any:
         if isinstance(made, Fragment):
-            made.heads[0].label = self._name
+            made.tails[0].label = self._name
             return made
         return self._after_placing(made)
 
     def _after_placing(self, placing: Placing) -> Placing:
         made = yield from placing
-        made.heads[0].label = self._name
+        made.tails[0].label = self._name
         return made
 
 

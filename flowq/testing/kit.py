@@ -155,7 +155,7 @@ class _Player:
         self._clock = clock
         self._run = run
         with self._on_stage():
-            self._worker = InlineWorker(app, _Executor(app, id_text(run), stand_ins))
+            self._worker = InlineWorker(app, store, _Executor(app, id_text(run), stand_ins))
 
     @contextmanager
     def _on_stage(self) -> Iterator[None]:

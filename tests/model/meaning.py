@@ -1,70 +1,42 @@
 # SPDX-License-Identifier: MIT
-"""What a program comes to, by sections 3 to 6 of the semantics: the oracle of the laws.
+"""What a program comes to, by sections 3 to 7 of the semantics: the oracle of the laws.
 
 It knows neither stores nor plans nor time: it goes through the steps of a body in the order in
-which they are written, and says how each ends and with what value, from what was written and from
-what each body does. Where the first law leaves a state open (beside a failure that cancels all
-else in its body or map) it says None.
+which they are written, and says how each ends and with what value, from what was written, from
+what each body does, and from what it is given: who won each race, and what came to who waited.
+Where the first law leaves a state open it says None: beside a failure that cancels all else in its
+body or map, and of what a race or a need has stopped; of those it still says what else they may be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from itertools import combinations
 from math import floor
-from typing import Any, NamedTuple
+from typing import Any
 
 from flowq.states import State
-from tests.model.programs import DEFAULT, Body, Program, Script, Scripts, Step, digest, value_of
+from tests.model.bodies import digest, value_of
+from tests.model.never import chunked, never, never_item
+from tests.model.programs import DEFAULT, Body, Program, Script, Scripts, Step
+from tests.model.weighing import (
+    BAD,
+    MISSING,
+    End,
+    Unit,
+    counted,
+    forgiven_in,
+    owned_by,
+    units_of,
+    value_in,
+    verdict_of,
+)
 
-__all__ = ["Meaning", "verdict_of"]
+__all__ = ["Meaning"]
 
 SUCCESS, FAILED, BLOCKED = State.SUCCESS, State.FAILED, State.BLOCKED
 SKIPPED, CANCELLED = State.SKIPPED, State.CANCELLED
-BAD = (FAILED, BLOCKED)
-MISSING = {FAILED: "failure", BLOCKED: "failure", SKIPPED: "skipped", CANCELLED: "cancelled"}
-
-
-class End(NamedTuple):
-    """How a node ended, and its value if that was a success."""
-
-    state: State
-    value: Any = None
-
-
-class Unit:
-    """One node of a body: a step, or one of the tasks of a chain or group."""
-
-    def __init__(self, name: str, step: Step, policy: str) -> None:
-        self.name = name
-        self.step = step
-        self.above: dict[int, set[str]] = {}
-        self.args: list[tuple[int, str]] = []
-        self.default = "default" if step.default else None
-        self.policy = "continue" if step.default else step.policy or policy
-        self.end = End(SKIPPED)
-
-    def reads(self, unit: int) -> bool:
-        """Whether it reads the value of a unit, not only its end."""
-        return bool(self.above[unit] & {"value", "maybe"})
-
-    def minds(self, unit: int) -> bool:
-        """Whether it minds how a unit ended: not all of its edges from there are optional."""
-        return self.above[unit] != {"maybe"}
-
-    @property
-    def joined(self) -> bool:
-        """Whether a join with its rule stands before it, so that it itself awaits success."""
-        return self.step.kind in ("map", "branch") and self.step.rule != "all_success"
-
-    @property
-    def delivered(self) -> Any:
-        """What others get for its value."""
-        if self.end.state == SUCCESS:
-            return self.end.value
-        if self.end.state == FAILED and self.policy == "continue":
-            return self.default
-        return MISSING[self.end.state]
 
 
 class Meaning:
@@ -78,16 +50,31 @@ class Meaning:
         What each body that returns was given, but for those in what is left open.
     end : End
         Of the run.
-    open : bool
-        Whether anything is left open.
+    stopped : dict of str to tuple of State and str
+        By path, how each would have ended that may have been stopped (so it ends, or it is
+        skipped), and the race that was decided or the map whose need was met.
+    met : dict of str to int
+        How many items have succeeded of maps that needed so many, by path.
+    wrong : list of str
+        What it was given that cannot be.
+
+    Parameters
+    ----------
+    program : Program
+    scripts : Scripts
+    given : mapping of str to End
+        What came of races, of what waits, and of maps that need so many, by path.
     """
 
-    def __init__(self, program: Program, scripts: Scripts) -> None:
+    def __init__(self, program: Program, scripts: Scripts, given: Mapping[str, End]) -> None:
         self.scripts = scripts
+        self.given = given
         self.states: dict[str, State | None] = {}
         self.calls: dict[str, Any] = {}
+        self.stopped: dict[str, tuple[State, str]] = {}
+        self.met: dict[str, int] = {}
+        self.wrong: list[str] = []
         self.end = self.graph(program, "", [])
-        self.open = None in self.states.values()
 
     # --- graphs ----------------------------------------------------------------------------------
 
@@ -109,11 +96,16 @@ class Meaning:
 
     def body(self, body: Body, prefix: str, given: list[Any], policy: str) -> End:
         """Run the steps of a body, and say what they come to together."""
-        units, tails = _units(body, policy)
-        for unit in units:
-            self.unit(unit, units, prefix, given, tails, policy)
+        units, tails = units_of(body, policy)
         named = {k for i in body.value for k in tails[i]}
-        forgiven = _forgiven(units, named)
+        for k, unit in enumerate(units):
+            if unit.step.kind != "first":
+                self.unit(unit, units, prefix, given, tails, policy)
+            elif self.race(unit, units, prefix):
+                losers = owned_by(k, units, named)
+                race = f"{prefix}{unit.name}"
+                self.leave_open((f"{prefix}{units[k].name}" for k in losers), by=race)
+        forgiven = forgiven_in(units, named)
         counting = [
             u for k, u in enumerate(units)
             if u.end.state in BAD and k not in forgiven
@@ -130,16 +122,28 @@ class Meaning:
             return End(CANCELLED)
         if any(units[k].end.state == SKIPPED for k in named):
             return End(SKIPPED)
-        value = [_value(body.steps[i], tails[i], units) for i in body.value]
+        value = [value_in(body.steps[i], tails[i], units) for i in body.value]
         return End(SUCCESS, value[0] if body.alone else value)
 
-    def leave_open(self, paths: Iterable[str]) -> None:
-        """Leave open how some nodes end, with all that is inside them and follows them."""
+    def leave_open(self, paths: Iterable[str], *, by: str = "") -> None:
+        """Leave open how some nodes end, with all that is inside them and follows them.
+
+        Parameters
+        ----------
+        paths : iterable of str
+        by : str
+            What may have stopped them: if it did they are skipped, else they end as they would.
+        """
         for path in paths:
-            for known in self.states:
-                if known == path or known.startswith((f"{path}/", f"{path}[")):
-                    self.states[known] = None
-                    self.calls.pop(known, None)
+            was = self.states.get(path) or self.stopped.get(path, (None, ""))[0]
+            for known in [p for p in self.states if _within(p, path)]:
+                self.states[known] = None
+                self.stopped.pop(known, None)
+                self.met.pop(known, None)
+            for known in [p for p in self.calls if _within(p, path)]:
+                del self.calls[known]
+            if by and was is not None:
+                self.stopped[path] = was, by
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -150,9 +154,9 @@ class Meaning:
         """Run a node of a body, if its rule lets it, and what is to follow its failure."""
         path, step = f"{prefix}{unit.name}", unit.step
         ends = {k: units[k] for k in unit.above}
-        state = verdict_of(step.rule, [_counted(u, unit.minds(k)) for k, u in ends.items()])
+        state = verdict_of(step.rule, [counted(u, unit.minds(k)) for k, u in ends.items()])
         if unit.joined:
-            read = [_counted(u, unit.minds(k)) for k, u in ends.items() if unit.reads(k)]
+            read = [counted(u, unit.minds(k)) for k, u in ends.items() if unit.reads(k)]
             state = verdict_of("all_success", [*read, SUCCESS if state is None else state])
 
         def argument(i: int, how: str) -> Any:
@@ -172,10 +176,47 @@ class Meaning:
             unit.end = self.run(path, step, args, units, tails, policy)
         else:
             unit.end = End(state)
-            self.never(path, step, state)
+            never(self.states, path, step, state)
         self.states[path] = unit.end.state
         if step.on_error:
             self.alarm(f"{path}/on_error/e", unit.end.state)
+
+    def race(self, unit: Unit, units: list[Unit], prefix: str) -> bool:
+        """Let the first that succeeded win; says whether one did."""
+        path = f"{prefix}{unit.name}"
+        state = verdict_of("one_success", [units[k].end.state for k in unit.above])
+        if state is None:
+            good = [units[k].end for k in unit.above if units[k].end.state == SUCCESS]
+            unit.end = self.known(path, good)
+        else:
+            unit.end = End(state)
+        self.states[path] = unit.end.state
+        return state is None
+
+    def known(self, path: str, ends: list[End]) -> End:
+        """Give what it is said to have come to, if it could; what has not come to that may be any.
+
+        Parameters
+        ----------
+        path : str
+        ends : list of End
+            What it could come to.
+        """
+        found = self.given.get(path)
+        if found is None:
+            return ends[0]
+        for end in ends:
+            if (end.state, digest(end.value)) == (found.state, digest(found.value)):
+                return end
+        self.wrong.append(f"{path} is {found}, and could be {ends}")
+        return ends[0]
+
+    def waited(self, path: str, step: Step) -> End:
+        """Take what was sent, or what comes of its timeout."""
+        found = self.given.get(path, End(SUCCESS))
+        late = End(SUCCESS, "default") if step.default else End(FAILED)
+        sent = found.state == SUCCESS and str(found.value).startswith(f"{step.name}:")
+        return self.known(path, [found] * sent + [late] * (step.seconds > 0) or [End(SUCCESS)])
 
     def alarm(self, path: str, state: State) -> None:
         runs = state in BAD
@@ -197,6 +238,10 @@ class Meaning:
             end = self.map(path, step, over)
         elif step.kind == "branch":
             end = self.branch(path, step, units, tails, policy)
+        elif step.kind == "sleep":
+            end = End(SUCCESS)
+        elif step.kind == "wait":
+            end = self.waited(path, step)
         else:
             end = self.call(path, args, step.retries, step)
         return self.instead(f"{path}/fallback", step.fallback, end, args, step)
@@ -220,6 +265,8 @@ class Meaning:
             return End(FAILED)
         if script.then == "skip":
             return End(SKIPPED)
+        if step is not None and step.kind == "pure":
+            return End(SUCCESS, value_of(step.name.partition("-")[0], []))
         seen = [] if step is not None and step.early else digest(given)
         self.calls[path] = seen
         kind = step.kind if step is not None else "call"
@@ -238,7 +285,10 @@ class Meaning:
         """Run an item for each element, and put the list together."""
         if not isinstance(over, list):
             return End(FAILED)
-        ends = [self.item(f"{path}[{i}]", step, x) for i, x in enumerate(over)]
+        elements = chunked(over, step.chunk)
+        ends = [self.item(f"{path}[{i}]", step, x) for i, x in enumerate(elements)]
+        if step.need:
+            return self.needed(path, step, ends)
         failures = sum(e.state in BAD for e in ends)
         tolerated = step.tolerate or 0
         if isinstance(tolerated, float):
@@ -251,10 +301,36 @@ class Meaning:
                 return End(FAILED)
             if any(e.state == CANCELLED for e in ends):
                 return End(CANCELLED)
-        return End(SUCCESS, [_kept(e) for e in ends if e.state != SKIPPED])
+        kept: list[Any] = []
+        for end, part in zip(ends, elements, strict=True):
+            if end.state != SKIPPED:
+                value = end.value if end.state == SUCCESS else MISSING[end.state]
+                flat = step.chunk and end.state == SUCCESS
+                kept += value if flat else [value] * (len(part) if step.chunk else 1)
+        return End(SUCCESS, kept)
+
+    def needed(self, path: str, step: Step, ends: list[End]) -> End:
+        """Take the values of those that succeeded first, and leave open what became of the rest."""
+        good = [e.value for e in ends if e.state == SUCCESS]
+        if len(good) < step.need:
+            return End(FAILED)
+        could = [list(some) for some in combinations(good, step.need)]
+        if step.chunk:
+            could = [[x for part in some for x in part] for some in could]
+        self.leave_open((f"{path}[{i}]" for i in range(len(ends))), by=path)
+        self.met[path] = step.need
+        return self.known(path, [End(SUCCESS, some) for some in could])
 
     def item(self, path: str, step: Step, element: Any) -> End:
-        if step.item == "task":
+        """Run an item; where what it is given is a failure it is blocked."""
+        if element == "failure":
+            never_item(self.states, path, step, BLOCKED)
+            if step.item_on_error:
+                self.alarm(f"{path}/on_error/e", BLOCKED)
+            return End(BLOCKED)
+        if step.chunk:
+            end = self.chunk(path, element, step.item_retries)
+        elif step.item == "task":
             end = self.call(path, [element], step.item_retries)
         elif step.item == "chain":
             end = self.handler(f"{path}/a", [element], True)
@@ -271,6 +347,15 @@ class Meaning:
             self.alarm(f"{path}/on_error/e", end.state)
         return end
 
+    def chunk(self, path: str, elements: list[tuple[int, Any]], retries: int) -> End:
+        """Call the body of a task for some elements, one after the other."""
+        scripts = [self.scripts(f"{path}#{i}") for i, _ in elements]
+        if any(script.fails > retries for script in scripts):
+            return End(FAILED)
+        ends = [self.call(f"{path}#{i}", [x], retries) for i, x in elements]
+        made = [end.value for end in ends if end.state == SUCCESS]
+        return End(SUCCESS, made) if made else End(SKIPPED)
+
     def branch(
         self, path: str, step: Step, units: list[Unit], tails: list[list[int]], policy: str
     ) -> End:
@@ -285,141 +370,10 @@ class Meaning:
         if isinstance(found, Body):
             return self.body(found, f"{path}/", [], policy)
         if isinstance(found, list):
-            return End(SUCCESS, [_value(units[tails[i][0]].step, tails[i], units) for i in found])
+            return End(SUCCESS, [value_in(units[tails[i][0]].step, tails[i], units) for i in found])
         return End(SUCCESS, found)
 
-    # --- what never began ------------------------------------------------------------------------
 
-    def never(self, path: str, step: Step, state: State) -> None:
-        """Say how what is inside a node, and follows it, ends with it if it never begins."""
-        known = step.kind == "map" and step.over is None
-        if step.fallback:
-            self.states[f"{path}/fallback"] = state
-        if step.kind == "flow":
-            assert step.body is not None
-            self.never_graph(step.body, f"{path}/", state)
-        elif known:
-            for i in range(step.length):
-                self.never_item(f"{path}[{i}]", step, state)
-
-    def never_graph(self, body: Body, prefix: str, state: State) -> None:
-        for unit in _units(body, "")[0]:
-            path = f"{prefix}{unit.name}"
-            self.states[path] = state
-            self.never(path, unit.step, state)
-            if unit.step.on_error:
-                self.states[f"{path}/on_error/e"] = state
-        for word, wanted in (
-            ("on_success", body.on_success),
-            ("on_failure", body.on_failure),
-            ("finally", body.finally_),
-        ):
-            if wanted:
-                self.states[f"{prefix}{word}/h"] = state
-
-    def never_item(self, path: str, step: Step, state: State) -> None:
-        self.states[path] = state
-        if step.item_fallback:
-            self.states[f"{path}/fallback"] = state
-        if step.item_on_error:
-            self.states[f"{path}/on_error/e"] = state
-        if step.item == "chain":
-            self.states[f"{path}/a"] = self.states[f"{path}/b"] = state
-        elif step.item == "flow":
-            assert step.body is not None
-            self.never_graph(step.body, f"{path}/", state)
-
-
-def _kept(end: End) -> Any:
-    return end.value if end.state == SUCCESS else MISSING[end.state]
-
-
-def _value(step: Step, tails: list[int], units: list[Unit]) -> Any:
-    found = [units[k].delivered for k in tails]
-    return found if step.kind == "group" else found[0]
-
-
-def _units(body: Body, policy: str) -> tuple[list[Unit], list[list[int]]]:
-    """Give the nodes of a body, and of each step the nodes with which it ends."""
-    units: list[Unit] = []
-    tails: list[list[int]] = []
-    for step in body.steps:
-        parents = list(step.edges)
-        read = list(step.listed)
-        for arm in step.arms.values():
-            read += arm if isinstance(arm, list) else []
-        above = [(k, e.how) for e in parents if e.parent >= 0 for k in tails[e.parent]]
-        above += [(k, "value") for i in read for k in tails[i]]
-        first = len(units)
-        if step.kind in ("chain", "group"):
-            for n in range(step.length):
-                unit = Unit(f"{step.name}-{n}", step, policy)
-                if n and step.kind == "chain":
-                    unit.above[first + n - 1] = {"value"}
-                    unit.args = [(first + n - 1, "value")]
-                else:
-                    for k, how in above:
-                        unit.above.setdefault(k, set()).add(how)
-                units.append(unit)
-            tails.append([len(units) - 1] if step.kind == "chain" else [*range(first, len(units))])
-            continue
-        unit = Unit(step.name, step, policy)
-        for k, how in above:
-            unit.above.setdefault(k, set()).add(how)
-        unit.args = [(e.parent, e.how) for e in parents if e.how != "order"]
-        units.append(unit)
-        tails.append([first])
-    return units, tails
-
-
-# --- rules and forgiveness (sections 3 and 4) ----------------------------------------------------
-
-
-def _counted(unit: Unit, minds: bool) -> State:
-    """As what the end of a parent counts."""
-    if not minds or (unit.end.state == FAILED and unit.policy == "continue"):
-        return SUCCESS
-    return unit.end.state
-
-
-def verdict_of(rule: str, parents: list[State]) -> State | None:
-    """Say how a node ends that does not run, given how all of its parents did; None if it runs."""
-    n = len(parents)
-    good, bad = parents.count(SUCCESS), sum(p in BAD for p in parents)
-    cancelled = parents.count(CANCELLED)
-    runs = {
-        "all_success": good == n,
-        "all_done": True,
-        "none_failed": not bad and not cancelled,
-        "none_failed_min_one_success": not bad and not cancelled and good > 0,
-        "one_success": good > 0,
-        "one_failed": bad > 0,
-        "all_failed": bad == n,
-    }
-    if runs[rule] if rule in runs else good >= int(rule.removeprefix("at_least(")[:-1]):
-        return None
-    if rule in ("one_failed", "all_failed"):
-        return CANCELLED if cancelled else SKIPPED
-    if bad:
-        return BLOCKED
-    return CANCELLED if cancelled else SKIPPED
-
-
-def _forgiven(units: list[Unit], named: set[int]) -> set[int]:
-    """Find the nodes whose failure or cancel does not count around them."""
-    forgiven: set[int] = set()
-    for k in reversed(range(len(units))):
-        below = [(j, u) for j, u in enumerate(units) if k in u.above]
-        if k in named or not below:
-            continue
-        if all(_forgives(u, k, j in forgiven) for j, u in below):
-            forgiven.add(k)
-    return forgiven
-
-
-def _forgives(child: Unit, parent: int, forgiven: bool) -> bool:
-    """Whether the edges from a parent to a child let a failure of it not count."""
-    if not child.minds(parent) or forgiven:
-        return True
-    some = child.step.rule.startswith(("one_success", "at_least"))
-    return some and not (child.joined and child.reads(parent))
+def _within(path: str, around: str) -> bool:
+    """Whether a node stands inside another, or follows it, or is that one."""
+    return path == around or path.startswith((f"{around}/", f"{around}[", f"{around}#"))

@@ -8,6 +8,7 @@ or settles when, what is lost, and what is told again, is drawn.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
@@ -16,19 +17,24 @@ from typing import Any, NamedTuple
 from flowq.executor import Executor, Job, Lane
 from flowq.message import Delivery
 from flowq.outcome import GiveBack, Outcome
-from flowq.plan import ROOT, Kind
+from flowq.plan import Kind, Phase
 from flowq.states import State
 from flowq.storage import Store
 from flowq.storage.base import NodeInfo, Step
 from flowq.testing import ManualClock
-from tests.model.programs import app
+from tests.model.bodies import app
 
-__all__ = ["Player"]
+__all__ = ["Player", "is_between"]
 
 SESSIONS = ("a", "b", "c")
 LEASE_MS = 30_000
+A_DAY_MS = 86_400_000
+"""What is due later than this is never awaited."""
 MOST = 2
 """Losses of one message: after a third it would be dead, if nothing else is said."""
+
+
+UNDER_WAY = (State.QUEUED, State.SCHEDULED, State.HELD, State.RUNNING, State.EXPANDED)
 
 
 class _Held(NamedTuple):
@@ -46,6 +52,15 @@ class Player:
     rand : Random
     chaos : float
         How likely it is that something goes wrong instead of a fetch or a settlement.
+
+    Attributes
+    ----------
+    troubles : list of callable
+        What may go wrong; each says whether it could.
+    urge : callable
+        Called when nothing is left to do; says whether it has brought about something.
+    did : Counter of str
+        How often each of them was done.
     """
 
     def __init__(
@@ -60,7 +75,21 @@ class Player:
         self.settled: list[tuple[str, Outcome]] = []
         self.lane = Lane(0)
         self.lane.thread = threading.get_ident()
-        self.log: list[str] = []
+        self.paused: set[bytes] = set()
+        self.did: Counter[str] = Counter()
+        self.urge: Callable[[], bool] = lambda: False
+        self.troubles: list[Callable[[], bool]] = [
+            self.tell_any_again,
+            self.lose,
+            self.outlive,
+            self.give_back,
+            self.restart,
+            self.keep_house,
+            self.pause,
+            self.resume,
+            self.let_time_pass,
+            self.look,
+        ]
 
     def close(self) -> None:
         self.store.close()
@@ -77,7 +106,8 @@ class Player:
         """Go on until nothing is left that could be done, or for so many moves."""
         for _ in range(most):
             if self.rand.random() < self.chaos:
-                self.disturb()
+                trouble = self.rand.choice(self.troubles)
+                self.did[trouble.__name__] += trouble()
             elif self.held and self.rand.random() < 0.6:
                 self.settle()
             elif not self.fetch() and not self.held and self.done():
@@ -85,7 +115,10 @@ class Player:
         assert partly, f"no end after {most} moves"
 
     def step(self, session: str, outcomes: list[Outcome], want: int = 0) -> Step:
-        return self.store.step(session, outcomes, want=want, queues=app.queues(), lease_ms=LEASE_MS)
+        step = self.store.step(session, outcomes, want=want, queues=app.queues(), lease_ms=LEASE_MS)
+        begun = {d.id[:16] for d in step.deliveries}
+        assert not begun & self.paused, "something of a paused run has begun"
+        return step
 
     def fetch(self) -> bool:
         session = self.rand.choice(SESSIONS)
@@ -119,8 +152,8 @@ class Player:
                 continue
             if step.ready:
                 return False
-            if step.next_ms is None or not self.store.status().scheduled:
-                return True
+            if step.next_ms is None or step.next_ms > A_DAY_MS or not self.store.status().scheduled:
+                return not self.resume() and not self.urge()
             self.clock.advance(step.next_ms / 1000)
 
     def quiet(self) -> None:
@@ -128,24 +161,12 @@ class Player:
         while self.step("a", [], 0).next_ms == 0:
             pass
 
-    # --- what goes wrong -------------------------------------------------------------------------
+    # --- what changes nothing in the end ---------------------------------------------------------
 
-    def disturb(self) -> None:
-        """Do something that changes nothing in the end."""
-        kind = self.rand.randrange(6)
-        if kind == 0 and self.settled:
+    def tell_any_again(self) -> bool:
+        if self.settled:
             self.tell_again(*self.rand.choice(self.settled))
-        elif kind == 1 and self.held:
-            self.lose()
-        elif kind == 2 and self.held:
-            self.outlive()
-        elif kind == 3 and self.held:
-            self.give_back()
-        elif kind == 4:
-            self.store.close()
-            self.store = self.make(self.clock)
-        elif kind == 5:
-            self.store.sweep()
+        return bool(self.settled)
 
     def tell_again(self, session: str, outcome: Outcome) -> None:
         """Settle what is settled already, or was lost: nothing may change (the fourth law)."""
@@ -155,8 +176,10 @@ class Player:
         assert set(verdicts) <= {"repeated", "stale"}, verdicts
         assert self.picture() == before
 
-    def lose(self) -> None:
+    def lose(self) -> bool:
         """Let a session end with all that it held; it may settle something later all the same."""
+        if not self.held:
+            return False
         session = self.rand.choice(self.held).session
         lost = [h for h in self.held if h.session == session]
         self.held = [h for h in self.held if h.session != session]
@@ -168,22 +191,79 @@ class Player:
         for one in late:
             self.tell_again(*one)
         self.settled += late
+        return True
 
-    def outlive(self) -> None:
+    def outlive(self) -> bool:
         """Let the leases of all but one session pass."""
         alive = self.rand.choice(SESSIONS)
-        if any(h.delivery.losses >= MOST for h in self.held if h.session != alive):
-            return
+        dying = [h for h in self.held if h.session != alive]
+        if not self.held or any(h.delivery.losses >= MOST for h in dying):
+            return False
         for _ in range(2):
             self.clock.advance(LEASE_MS / 1000 * 0.7)
             self.store.renew([alive], lease_ms=LEASE_MS, period_ms=LEASE_MS)
         self.step(alive, [])
         known = {s for s in SESSIONS if self.store.held(s)}
         self.held = [h for h in self.held if h.session in known]
+        return bool(dying)
 
-    def give_back(self) -> None:
+    def give_back(self) -> bool:
+        if not self.held:
+            return False
         one = self.held.pop(self.rand.randrange(len(self.held)))
         self.step(one.session, [GiveBack(one.delivery.id, one.delivery.delivery)])
+        return True
+
+    def restart(self) -> bool:
+        """Open the store again."""
+        self.store.close()
+        self.store = self.make(self.clock)
+        return True
+
+    def keep_house(self) -> bool:
+        self.store.sweep()
+        return True
+
+    def pause(self) -> bool:
+        """Pause a run: until it is resumed nothing of it begins, which `step` sees to."""
+        for run in self.store.runs():
+            state = self.store.pause(run.id)
+            if state is not None and not state.final:
+                self.paused.add(run.id)
+        return bool(self.paused)
+
+    def resume(self) -> bool:
+        paused, self.paused = self.paused, set()
+        for run in paused:
+            self.store.resume(run)
+        return bool(paused)
+
+    def notice(self) -> None:
+        """Look which runs are still paused: a cancel lets one go on."""
+        known = {run.id for run in self.store.runs() if run.paused}
+        self.paused &= known
+
+    def let_time_pass(self) -> bool:
+        """Let some seconds go by, so that something may be due while bodies run."""
+        self.clock.advance(self.rand.choice([0.5, 2, 9]))
+        self.store.renew(list(SESSIONS), lease_ms=LEASE_MS, period_ms=LEASE_MS)
+        return True
+
+    def look(self) -> bool:
+        """See that no more items are under way than may be, but for those that are opened again."""
+        limited = False
+        for run in self.store.runs():
+            nodes = self.nodes(run.id)
+            for around in nodes:
+                if not around.most:
+                    continue
+                items = [n for n in nodes if n.owner == around.index and n.phase == Phase.BODY]
+                if any(n.generation and n.kind == Kind.EXPANSION for n in items):
+                    continue
+                busy = [n.name for n in items if n.state in UNDER_WAY]
+                assert len(busy) <= around.most, f"{around.name}: {busy} are under way"
+                limited |= bool(busy)
+        return limited
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -202,7 +282,11 @@ class Player:
         nodes = self.nodes(run)
         wrong = self.store.check(run)
         assert not wrong, wrong
-        ended = nodes[ROOT].state.final
         open_ = [n.name for n in nodes if not n.state.final]
-        assert ended != bool(open_), f"ended is {ended}, and open are {open_}"
-        return {n.name if n.index else "": n.state for n in nodes if n.kind != Kind.JOIN}
+        assert not open_, f"played to its end, and open are {open_}"
+        return {n.name if n.index else "": n.state for n in nodes if not is_between(n)}
+
+
+def is_between(node: NodeInfo) -> bool:
+    """Whether a node is none that was written, but stands between some that were."""
+    return node.kind == Kind.JOIN and node.name.rpartition("/")[2].startswith("join")

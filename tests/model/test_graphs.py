@@ -14,7 +14,7 @@ from flowq import DAG, Flow, FlowQ, chain, group
 from flowq.errors import CycleError
 from flowq.lower import lower
 from flowq.message import decode_template, nodes_of
-from flowq.plan import Kind, Plan, indexes
+from flowq.plan import Bits, Kind, Plan, indexes
 
 q = FlowQ("graphs", "memory://")
 
@@ -127,7 +127,7 @@ def check(plan: Plan) -> None:
             named = {n for b in row.message.bindings for n in nodes_of(b.value)}
             assert named == {*indexes(row.reads)}
             assert row.message.id == plan.id + i.to_bytes(4, "big")
-        assert row.rule.c == plan.parent_count(i)
+        assert row.rule.c == (0 if row.bits & Bits.RACE else plan.parent_count(i))
     for i, row in enumerate(plan.rows):
         inside = owned.get(i, set())
         assert row.inner == len(inside)

@@ -22,7 +22,7 @@ from flowq.outcome import Done, Failed, Outcome, Skipped
 from flowq.plan import NodeRow, Plan
 from flowq.states import RULES, State
 from flowq.storage import Store, open_store
-from tests.model.meaning import verdict_of
+from tests.model.weighing import verdict_of
 
 RULES_TRIED: Final = [*RULES, "at_least(2)"]
 ENDS: Final = (State.SUCCESS, State.FAILED, State.SKIPPED, State.CANCELLED)

@@ -11,13 +11,14 @@ from typing import Any, TypeAlias
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flowq import DAG, Flow, chain, group
+from flowq import DAG, Flow, chain, first, group
 from flowq.message import nodes_of
 from flowq.plan import NodeRow, Plan, Ranges, indexes
 from tests.model.test_graphs import plan_of, q, rows, step
 
 Shape: TypeAlias = "str | tuple[str, list[Shape]]"
-"""A step by name; or ``then``, one after the other with what the one before gave; or ``beside``."""
+"""A step by name; or ``then``, one after the other with what the one before gave; or ``beside``; or
+a race, ``first:`` and its name."""
 
 
 @st.composite
@@ -33,9 +34,13 @@ def shapes(draw: st.DrawFn, depth: int = 4) -> Shape:
         if not left or draw(st.integers(0, 2)) == 0:
             count += 1
             return f"n{count}"
-        many = draw(st.integers(1 + (how == "then"), 3))
+        raced = how == "beside" and draw(st.integers(0, 2)) == 0
+        many = draw(st.integers(1 + (how == "then" or raced), 3))
         inner = "beside" if how == "then" else "then"
         parts = [part(inner, left - 1, last=how == "beside") for _ in range(many)]
+        if raced:
+            count += 1
+            how = f"first:n{count}"
         if last:
             parts.append(part(inner, 0))
         return how, parts
@@ -48,6 +53,8 @@ def as_chains(shape: Shape) -> Any:
         return step.s().options(name=shape)
     how, parts = shape
     made = [as_chains(part) for part in parts]
+    if how.startswith("first"):
+        return first(*made).options(name=how.partition(":")[2])
     return chain(*made) if how == "then" else group(made)
 
 
@@ -56,31 +63,48 @@ def as_pipes(shape: Shape) -> Any:
         return step.s().options(name=shape)
     how, parts = shape
     made = [as_pipes(part) for part in parts]
+    if how.startswith("first"):
+        return first(*made).options(name=how.partition(":")[2])
     return reduce(or_, made) if how == "then" else group(made)
 
 
-def said(shape: Shape, given: tuple[Any, ...], call: Callable[[str, tuple[Any, ...]], Any]) -> Any:
+def said(
+    shape: Shape,
+    given: tuple[Any, ...],
+    call: Callable[[str, tuple[Any, ...]], Any],
+    race: Callable[[str, list[Any]], Any],
+) -> Any:
     """Say it step by step, with what each is given as its argument; gives the value."""
     if isinstance(shape, str):
         return call(shape, given)
     how, parts = shape
-    if how == "beside":
-        return [said(part, given, call) for part in parts]
+    if how != "then":
+        made = [said(part, given, call, race) for part in parts]
+        return made if how == "beside" else race(how.partition(":")[2], made)
     for part in parts:
-        given = (said(part, given, call),)
+        given = (said(part, given, call, race),)
     return given[0]
+
+
+def raced(name: str, made: list[Any]) -> Any:
+    return first(*made).options(name=name)
 
 
 def as_dag(shape: Shape) -> DAG:
     dag = DAG("shape")
-    value = said(shape, (), lambda name, given: dag.add(step.s(*given), name=name))
+    value = said(
+        shape,
+        (),
+        lambda name, given: dag.add(step.s(*given), name=name),
+        lambda name, made: dag.add(first(*made), name=name),
+    )
     dag.returns(value)
     return dag
 
 
 def as_flow(shape: Shape) -> Any:
     def body() -> Any:
-        return said(shape, (), lambda name, given: step.options(name=name)(*given))
+        return said(shape, (), lambda name, given: step.options(name=name)(*given), raced)
 
     return Flow(q, body, {"name": "shape"}).build()
 
@@ -89,13 +113,14 @@ def as_arguments(shape: Shape) -> Any:
     """Signatures in the places of arguments; what gives several is mentioned by a flow."""
 
     def body() -> Any:
-        return said(shape, (), lambda name, given: step.s(*given).options(name=name))
+        return said(shape, (), lambda name, given: step.s(*given).options(name=name), raced)
 
     return Flow(q, body, {"name": "shape"}).build()
 
 
 @given(shapes())
 @example(("then", ["a", ("beside", ["b", ("then", ["c", "d"])]), ("beside", ["e", "f"]), "g"]))
+@example(("then", ["a", ("first:r", ["b", ("then", ["c", ("beside", ["d"]), "e"])]), "f"]))
 @example(("beside", [("then", ["a", ("beside", ["b", "c"]), "d"]), "e"]))
 def test_a_shape_gives_one_plan_however_it_is_written(shape: Shape) -> None:
     chains = plan_of(as_chains(shape))

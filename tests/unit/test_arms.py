@@ -24,7 +24,6 @@ from tests.unit.arms import (
     plan_of,
     show,
     sized,
-    skip,
     work,
 )
 
@@ -190,28 +189,6 @@ def test_branches_stand_in_mapped_flows_and_take_what_they_read_from_all_around(
     assert "nested[1]/branch/branch" not in run.nodes
 
 
-def test_a_map_of_a_map_of_a_branch_with_one_item_failing() -> None:
-    @flow
-    def item(x: Any) -> Any:
-        return branch(kind(x), {"small": lambda: clean(x), "big": lambda: fail(x)})
-
-    @flow
-    def row(xs: Any) -> Any:
-        return item.map(xs)
-
-    @flow
-    def rows(xss: Any) -> Any:
-        return [show(row.map(give(xss))), row.map([["k"]])]
-
-    run = here(rows.build([["a", "long"], [], ["b"]]))
-
-    states = run.nodes
-    assert states["row[0]/item[1]/branch/fail"] == states["row[0]/item[1]/branch"] == "failed"
-    assert states["row[0]/item[0]/branch"] == states["row[1]/item"] == states["row[2]"] == "success"
-    assert states["row"] == states["row[0]"] == "failed" and states["show"] == "blocked"
-    assert run.error is not None and run.error.node == "row[0]/item[1]/branch/fail"
-
-
 def test_a_map_over_what_is_not_known_stands_in_an_arm() -> None:
     @flow
     def fan(xs: Any) -> Any:
@@ -235,44 +212,6 @@ def test_the_value_of_an_arm_may_be_an_element_of_a_map_whatever_it_is() -> None
     expected = [{"it": x, "first": x[0]} for x in things]
 
     assert here(sames.build(things)).value == here(same.s().map(things)).value == expected
-
-
-RULES = {
-    # rule of the join: what follows (a success, a failure, a skip), and what it becomes
-    "all_success": "blocked",
-    "all_done": "success",
-    "none_failed": "blocked",
-    "none_failed_min_one_success": "blocked",
-    "one_success": "success",
-    "at_least(1)": "success",
-    "at_least(2)": "blocked",
-    "one_failed": "success",
-    "all_failed": "skipped",
-}
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_nested_branch_with_an_inner_join_of_every_rule(rule: str) -> None:
-    """Rules inside an arm see only what is inside it."""
-
-    @flow
-    def joined(x: Any) -> Any:
-        outside = fail("outside") if x == "never" else give(x)
-
-        def inner() -> Any:
-            ways = [clean(outside), fail("inside"), skip()]
-            return give("joined").options(name="join", trigger_rule=rule).after(*ways)
-
-        return branch(kind(x), {"small": lambda: branch(kind(x), {"small": inner}), "big": 0})
-
-    run = here(joined.build("x"))
-
-    # what failed inside counts, unless all that it leads to wants no more than some
-    some = rule in ("one_success", "at_least(1)", "at_least(2)")
-    assert run.nodes["branch/branch/join"] == RULES[rule]
-    assert run.nodes["branch/branch/fail"] == "failed"
-    whole = "success" if some and RULES[rule] == "success" else "failed"
-    assert run.nodes["branch/branch"] == run.nodes["branch"] == run.state == whole
 
 
 @pytest.mark.parametrize(

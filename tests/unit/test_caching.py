@@ -210,22 +210,6 @@ def test_a_rerun_does_not_read_it_and_leaves_a_new_one(q: FlowQ) -> None:
     assert CALLS == [1, 1]
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_a_rerun_above_a_cached_node_runs_it_again(
-    q: FlowQ, load: Any, plain: Any, dynamic: bool
-) -> None:
-    below: Any = load.each() if dynamic else load.s()
-    run = (plain.s(["mon", "tue"] if dynamic else "mon") | below).start()
-    run_all(q)
-    CALLS.clear()
-
-    run.rerun("plain")
-    run_all(q)
-
-    assert CALLS[1:] == (["mon", "tue"] if dynamic else ["mon"])
-    assert q.run(run.id).state == "success"
-
-
 # --- what cannot be ------------------------------------------------------------------------------
 
 

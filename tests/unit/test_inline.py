@@ -6,7 +6,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from flowq import FlowQ
+from flowq import FlowQ, group, wait_for
 from flowq.current import current_task
 
 q = FlowQ("inline", "memory://")
@@ -106,3 +106,75 @@ def test_inline_within_inline_goes_back_to_the_outer_one() -> None:
         again = child(3)
 
         assert (outer.get(), again.get()) == (2, 4)
+
+
+# --- what lets a run go on ------------------------------------------------------------------------
+
+
+@q.task(name="fails-once")
+def fails_once(x: int) -> int:
+    ran.append(f"fails {x}")
+    if len(ran) == 1:
+        raise ValueError("once")
+    return x
+
+
+def test_a_run_goes_on_when_what_it_waits_for_is_sent() -> None:
+    with q.inline():
+        run = (wait_for("answer") | child.s()).start()
+        waits = run.state
+
+        run.send("answer", 4)
+
+        assert waits == "running"
+        assert (run.state, run.get()) == ("success", 5)
+
+
+def test_a_paused_run_goes_on_when_it_is_resumed() -> None:
+    with q.inline():
+        run = (wait_for("answer") | child.s()).start()
+        run.pause()
+        run.send("answer", 4)
+        paused = run.paused, run.get()
+
+        run.resume()
+
+        assert paused == (True, None)
+        assert run.get() == 5
+
+
+def test_a_failed_run_is_retried_and_rerun_within() -> None:
+    ran.clear()
+    with q.inline():
+        run = (fails_once.s(1) | child.s()).start()
+        failed = run.state
+
+        run.retry()
+        retried = run.state
+        run.rerun("child")
+
+        assert (failed, retried, run.state) == ("failed", "success", "success")
+        assert ran == ["fails 1", "fails 1", "child 1", "child 1"]
+
+
+def test_another_run_goes_on_when_a_body_sends_to_it() -> None:
+    @q.task(name="answers")
+    def answers(id: str) -> Any:
+        q.run(id).send("answer", 4)
+        return q.run(id).get()
+
+    with q.inline():
+        run = (wait_for("answer") | child.s()).start()
+
+        assert answers(run.id).get() == 5
+
+
+def test_a_body_may_send_to_its_own_run() -> None:
+    @q.task(name="answers-itself")
+    def answers_itself() -> None:
+        q.run(current_task().run).send("answer", 4)  # type: ignore[arg-type]
+
+    with q.inline():
+        run = group(answers_itself.s(), wait_for("answer") | child.s()).start()
+
+        assert run.get() == [None, 5]

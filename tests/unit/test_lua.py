@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,17 @@ class Recorder:
         self.answers = answers
         self.sent: dict[str, list[bytes]] = {}
 
-    def run(self, script: Script, args: Iterable[bytes], count: int, *, again: bool = True) -> Any:
+    def run(
+        self,
+        script: Script,
+        args: Iterable[bytes],
+        count: int,
+        *,
+        again: bool = True,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
+        if meanwhile is not None:
+            meanwhile()
         raw = b"".join(args)
         parts = []
         at = 0

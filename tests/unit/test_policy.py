@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowq.elsewhere import ELSEWHERE
 from flowq.errors import ConfigError, GraphError
 from flowq.policy import (
-    ELSEWHERE,
     OPTIONS,
     RetryPolicy,
     check_name,

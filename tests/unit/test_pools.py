@@ -128,7 +128,7 @@ def test_only_bodies_that_run_are_said_to_go_back(
     @app.task(name="hold")
     def hold() -> None:
         began.set()
-        end.wait(20)
+        end.wait(50)
 
     said = "running tasks did not end in time and go back to their queues"
     with app.consumer() as idle:
@@ -139,8 +139,30 @@ def test_only_bodies_that_run_are_said_to_go_back(
         hold()
         assert began.wait(20)
         busy.stop(timeout=0)
+    assert caplog.messages.count(said) == 1
+
     end.set()
-    assert said in caplog.messages
+    assert busy.join(20)
+    app.store.close()
+
+
+def test_who_stops_again_does_not_wait_for_bodies_that_were_given_up(store_name: str) -> None:
+    app = FlowQ(store_name, "memory://")
+    began, end = threading.Event(), threading.Event()
+
+    @app.task(name="hold")
+    def hold() -> None:
+        began.set()
+        end.wait(50)
+
+    with app.consumer(shutdown_timeout=20) as consumer:
+        hold()
+        assert began.wait(20)
+        consumer.stop(timeout=0)
+
+    assert not consumer.join(0), "the body still runs, and nobody waits for it"
+    end.set()
+    assert consumer.join(20)
     app.store.close()
 
 

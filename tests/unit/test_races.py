@@ -229,6 +229,31 @@ def test_a_race_stands_in_dags_groups_and_items(stage: Stage) -> None:
     assert stage.value(group(first(ask.s(1), late.s(2)), ask.s(3))) == [1, 3]
 
 
+def test_a_race_of_signatures_in_a_flow_has_a_name_of_its_own(stage: Stage) -> None:
+    @app.flow(name=f"named-{stage.kind}")
+    def named() -> Any:
+        chained = chain(late.s(2).options(name="late"), late.s())
+        return first(ask.s(1), chained).options(name="won")
+
+    run = stage.run(named())
+
+    assert run.get() == 1
+    assert states(run)["won"] == "success"
+    assert states(run)["ask"] == "success"
+    assert states(run)["late"] == "skipped"
+
+
+def test_what_comes_before_a_race_of_signatures_comes_before_each_of_them(stage: Stage) -> None:
+    @app.flow(name=f"behind-{stage.kind}")
+    def behind() -> Any:
+        before = ask("skip")
+        return first(ask.s(1), late.s(2)).after(before)
+
+    run = stage.run(behind())
+
+    assert set(states(run).values()) == {"skipped"}
+
+
 def test_a_race_run_again_takes_along_what_it_had_stopped(stage: Stage) -> None:
     @app.flow(name=f"again-{stage.kind}")
     def again() -> Any:
@@ -544,6 +569,36 @@ def test_who_does_not_answer_in_time(stage: Stage) -> None:
     run = stage.run(before >> wait_for("go", timeout=timedelta(seconds=5)))
     with pytest.raises(WaitTimeout, match="go"):
         run.get()
+
+
+def test_who_does_not_answer_in_time_may_stand_in_arms_and_items_made_late(stage: Stage) -> None:
+    @app.flow(name=f"unheard-{stage.kind}")
+    def unheard(x: int = 0) -> Any:
+        return pair(x, wait_for("go", timeout=5, default=[1, "b"]))
+
+    @app.flow(name=f"unheard-inside-{stage.kind}")
+    def inside() -> Any:
+        return [branch(ask("k"), {"k": lambda: unheard()}), unheard.map(ask([1, 2]))]
+
+    assert stage.value(inside()) == [
+        (0, [1, "b"]),
+        [(1, [1, "b"]), (2, [1, "b"])],
+    ]
+
+
+def test_what_a_run_says_of_failures_holds_for_who_waits_in_vain(stage: Stage) -> None:
+    @app.flow(name=f"lenient-wait-{stage.kind}", node_failure_policy="continue")
+    def lenient() -> Any:
+        return pair(ask(1), wait_for("go", timeout=5))
+
+    @app.flow(name=f"strict-wait-{stage.kind}", node_failure_policy="cancel")
+    def strict() -> Any:
+        return [wait_for("go", timeout=5), late.options(name="after")(sleep(60))]
+
+    assert stage.value(lenient()) == (1, None)
+    run = stage.run(strict())
+    assert run.state == "failed"
+    assert states(run)["after"] == "cancelled"
 
 
 def test_answers_go_to_items_by_their_paths(stage: Stage) -> None:

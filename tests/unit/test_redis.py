@@ -34,7 +34,7 @@ from flowq.plan import Bits, Kind, NodeRow, Plan
 from flowq.states import Rule, State
 from flowq.storage import open_store
 from flowq.storage.base import PAGE, SUBMIT_PAGE, SessionInfo
-from flowq.storage.redis import scripts
+from flowq.storage.redis import rows, scripts
 from flowq.storage.redis.connection import Connections, parse_url
 from flowq.storage.redis.store import RedisStore
 from flowq.testing.clock import ManualClock
@@ -250,11 +250,11 @@ def test_a_lost_upload_expires_by_itself(
     calls = []
     run = store._run
 
-    def cut(script: str, *args: bytes, again: bool = True) -> Any:
+    def cut(script: str, *args: bytes, **how: Any) -> Any:
         calls.append(script)
         if len(calls) == 2:
             raise StoreUnavailable("cut")
-        return run(script, *args, again=again)
+        return run(script, *args, **how)
 
     monkeypatch.setattr(store, "_run", cut)
     with pytest.raises(StoreUnavailable):
@@ -369,6 +369,31 @@ def test_a_paused_server_is_unavailable_within_the_timeout_and_then_goes_on(
     # the step may have happened: what it handed out is there to be read
     held = store.held("s") or store.step("s", want=1).deliveries
     assert [d.id for d in held] == [m.id]
+    store.close()
+
+
+def test_the_next_page_of_a_plan_is_packed_once_also_for_a_server_that_forgot_the_scripts(
+    private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStore(private_redis.url)
+    packed: list[str] = []
+    node_row = rows.node_row
+
+    def watched(row: NodeRow) -> bytes:
+        packed.append(row.name)
+        return node_row(row)
+
+    monkeypatch.setattr(rows, "node_row", watched)
+    plan = fan(SUBMIT_PAGE + 10)
+    store.submit(fan(1))
+    packed.clear()
+    with redis.Redis.from_url(private_redis.url) as client:
+        client.script_flush()
+
+    store.submit(plan)
+
+    assert packed == [row.name for row in plan.rows]
+    assert work(store, want=1000) == SUBMIT_PAGE + 12 + 3
     store.close()
 
 

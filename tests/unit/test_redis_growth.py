@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import redis
 
-from flowq.message import Message
+from flowq.message import Message, node_id
 from flowq.outcome import Expand, Outcome
 from flowq.plan import Bits, Plan, Ranges
 from flowq.states import State
@@ -164,12 +164,27 @@ def test_what_was_done_in_the_step_that_stops_all_else_stays_done(store: RedisSt
 def test_rows_are_cut_into_pages_by_number_and_by_bytes() -> None:
     small, large = b"x", bytes(5 * 1024 * 1024)
 
-    assert rows.pages([]) == [range(0, 0)]
-    assert rows.pages([small] * (SUBMIT_PAGE + 1)) == [
-        range(0, SUBMIT_PAGE),
-        range(SUBMIT_PAGE, SUBMIT_PAGE + 1),
-    ]
-    assert rows.pages([small, large, large, small]) == [range(0, 2), range(2, 4)]
+    def sizes(*raw: bytes, most: int = SUBMIT_PAGE) -> list[tuple[int, int]]:
+        return [(first, len(page)) for first, page in rows.pages(raw, most)]
+
+    assert sizes() == [(0, 0)]
+    assert sizes(*[small] * (SUBMIT_PAGE + 1)) == [(0, SUBMIT_PAGE), (SUBMIT_PAGE, 1)]
+    assert sizes(small, large, large, small) == [(0, 2), (2, 2)]
+    assert sizes(*[small] * 5, most=2) == [(0, 2), (2, 2), (4, 1)]
+
+
+def test_a_queue_that_only_a_later_page_names_is_served(store: RedisStore) -> None:
+    p = make_plan(WIDE)
+    last = p.rows[-1]
+    assert last.message is not None
+    elsewhere = msgspec.structs.replace(last.message, queue="elsewhere", priority=7)
+    p.rows[-1] = msgspec.structs.replace(last, message=elsewhere)
+
+    store.submit(p)
+
+    (only,) = store.step("w", want=10, queues=["elsewhere"]).deliveries
+    assert only.id == node_id(p.id, len(p.rows) - 1)
+    assert len(store.step("w", [end(only)], want=100).deliveries) == 100
 
 
 def test_large_payloads_grow_and_start_in_several_pages(store: RedisStore) -> None:

@@ -244,7 +244,15 @@ class Connections:
 
     # --- asking
 
-    def run(self, script: Script, args: Iterable[bytes], count: int, *, again: bool = True) -> Any:
+    def run(
+        self,
+        script: Script,
+        args: Iterable[bytes],
+        count: int,
+        *,
+        again: bool = True,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
         """Call a script.
 
         Parameters
@@ -256,6 +264,8 @@ class Connections:
             How many they are.
         again : bool
             Whether it may be sent once more when the connection broke after it was sent.
+        meanwhile : callable, optional
+            Called once, while the server works.
 
         Raises
         ------
@@ -276,6 +286,9 @@ class Connections:
                     unknown = False
                 sent = True
                 connection.send_packed_command([packed], check_health=False)
+                if meanwhile is not None:
+                    beside, meanwhile = meanwhile, None
+                    beside()
                 answer = connection.read_response()
                 mine.used = time.monotonic()
                 return answer

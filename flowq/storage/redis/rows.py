@@ -18,9 +18,9 @@ from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, Sent, SessionInfo
 
 __all__ = [
     "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded",
-    "message_of", "node_row", "pack_ranges", "read_dead", "read_deliveries", "read_info",
-    "read_ranges",
-    "read_run", "read_sent", "record", "run_head", "session_row", "single_row", "timed",
+    "message_of", "node_row", "pack_ranges", "pages", "plan_pages", "read_dead", "read_deliveries",
+    "read_info", "read_ranges", "read_run", "read_sent", "record", "run_head", "session_row",
+    "single_row", "timed",
 ]  # fmt: skip
 
 EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE, DEADLINE, BORN_BLOCKED = (
@@ -42,11 +42,13 @@ RECORD: Final = struct.Struct(">BBBBII6sIIIH")
 """State, generation, flags, lane, parents, A, since, B, C, D, mode of one node."""
 _DAY: Final = 86_400_000
 _NO_RULE: Final = (0, 0, 0, 0, 0)
-_PLAIN_RECORD: Final = RECORD.pack(0, 0, 0, 0, 0, 0, bytes(6), 0, 0, 0, 0).replace(
-    b"\0\0\0\0", b"\0\0\0%c", 1
-)
-"""That of a node that has no edges and waits for nothing, but for its lane."""
+_PLAIN_RECORDS: Final = [RECORD.pack(0, 0, 0, k, 0, 0, bytes(6), 0, 0, 0, 0) for k in range(256)]
+"""By lane, that of a node that has no edges and waits for nothing."""
+_STOPS: Final = Bits.STOPS.value  # `&` with a flag makes a flag, which takes as long as a row
+_RACE: Final = Bits.RACE.value
 _PAGE_BYTES: Final = 8 * 1024 * 1024
+_SMALL_PAGE: Final = SUBMIT_PAGE // 4
+"""Rows of a plan of several pages: the server takes one in while the next is packed."""
 
 
 def ms(value: int) -> bytes:
@@ -140,7 +142,7 @@ def _rich(row: NodeRow) -> bool:
     """Whether a row has what few have, behind the rest."""
     return bool(
         row.later or row.lenient or row.tolerate or row.need or row.most or row.sleep_ms
-        or row.deadline_ms or row.signal or row.blocked or row.bits & Bits.RACE
+        or row.deadline_ms or row.signal or row.blocked or row.bits & _RACE
         or (row.message and row.body)
     )  # fmt: skip
 
@@ -171,7 +173,7 @@ def _groups(row: NodeRow) -> bytes:
 
 def guarded(rows: Iterable[NodeRow]) -> set[int]:
     """Say in which nodes there are some whose failure stops others."""
-    return {row.owner for row in rows if row.bits & Bits.STOPS}
+    return {row.owner for row in rows if row.bits & _STOPS}
 
 
 def _guards(row: NodeRow) -> bool:
@@ -212,7 +214,7 @@ def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
     """Pack what changes of a node, as it is before the run starts."""
     m = row.message
     if m and not (guard or row.phase) and _alone(row) and not timed(m):
-        return _PLAIN_RECORD % lanes.number(m)
+        return _PLAIN_RECORDS[lanes.number(m)]
     flags = ODD if _odd(row) else 0
     if row.kind == Kind.EXPANSION:
         flags |= EXPANSION
@@ -231,21 +233,44 @@ def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
     return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0, mode)
 
 
-def pages(encoded: Sequence[bytes]) -> list[range]:
-    """Cut rows into what one call carries: the server stands still while it takes it in."""
-    found, first, size = [], 0, 0
-    for i, raw in enumerate(encoded):
-        if i > first and (i - first == SUBMIT_PAGE or size + len(raw) > _PAGE_BYTES):
-            found.append(range(first, i))
-            first, size = i, 0
+def pages(encoded: Iterable[bytes], most: int = SUBMIT_PAGE) -> Iterator[tuple[int, list[bytes]]]:
+    """Cut rows into what one call carries: the server stands still while it takes it in.
+
+    Gives the number of the first row of each page, and its rows.
+    """
+    page: list[bytes] = []
+    first = size = 0
+    for raw in encoded:
+        if page and (len(page) == most or size + len(raw) > _PAGE_BYTES):
+            yield first, page
+            first, page, size = first + len(page), [], 0
+        page.append(raw)
         size += len(raw)
-    return [*found, range(first, len(encoded))]
+    yield first, page
 
 
-def growth(
-    rows: Sequence[NodeRow], encoded: Sequence[bytes], at: int, base: int, done: int
-) -> bytes:
-    """Pack what a fragment in its place brings (``lua/_grow.lua``), `done` rows left out."""
+def plan_pages(plan: Plan) -> Iterator[list[bytes]]:
+    """Give the arguments of ``submit``, page by page, each packed when it is asked for."""
+    lanes, guards = Lanes(), guarded(plan.rows)
+    total = len(plan.rows)
+    most = SUBMIT_PAGE if total <= SUBMIT_PAGE else _SMALL_PAGE
+    for first, page in pages(map(node_row, plan.rows), most):
+        of_page = enumerate(plan.rows[first : first + len(page)], first)
+        records = b"".join([record(row, lanes, i in guards) for i, row in of_page])
+        args = [
+            plan.id, b"%d" % first, b"%d" % len(page), b"%d" % total, run_head(plan),
+            lanes.pack(), records, lanes.queues(),
+        ]  # fmt: skip
+        for index, raw in enumerate(page, first):
+            args += (index.to_bytes(4, "big"), raw)
+        yield args
+
+
+def growth(rows: Sequence[NodeRow], last: Sequence[bytes], at: int, base: int, done: int) -> bytes:
+    """Pack what a fragment in its place brings (``lua/_grow.lua``): of its rows the `last` page.
+
+    The `done` rows before them are stored.
+    """
     face, left, guards = rows[0], rows[1 + done :], guarded(rows[1:])
     flags = GUARDED if at in guards or _guards(face) else 0
     parts = [base.to_bytes(4, "big"), bytes([flags]), face.inner.to_bytes(4, "big")]
@@ -258,7 +283,7 @@ def growth(
     for raw in (_groups(face), b"".join(sorted(queues))):
         parts += [len(raw).to_bytes(4, "big"), raw]
     parts += [(len(rows) - 1).to_bytes(4, "big"), len(left).to_bytes(4, "big")]
-    for raw in encoded[done:]:
+    for raw in last:
         parts += [len(raw).to_bytes(4, "big"), raw]
     return b"".join([*parts, grown_records(left, base + done, guards)])
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowq.clock import SYSTEM_CLOCK, Clock
@@ -108,9 +108,17 @@ class RedisStore(Reading):
 
     # --- asking the server ----------------------------------------------------------------------
 
-    def _run(self, script: str, *args: bytes, again: bool = True) -> Any:
+    def _run(
+        self,
+        script: str,
+        *args: bytes,
+        again: bool = True,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
         framed = [self._route, _frame(b"%d" % self._clock.fixed_ms()), *map(_frame, args)]
-        return self._wire.run(self._scripts[script], framed, len(framed), again=again)
+        return self._wire.run(
+            self._scripts[script], framed, len(framed), again=again, meanwhile=meanwhile
+        )
 
     def _now(self) -> int:
         fixed = self._clock.fixed_ms()
@@ -179,20 +187,16 @@ class RedisStore(Reading):
 
     def submit(self, plan: Plan) -> bool:
         """Start a run, in pages where it is large; see `Store.submit`."""
-        total = len(plan.rows)
-        lanes = rows.Lanes()
-        guards = rows.guarded(plan.rows)
-        records = [rows.record(row, lanes, i in guards) for i, row in enumerate(plan.rows)]
-        head, table, names = rows.run_head(plan), lanes.pack(), lanes.queues()
-        encoded = [rows.node_row(row) for row in plan.rows]
-        for page in rows.pages(encoded):
-            args = [
-                plan.id, b"%d" % page.start, b"%d" % len(page), b"%d" % total, head, table,
-                b"".join(records[page.start : page.stop]), names,
-            ]  # fmt: skip
-            for index in page:
-                args += (index.to_bytes(4, "big"), encoded[index])
-            answer = self._run("submit", *args)
+        coming = rows.plan_pages(plan)
+        page = next(coming, None)
+
+        def go_on() -> None:
+            nonlocal page
+            page = next(coming, None)
+
+        answer = b"0"
+        while page is not None:
+            answer = self._run("submit", *page, meanwhile=go_on)
             if answer == b"known":
                 return False
             if answer == b"lost":
@@ -260,19 +264,17 @@ class RedisStore(Reading):
                 continue  # the step says what became of it
             at = int.from_bytes(o.id[16:], "big")
             moved = relocate(o.rows, at=at, base=base, run=o.id[:16])
-            encoded = [rows.node_row(row) for row in moved[1:]]
             guards = rows.guarded(moved[1:])
-            *others, last = rows.pages(encoded)
-            for page in others:
-                records = rows.grown_records(
-                    moved[1 + page.start : 1 + page.stop], base + page.start, guards
-                )
-                args = [*head, b"%d" % page.start, records]
-                for k in page:
-                    args += ((base + k).to_bytes(4, "big"), encoded[k])
+            *others, (done, last) = rows.pages(map(rows.node_row, moved[1:]))
+            for first, page in others:
+                of_page = moved[1 + first : 1 + first + len(page)]
+                records = rows.grown_records(of_page, base + first, guards)
+                args = [*head, b"%d" % first, records]
+                for index, raw in enumerate(page, base + first):
+                    args += (index.to_bytes(4, "big"), raw)
                 if self._run("grow", *args) < 0:
                     break
-            grown[o.id] = rows.growth(moved, encoded, at, base, last.start)
+            grown[o.id] = rows.growth(moved, last, at, base, done)
         return grown
 
     def open_session(self, info: SessionInfo, *, lease_ms: int = 30_000) -> None:

@@ -100,11 +100,13 @@ local function flush_ended()
   if #buckets > 0 then buckets = {} end
   if #told > 0 then
     local w = P .. 'wait'
-    for i = 1, #told do
-      local tokens = call('HGET', w, told[i])
-      if tokens then
-        call('HDEL', w, told[i])
-        for at = 1, #tokens, 16 do woken[sub(tokens, at, at + 15)] = true end
+    for i = 1, #told, MANY do
+      local found = call('HMGET', w, unpack(told, i, math.min(i + MANY - 1, #told)))
+      for k, tokens in ipairs(found) do
+        if tokens then
+          call('HDEL', w, told[i + k - 1])
+          for at = 1, #tokens, 16 do woken[sub(tokens, at, at + 15)] = true end
+        end
       end
     end
     told = {}

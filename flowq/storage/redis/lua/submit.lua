@@ -2,7 +2,7 @@
 -- submit: store one page of a run's nodes; with the last page the root starts.
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 run  3 first node  4 nodes of this page  5 nodes of the run
---         6 ttls (12 bytes) and name  7 lanes  8 records  9 names of queues, "\0" behind each
+--         6 ttls (12 bytes) and name  7 lanes so far  8 records  9 names of their queues, "\0" behind each
 --         then for each node: index, row
 -- Gives   "known", "lost" (another upload is under way), or how many cursors are left
 -- Cost    O(nodes of the page); at most 4,000 entries start here
@@ -28,7 +28,7 @@ if first == 0 then
   r.nodes = {}
   call('UNLINK', r.n, r.c, r.v)
   call('ZREM', P .. 'x', 'r' .. run)
-  call('HSET', r.n, 'r', pack('>I6', now) .. ARGV[6], 'q', ARGV[7])
+  call('HSET', r.n, 'r', pack('>I6', now) .. ARGV[6])
 elseif not stored then
   return 'lost'
 elseif tonumber(stored) ~= first then
@@ -43,6 +43,7 @@ if first + count < total then
   return '0'
 end
 call('HDEL', r.n, 'u')
+call('HSET', r.n, 'q', ARGV[7]) -- all lanes are known with the last page
 for queue in string.gmatch(ARGV[9], '(.-)%z') do call('SADD', P .. 'q', queue) end
 call('PERSIST', r.n)
 call('PERSIST', r.c)
