@@ -575,7 +575,7 @@ def test_pictures_and_times_go_on_to_work(stage: Stage) -> None:
 
 
 def test_stand_ins_speak_of_items_on_both_sides() -> None:
-    graph = c.s().map(b.s().map(over(3)))
+    graph = c.s().map(b.s().map(over(3))).options(items="keep")
 
     run = graph.test(values={"a[1]": 10, "b": "B"}, fail={"c[0]": ValueError("no")})
 
