@@ -40,6 +40,8 @@ __all__ = ["Reading"]
 _CELL_BYTES: Final = 4 * 1024 * 1024
 _FIELDS: Final = 250
 _NODES: Final = 500
+_CLOSING: Final = 4
+"""In the mode of a record: nothing of those whose turn it is begins any more."""
 _FAILED: Final = (State.FAILED, State.BLOCKED)
 
 
@@ -288,7 +290,9 @@ def _filled(info: SessionInfo, deadline: int, held: int) -> SessionInfo:
 
 def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
     head_raw, task, cell, attempt, losses, scheduled, since = one
-    stored, generation, flags, _, _, _, ready, *_ = RECORD.unpack_from(records, k * RECORD.size)
+    stored, generation, flags, _, _, _, ready, *_, mode = RECORD.unpack_from(
+        records, k * RECORD.size
+    )
     state = State(stored)
     if state == State.QUEUED:
         state = State.SCHEDULED if scheduled else State.RUNNING if since else State.QUEUED
@@ -320,6 +324,8 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         rule=None if head.rule is None else Rule(*head.rule),
         signal=head.signal,
         most=head.most,
+        follows=head.follows,
+        closing=state == State.EXPANDED and (mode >= PASSED or bool(mode & _CLOSING)),
     )
 
 
@@ -356,10 +362,16 @@ def _check(records: bytes, heads: list[NodeHead | None]) -> Iterator[str]:
             continue
         _, _, _, _, n, a, _, b, c4, d, mode = nodes[i]
         if states[i] == State.WAITING:
+            around = heads[head.owner] if head.owner != NO_NODE else None
+            if around and around.along and n and not head.phase:
+                continue  # its counts are taken when it is weighed
+            begun = {p for p in indexes(head.follows) if _has_begun(nodes[p])}
             ends = Counter(
-                State.SUCCESS if (p, i) in lenient else _counts_as(states[p], heads[p], head)
+                State.SUCCESS
+                if p in begun or (p, i) in lenient
+                else _counts_as(states[p], heads[p], head)
                 for p in indexes(head.parents)
-                if states[p].final
+                if states[p].final or p in begun
             )
             true = (
                 ends[State.SUCCESS], ends[State.FAILED] + ends[State.BLOCKED],
@@ -373,6 +385,12 @@ def _check(records: bytes, heads: list[NodeHead | None]) -> Iterator[str]:
             true = (c["left"], c["failed"], c["skipped"], c[fourth])
             if true != (a, b, c4, d) and (true[0] != a or _matters(mode)):
                 yield f"expansion {i} counts {(a, b, c4, d)}, its nodes' states say {true}"
+
+
+def _has_begun(record: tuple[Any, ...]) -> bool:
+    """Whether a node is an expansion that has begun."""
+    state, _, flags, _, _, _, ready, *_ = record
+    return state > State.WAITING and bool(flags & EXPANSION and any(ready))
 
 
 def _has_turn(owner: NodeHead, mode: int, index: int, phase: int) -> bool:

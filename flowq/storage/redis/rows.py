@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from flowq.message import NO_NODE, Delivery, Message, encode_message
-from flowq.plan import Bits, Kind, NodeRow, Plan, Ranges
+from flowq.plan import Along, Bits, Kind, NodeRow, Plan, Ranges
 from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, Sent, SessionInfo
 
 __all__ = [
@@ -31,7 +31,8 @@ ODD, EXPANSION, JOIN, TIMED, RICH, PHASED, GUARDED = 1, 2, 4, 8, 32, 64, 128
 _SINGLE: Final = struct.Struct(">IBBhB")
 _NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
 _RULE: Final = struct.Struct(">5I")
-_MORE: Final = struct.Struct(">IIHII6sIHI")
+_MORE: Final = struct.Struct(">IIHII6sIHIIIH")
+_ALONG: Final = struct.Struct(">IIII")
 _BOUNDS: Final = struct.Struct(">III6sH")
 _GROUP: Final = struct.Struct(">BBIIII")
 _GROUPS: Final = 31  # what a record can count; a task that expands may have two times that
@@ -134,7 +135,7 @@ def _alone(row: NodeRow) -> bool:
     """Whether a node has no edges, no rule of its own, and nothing that few have."""
     return not (
         row.parents or row.children or row.reads or row.entries or row.body or row.value
-        or row.later or row.lenient or row.tolerate or row.blocked
+        or row.later or row.lenient or row.tolerate or row.blocked or row.followers
     ) and row.rule == _NO_RULE  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def _rich(row: NodeRow) -> bool:
     return bool(
         row.later or row.lenient or row.tolerate or row.need or row.most or row.sleep_ms
         or row.deadline_ms or row.signal or row.blocked or row.bits & _RACE
-        or (row.message and row.body)
+        or row.followers or row.follows or row.along or (row.message and row.body)
     )  # fmt: skip
 
 
@@ -153,11 +154,17 @@ def _more(row: NodeRow) -> bytes:
     time = row.timeout_ms if signal else row.sleep_ms or row.deadline_ms
     head = _MORE.pack(
         len(row.lenient), row.tolerate, len(row.later), row.need, row.most, ms(time),
-        len(row.owns), len(signal), len(row.blocked),
+        len(row.owns), len(signal), len(row.blocked), len(row.followers), len(row.follows),
+        len(row.along),
     )  # fmt: skip
-    ranges = pack_ranges(row.lenient), pack_ranges(row.owns)
-    raw = b"".join([head, *ranges, signal, row.blocked, _groups(row)])
+    ranges = map(pack_ranges, (row.lenient, row.owns, row.followers, row.follows))
+    raw = b"".join([head, *ranges, pack_along(row.along), signal, row.blocked, _groups(row)])
     return raw + len(raw).to_bytes(4, "big")
+
+
+def pack_along(along: Iterable[Along]) -> bytes:
+    """Pack what goes along with what: 16 bytes each."""
+    return b"".join(_ALONG.pack(x.of, x.first, x.own, x.count) for x in along)
 
 
 def _groups(row: NodeRow) -> bytes:
@@ -178,7 +185,7 @@ def guarded(rows: Iterable[NodeRow]) -> set[int]:
 
 def _guards(row: NodeRow) -> bool:
     """Whether what ends in a node may stop others, or let them begin, as the node itself says."""
-    return bool(row.need or row.most)
+    return bool(row.need or row.most or row.followers or row.along)
 
 
 def _parents(row: NodeRow) -> int:
@@ -280,7 +287,7 @@ def growth(rows: Sequence[NodeRow], last: Sequence[bytes], at: int, base: int, d
     parts += [len(face.value).to_bytes(4, "big"), face.value]
     limits = (face.tolerate, face.need, face.most, ms(face.deadline_ms))
     parts += [_BOUNDS.pack(*limits, len(face.later))]
-    for raw in (_groups(face), b"".join(sorted(queues))):
+    for raw in (_groups(face), pack_along(face.along), b"".join(sorted(queues))):
         parts += [len(raw).to_bytes(4, "big"), raw]
     parts += [(len(rows) - 1).to_bytes(4, "big"), len(left).to_bytes(4, "big")]
     for raw in last:
@@ -327,9 +334,9 @@ def read_sent(raw: bytes) -> Sent:
 class NodeHead:
     """A node's row without its message, read."""
 
-    __slots__ = ("bits", "children", "entries", "groups", "inner", "kind", "lenient", "most",
-                 "name", "need", "owner", "parents", "phase", "reads", "rule", "signal",
-                 "value")  # fmt: skip
+    __slots__ = ("along", "bits", "children", "entries", "follows", "groups", "inner", "kind",
+                 "lenient", "most", "name", "need", "owner", "parents", "phase", "reads", "rule",
+                 "signal", "value")  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
         (off, special, self.kind, self.bits, self.phase, _, _, self.owner, self.inner, *counts,
@@ -349,7 +356,8 @@ class NodeHead:
             last -= _RULE.size
             self.rule = _RULE.unpack_from(raw, last)
         self.lenient: Ranges = ()
-        self.need = self.most = 0
+        self.follows: Ranges = ()
+        self.need = self.most = self.along = 0
         self.signal = ""
         self.groups: list[Ranges] = []
         if special & MORE:
@@ -362,9 +370,11 @@ class NodeHead:
             return tuple(_RANGE.iter_unpack(raw[at : at + 8 * n]))
 
         edges, _, count, self.need, self.most, _, *sizes = _MORE.unpack_from(raw)
-        owned, signal, blocked = sizes
+        owned, signal, blocked, followers, follows, self.along = sizes
         self.lenient = ranges(_MORE.size, edges)
-        at = _MORE.size + 8 * (edges + owned)
+        at = _MORE.size + 8 * (edges + owned + followers)
+        self.follows = ranges(at, follows)
+        at += 8 * follows + _ALONG.size * self.along
         self.signal = raw[at : at + signal].decode()
         at += signal + blocked
         for _ in range(count):

@@ -42,6 +42,8 @@ class Batch:
         Whether any run is paused.
     front, back : int
         Ranks of what comes back or is queued by a settlement, and of what is enqueued.
+    turn : int
+        When what waits at a limit began to: goes up with each page.
     again : int
         Rank of the next that is given back: before all that has one.
     ready : dict of int to int
@@ -69,6 +71,7 @@ class Batch:
         self.front = self.back - _FRONT
         self.again = -_FRONT - self.back
         self.rank = self.front
+        self.turn = self.back
         self.ready: dict[int, int] = {}
         self.later: set[int] = set()
         self.left: set[int] = set()

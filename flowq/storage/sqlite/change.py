@@ -17,7 +17,7 @@ from flowq.message import pack_cell
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import PAGE
-from flowq.storage.sqlite import along, bounds, pauses, phases, races, rewind, timers
+from flowq.storage.sqlite import along, bounds, limits, pauses, phases, races, rewind, timers
 from flowq.storage.sqlite.edges import becomes_of, cut
 from flowq.storage.sqlite.ends import Ends
 from flowq.storage.sqlite.rows import (
@@ -26,12 +26,14 @@ from flowq.storage.sqlite.rows import (
     BOUNDED,
     CLOSING,
     DOOMED,
+    ENTERING,
     FILLING,
     FREEING,
     INDULGENT,
     KIND,
     LATER,
     LED,
+    LIMITED,
     LOSING,
     PACED,
     PLACES,
@@ -53,11 +55,12 @@ __all__ = ["Change"]
 _TRAILS: Final = {TRAILING + state: place for state, place in PLACES.items()}
 _COUNT: Final = {**PLACES, **_TRAILS, SOFT: 5, INDULGENT: 6, SOFTER: 7}
 """Where a walk counts in a child."""
-_NOT_PLAIN: Final = KIND | TIMED | BOUNDED | DOOMED
+_NOT_PLAIN: Final = KIND | TIMED | BOUNDED | DOOMED | LIMITED
 """Flags of which a node has none that is simply queued when it may run."""
-_ASKING: Final = (FILLING, FREEING, REWOUND)
+_ASKING: Final = (FILLING, FREEING, REWOUND, ENTERING)
 """Walks of no ranges, that ask each time what is next."""
-_QUEUED, _SCHEDULED, _WAITING, _EXPANDED, _SUCCESS = (
+_HELD, _QUEUED, _SCHEDULED, _WAITING, _EXPANDED, _SUCCESS = (
+    State.HELD.value,
     State.QUEUED.value,
     State.SCHEDULED.value,
     State.WAITING.value,
@@ -74,6 +77,7 @@ class Change(Ends):
         for node, state, culprit, position, _ in self.todo:
             self.put("add_walk", node, state, culprit, position)
         self.todo.clear()
+        limits.close(self)
         super().close()
 
     @property
@@ -119,6 +123,7 @@ class Change(Ends):
 
     def _wave(self, edges: int) -> int:
         items = [self.todo.popleft() for _ in range(min(len(self.todo), edges))]
+        self.turn += 1
         self._load(items)
         counts: dict[int, list[Any]] = {}
         starting: dict[int, int] = {}  # row id -> rank
@@ -168,6 +173,8 @@ class Change(Ends):
         _, what, enqueued, *_ = item
         if what == FREEING:
             return pauses.free(self, item, limit)
+        if what == ENTERING:
+            return limits.let_in(self, item, limit)
         if what == REWOUND:
             return rewind.page(self, item, limit, starting)
         ids = bounds.fill(self, item, limit, filled)
@@ -179,7 +186,7 @@ class Change(Ends):
         lacking: dict[int, list[list[Any]]] = {}
         for item in items:
             id, what, _, _, ranges = item
-            if ranges is not None or what in (FILLING, FREEING):
+            if ranges is not None or what in (FILLING, FREEING, ENTERING):
                 continue
             if what == INDULGENT:
                 raw = self.db.execute(SQL["lenient"], (id,)).fetchone()[0]
@@ -297,14 +304,16 @@ class Change(Ends):
                 _, message = self.read_body(id)
                 if message:
                     due, expires = self.times(message)
-            state = _QUEUED if due is None else _SCHEDULED
-            self.put("start", state, rank, self.now, due, expires, id)
-            if due is None:
-                self.add_ready(queue)
-            else:
+            state, gate = _QUEUED if due is None else _SCHEDULED, None
+            if due is not None:
                 self.later.add(queue)
+            elif flags & LIMITED and (gate := limits.full(self, id, run)) is not None:
+                state, rank = _HELD, self.turn
+            else:
+                self.add_ready(queue)
+            self.put("start", state, rank, self.now, due, expires, gate, id)
         elif kind == Kind.EXPANSION:
-            self.put("start", _EXPANDED, rank, self.now, None, None, id)
+            self.put("start", _EXPANDED, rank, self.now, None, None, None, id)
             if flags & TIMED:
                 timers.set_deadline(self, id)
             if flags & LED:

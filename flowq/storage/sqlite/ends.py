@@ -12,7 +12,7 @@ from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import MEMORY_OF_ENDED_MS
-from flowq.storage.sqlite import along, bounds, phases, races, timers
+from flowq.storage.sqlite import along, bounds, limits, phases, races, timers
 from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.rows import (
@@ -29,6 +29,7 @@ from flowq.storage.sqlite.rows import (
     LATER,
     LED,
     LENIENT,
+    LIMITED,
     LOSING,
     LOST,
     NAMED,
@@ -83,6 +84,8 @@ class Ends(Batch):
         By expansion with `most`, likewise: how many more may begin.
     filling : set of int
         Expansions for whose free places a walk is kept already.
+    gates : dict of (int, str) to Gate
+        Limits that were looked at, by run (0: of the whole store) and key.
     along : dict of int to list
         By expansion whose items others may go along with, as far as one was looked at: what does.
     """
@@ -96,6 +99,7 @@ class Ends(Batch):
         self.lacking: dict[int, int] = {}
         self.rooms: dict[int, int] = {}
         self.filling: set[int] = set()
+        self.gates: dict[tuple[int, str], limits.Gate] = {}
         self.along: dict[int, list[tuple[int, int, int]]] = {}
 
     # --- ends -----------------------------------------------------------------------------------
@@ -173,6 +177,8 @@ class Ends(Batch):
             self.push(id, INDULGENT, None)
         if flags & LED and not (began and flags & KIND == Kind.EXPANSION):
             self.push(id, TRAILING + state, culprit)
+        if flags & LIMITED and began:
+            limits.leave(self, id, run)
         if flags & ITEM:
             along.ended(self, id, owner)
         if not began or flags & FOLLOWED:

@@ -20,13 +20,14 @@ from flowq.outcome import Expand, Outcome
 from flowq.plan import INNER, ROOT, Kind, NodeRow, relocate
 from flowq.states import State
 from flowq.storage.base import SUBMIT_PAGE
-from flowq.storage.sqlite import along, timers
+from flowq.storage.sqlite import along, limits, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.intake import insert_nodes, open_run
 from flowq.storage.sqlite.rows import (
     FOLLOWED,
     KIND,
     LED,
+    LIMITED,
     SETTLED,
     TIED,
     TRAILING,
@@ -206,6 +207,8 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
     db.execute(SQL["add_expansion"], row)
     if face.deadline_ms:
         timers.set_deadline(change, key)
+    if flags & LIMITED and run is not None:
+        limits.leave(change, key, run)
     along.tie(change, face.along, base)
     if flags & LED:
         change.push(key, TRAILING + State.SUCCESS, None)

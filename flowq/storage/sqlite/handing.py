@@ -12,10 +12,10 @@ from typing import Final
 
 from flowq.message import Delivery, node_id
 from flowq.storage.base import PAGE, REPLY_BYTES
-from flowq.storage.sqlite import along, pauses, phases, timers
+from flowq.storage.sqlite import along, limits, pauses, phases, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.known import Link, Row
-from flowq.storage.sqlite.rows import ANY_QUEUE, PREFETCH, unpack_ranges
+from flowq.storage.sqlite.rows import ANY_QUEUE, LIMITED, PREFETCH, unpack_ranges
 from flowq.storage.sqlite.settling import fail_expired
 from flowq.storage.sqlite.statements import SQL
 
@@ -30,9 +30,12 @@ def queue_due(change: Change) -> None:
     """Queue what was scheduled and is due, and do what timers say, with a page of its edges."""
     rows = change.db.execute(SQL["due"], (change.now, _DUE)).fetchall()
     rung = []
-    for i, (id, queue, rank, due) in enumerate(rows):
+    for i, (id, queue, rank, due, flags, run) in enumerate(rows):
         if queue == ANY_QUEUE:
             rung.append((due, id, False))
+            continue
+        if flags & LIMITED and (gate := limits.full(change, id, run)) is not None:
+            change.put("wait_at", gate, change.turn, id)
             continue
         change.put("queue_due", (change.front if rank < 0 else change.back) + i, id)
         change.add_ready(queue)
@@ -53,6 +56,7 @@ def hand_out(
         found = _best(change.db, want, queues, idle)
         if change.paused and pauses.any_of(change, found):
             pauses.hold(change, _best(change.db, max(want, PAGE), queues, idle), want)
+            change.walk()  # what is held now leaves its places to others
             continue
         now = change.now
         late = [row for row in found if row[7] is not None and row[7] <= now]

@@ -17,11 +17,13 @@ from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.rows import (
     FAILED_KEEP_MS,
     KEEP_MS,
+    LIMITED,
     PREFETCH,
     TIMED,
     bodies_of,
     node_flags,
     pack_later,
+    pack_limits,
     pack_ranges,
     pack_rule,
 )
@@ -196,7 +198,7 @@ def insert_nodes(
         if message is not None:
             queue = change.db.known.queue(change.db, message.queue)
             priority = message.priority
-            flags |= _task_flags(message)
+            flags |= _task_flags(message) | (LIMITED if message.limits else 0)
         if row.kind == Kind.EXPANSION:
             expansions.append((id, row.inner, row.need, row.most, row.deadline_ms))
         nodes.append(
@@ -233,6 +235,7 @@ def insert_nodes(
                 pack_ranges(row.owns, base),
                 row.sleep_ms or row.timeout_ms or None,
                 row.signal or None,
+                pack_limits(message.limits) if message else None,
                 row.blocked or None,
                 encode_message(message) if message else None,
             )

@@ -11,9 +11,9 @@ from typing import Any, Final
 from flowq.message import pack_cell, split_node
 from flowq.plan import ROOT
 from flowq.states import State
-from flowq.storage.sqlite import pauses, phases
+from flowq.storage.sqlite import limits, pauses, phases
 from flowq.storage.sqlite.change import Change
-from flowq.storage.sqlite.rows import ANY_QUEUE, STOPPING
+from flowq.storage.sqlite.rows import ANY_QUEUE, LIMITED, STOPPING
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["cancel", "move_on", "pause", "reschedule", "resume"]
@@ -155,7 +155,7 @@ def reschedule(change: Change, id: bytes, delay_ms: int, due_ms: int) -> State |
     row = _find(change, id)
     if row is None:
         return None
-    key, _, state, _, queue, _, _, _, _, _, rank, _ = row
+    key, run, state, flags, queue, _, _, _, _, _, rank, _ = row
     if state not in (_QUEUED, _SCHEDULED):
         return State(state)
     due = max(change.now + delay_ms, due_ms)
@@ -167,7 +167,14 @@ def reschedule(change: Change, id: bytes, delay_ms: int, due_ms: int) -> State |
     if state == becomes == _QUEUED:
         return State(becomes)  # it is in its turn already
     rank = change.front if rank < 0 else change.back
+    change.later.add(queue)
+    if flags & LIMITED and run is not None:
+        if becomes == _SCHEDULED:
+            limits.leave(change, key, run)
+        elif (gate := limits.full(change, key, run)) is not None:
+            change.put("wait_at", gate, change.turn, key)
+            return State.HELD
     change.put("move", becomes, due if becomes == _SCHEDULED else None, rank, key)
     change.add_ready(queue, (becomes == _QUEUED) - (state == _QUEUED))
-    change.later.add(queue)
+    change.walk()
     return State(becomes)

@@ -7,8 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowq.storage.sqlite import limits
 from flowq.storage.sqlite.known import Row
-from flowq.storage.sqlite.rows import FREEING
+from flowq.storage.sqlite.rows import FREEING, LIMITED
 from flowq.storage.sqlite.statements import SQL
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def hold(change: Change, rows: Sequence[Row], want: int) -> None:
     for row in rows:
         if row[9] in paused:
             change.put("hold", row[3])
+            if row[5] & LIMITED:
+                limits.leave(change, row[3], row[9])
             change.add_ready(row[6], -1)
         elif want > 1:
             want -= 1
@@ -54,7 +57,10 @@ def free(change: Change, item: list[Any], limit: int) -> tuple[int, bool]:
     if change.db.execute(SQL["paused"], (json.dumps([run]),)).fetchone():
         return 0, True  # it was paused again, before all of it went on
     rows = change.db.execute(SQL["held_of"], (run, limit)).fetchall()
-    for id, queue in rows:
+    for id, flags, queue in rows:
+        if flags & LIMITED and (gate := limits.full(change, id, run)) is not None:
+            change.put("wait_at", gate, change.turn, id)
+            continue
         change.put("free", change.front, id)
         change.add_ready(queue)
     return len(rows), len(rows) < limit

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowq.plan import Kind, Later, Phase, When
 from flowq.states import State, outcome_of
+from flowq.storage.sqlite import limits
 from flowq.storage.sqlite.rows import (
     BEGUN,
     CLOSING,
@@ -21,6 +22,7 @@ from flowq.storage.sqlite.rows import (
     KIND,
     LATER,
     LED,
+    LIMITED,
     OVERDUE,
     OVERTAKEN,
     STOPPED,
@@ -234,6 +236,8 @@ def fall_back(change: Ends, id: int, run: int, flags: int, owner: int | None, ce
     change.db.execute(SQL["fell_back"], (flags, cell, id))
     culprit = id - change.run_of(run)[1]
     change.db.execute(SQL["add_fallen"], (id, culprit))
+    if flags & LIMITED:
+        limits.leave(change, id, run)
     if flags & LED:
         change.push(id, TRAILING + State.SUCCESS, None)
     later = unpack_later(change.db.execute(SQL["follows"], (id,)).fetchone()[1])

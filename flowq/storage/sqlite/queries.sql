@@ -32,8 +32,8 @@ FROM message m LEFT JOIN run r ON r.id = m.run WHERE m.uuid = ?
 INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, owner, parents, rule)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_row
-INSERT INTO plan(id, name, task, parents, children, lenient, reads, followers, follows, entries, inside, value, tolerate, later, owns, sleep_ms, signal, blocked, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO plan(id, name, task, parents, children, lenient, reads, followers, follows, entries, inside, value, tolerate, later, owns, sleep_ms, signal, limits, blocked, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: add_expansion
 INSERT INTO expansion(id, unfinished, need, most, deadline_ms) VALUES (?, ?, ?, ?, ?)
 -- name: add_run
@@ -105,7 +105,7 @@ UPDATE message SET succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culpri
 -- name: start_child
 UPDATE message SET succeeded = ?, failed = ?, skipped = ?, cancelled = ?, culprit = ?, state = 3, rank = ?, ready_ms = ? WHERE id = ?
 -- name: start
-UPDATE message SET state = ?, rank = ?, ready_ms = ?, due_ms = ?, expires_ms = ? WHERE id = ?
+UPDATE message SET state = ?, rank = ?, ready_ms = ?, due_ms = ?, expires_ms = ?, gate = ? WHERE id = ?
 -- name: set_ready
 UPDATE message SET ready_ms = ? WHERE id = ?
 -- name: again
@@ -225,11 +225,49 @@ UPDATE run SET paused = 0 WHERE id = ? AND paused = 1
 -- name: paused
 SELECT id FROM run WHERE paused = 1 AND id IN (SELECT value FROM json_each(?))
 -- name: hold
-UPDATE message SET state = 2 WHERE id = ?
+UPDATE message SET state = 2, gate = NULL WHERE id = ?
 -- name: held_of
-SELECT id, queue FROM message WHERE run = ? AND state = 2 ORDER BY id LIMIT ?
+SELECT id, flags, queue FROM message WHERE run = ? AND state = 2 AND gate IS NULL ORDER BY id LIMIT ?
 -- name: free
 UPDATE message SET state = 3, rank = ? WHERE id = ?
+
+-- --- limits
+
+-- name: limits
+SELECT limits FROM plan WHERE id = ?
+-- name: gate
+SELECT g.id, (SELECT count(*) FROM place p WHERE p.gate = g.id) FROM gate g WHERE g.run = ? AND g.key = ?
+-- name: gate_of
+SELECT run, key FROM gate WHERE id = ?
+-- name: add_gate
+INSERT INTO gate(run, key) VALUES (?, ?) RETURNING id
+-- name: drop_gate
+DELETE FROM gate WHERE id = ?1 AND NOT EXISTS(SELECT 1 FROM place WHERE gate = ?1)
+AND NOT EXISTS(SELECT 1 FROM message WHERE gate = ?1 AND state = 2)
+-- name: drop_gates_of
+DELETE FROM gate WHERE run = ?
+-- name: take_place
+INSERT OR IGNORE INTO place(gate, node) VALUES (?, ?)
+-- name: leave_place
+DELETE FROM place WHERE gate = ? AND node = ?
+-- name: wait_at
+UPDATE message SET state = 2, gate = ?, rank = ?, due_ms = NULL WHERE id = ?
+-- name: waiters
+SELECT m.id, m.run, m.queue, p.limits FROM message m JOIN plan p ON p.id = m.id
+WHERE m.gate = ? AND m.state = 2 ORDER BY m.prio DESC, m.rank, m.id LIMIT ?
+-- name: waiting_at
+SELECT count(*) FROM message WHERE gate = ? AND state = 2
+-- name: holders
+SELECT p.node, r.uuid, p.node - r.base FROM place p JOIN message m ON m.id = p.node JOIN run r ON r.id = m.run
+WHERE p.gate = ? ORDER BY p.node LIMIT ?
+-- name: limits_of
+SELECT r.id, p.limits FROM run r JOIN message m ON m.id = r.base + ?1 JOIN plan p ON p.id = m.id
+WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND m.flags & 3 = 0 AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
+-- name: check_places
+SELECT p.gate, p.node FROM place p WHERE p.node BETWEEN ? AND ?
+-- name: check_gates
+SELECT m.id, m.gate, p.limits, (SELECT count(*) FROM place x WHERE x.gate = m.gate) FROM message m JOIN plan p ON p.id = m.id
+WHERE m.run = ? AND m.state = 2 AND m.gate IS NOT NULL ORDER BY m.prio DESC, m.rank, m.id
 
 -- --- what is sent
 
@@ -307,7 +345,7 @@ WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 SELECT m.id, m.flags, p.task, p.inside, p.later FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?))
 -- name: renew_node
 UPDATE message SET state = 0, flags = ?, generation = generation + 1, due_ms = NULL, ready_ms = NULL, expires_ms = NULL,
-attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped = 0, cancelled = 0, culprit = NULL, cell = NULL WHERE id = ?
+attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped = 0, cancelled = 0, culprit = NULL, gate = NULL, cell = NULL WHERE id = ?
 -- name: unbecome
 UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
 -- name: renew_expansion
@@ -383,7 +421,7 @@ INSERT OR REPLACE INTO dead(uuid, reason, at_ms, run, forget_ms, losses, body) V
 -- --- handing out
 
 -- name: due
-SELECT id, queue, rank, due_ms FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
+SELECT id, queue, rank, due_ms, flags, run FROM message WHERE state = 1 AND due_ms <= ? ORDER BY due_ms, id LIMIT ?
 -- name: queue_due
 UPDATE message SET state = 3, rank = ? WHERE id = ?
 -- name: next_ready
@@ -445,11 +483,11 @@ FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)
 ORDER BY r.id DESC LIMIT ?3
 -- name: nodes
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks
-FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks, g.key
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id LEFT JOIN gate g ON g.id = m.gate WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
 -- name: nodes_in
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks
-FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks, g.key
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id LEFT JOIN gate g ON g.id = m.gate WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
 -- name: status_queues
 SELECT name, ready FROM queue ORDER BY name
 -- name: status

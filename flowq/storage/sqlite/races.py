@@ -89,7 +89,7 @@ def start_join(change: Ends, id: int, run: int, flags: int, owner: int | None, r
     if flags & (SLEEPS | SIGNAL):
         wait = change.db.execute(SQL["sleep"], (id,)).fetchone()[0]
         due = None if wait is None else change.now + wait
-        change.put("start", _SCHEDULED, rank, change.now, due, None, id)
+        change.put("start", _SCHEDULED, rank, change.now, due, None, None, id)
         if due is not None:
             change.later.add(ANY_QUEUE)
         if flags & BOUNDED and owner is not None:

@@ -53,7 +53,12 @@ __all__ = [
 
 _read_info = msgspec.msgpack.Decoder(SessionInfo).decode
 _read_losses = msgspec.msgpack.Decoder(list[Loss]).decode
-_SCHEDULED, _RUNNING, _EXPANDED = State.SCHEDULED.value, State.RUNNING.value, State.EXPANDED.value
+_SCHEDULED, _HELD, _RUNNING, _EXPANDED = (
+    State.SCHEDULED.value,
+    State.HELD.value,
+    State.RUNNING.value,
+    State.EXPANDED.value,
+)
 _EXPANSION: Final = Kind.EXPANSION.value
 
 
@@ -171,7 +176,7 @@ def nodes(
 
 def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
     id, name, task, flags, owner, state, generation, attempt, losses, *rest = row
-    ready, due, cell, parents, rule, signal, most, follows, turn, marks = rest
+    ready, due, cell, parents, rule, signal, most, follows, turn, marks, gate = rest
     started = ended = 0
     culprit = None
     if cell is not None:
@@ -202,6 +207,7 @@ def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
         rule=None if rule is None else unpack_rule(rule),
         signal=signal or "",
         most=most or 0,
+        waits_at=gate if gate and state == _HELD else "",
         closing=state == _EXPANDED and bool(turn or marks & CLOSING),
         follows=tuple((first - base, n) for first, n in unpack_ranges(follows)),
     )

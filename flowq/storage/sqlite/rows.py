@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -22,6 +23,7 @@ __all__ = [
     "CLOSING",
     "COUNTS_AS_SUCCESS",
     "DOOMED",
+    "ENTERING",
     "FAILED_KEEP_MS",
     "FILLING",
     "FOLLOWED",
@@ -35,6 +37,7 @@ __all__ = [
     "LATER",
     "LED",
     "LENIENT",
+    "LIMITED",
     "LOSING",
     "LOST",
     "NAMED",
@@ -72,10 +75,12 @@ __all__ = [
     "node_bits",
     "node_flags",
     "pack_later",
+    "pack_limits",
     "pack_ranges",
     "pack_rule",
     "place_of",
     "unpack_later",
+    "unpack_limits",
     "unpack_ranges",
     "unpack_rule",
 ]
@@ -110,6 +115,7 @@ PACED: Final = (
     1 << 28
 )  # it stands in the body of one that is TIED: it goes along, if it has parents
 TIED: Final = 1 << 29  # nodes of its body go along with those of other expansions
+LIMITED: Final = 1 << 30  # of a task: there is plan.limits
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0
@@ -134,6 +140,7 @@ LOSING: Final = 34  # what a race owns is not wanted any more
 FILLING: Final = 36  # the next begin for which there is room; see bounds.py
 OVERTAKEN: Final = 37  # the nodes of a body are stopped, since its time is up
 FREEING: Final = 38  # what is held of a run is queued: it goes on
+ENTERING: Final = 40  # who waits at a limit is let in; its culprit says at which
 ALONGSIDE: Final = 39  # it is weighed, since one that it goes along with has ended
 TRAILING: Final = 48  # added to how it ended, or to success once it is expanded: its followers
 SOFTER: Final = 35  # it failed in a later phase, which counts as a success but for races
@@ -152,10 +159,12 @@ KEEP_MS: Final = 86_400_000
 FAILED_KEEP_MS: Final = 30 * KEEP_MS
 
 _PLANNED: Final = sum(bit for bit in Bits if bit not in (Bits.STOPPING, Bits.ATOMIC))
+Limits: TypeAlias = tuple[tuple[str, int], ...]
 _RANGE: Final = struct.Struct(">qI")
 _RULE: Final = struct.Struct(">5I")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Later, ...]).decode
+_decode_limits = msgspec.msgpack.Decoder(Limits).decode
 
 
 def body_flags(row: NodeRow) -> int:
@@ -230,6 +239,17 @@ def pack_later(later: tuple[Later, ...]) -> bytes | None:
 def unpack_later(raw: bytes | None) -> tuple[Later, ...]:
     """Give it back."""
     return _decode(raw) if raw else ()
+
+
+def pack_limits(limits: Limits) -> bytes | None:
+    """Pack keys with how many places there are; None for none."""
+    return _encode(limits) if limits else None
+
+
+@lru_cache(maxsize=1_000)
+def unpack_limits(raw: bytes | None) -> Limits:
+    """Give them back."""
+    return _decode_limits(raw) if raw else ()
 
 
 def pack_ranges(ranges: Ranges, base: int) -> bytes | None:

@@ -47,6 +47,7 @@ CREATE TABLE message(
     failed INTEGER NOT NULL DEFAULT 0,
     skipped INTEGER NOT NULL DEFAULT 0,
     cancelled INTEGER NOT NULL DEFAULT 0,
+    gate INTEGER,               -- held: gate.id of the limit that has no room, if that is why
     rule BLOB,                  -- five numbers; NULL: all parents must succeed
     culprit INTEGER,            -- index of whom to blame if it is blocked
     cell BLOB                   -- what it came to
@@ -57,6 +58,7 @@ CREATE INDEX message_alone ON message(queue, prio DESC, rank) WHERE state = 3 AN
 CREATE INDEX message_due ON message(due_ms) WHERE state = 1;
 CREATE INDEX message_able ON message(owner) WHERE state = 0 AND due_ms IS NOT NULL;
 CREATE INDEX message_held ON message(run) WHERE state = 2;
+CREATE INDEX message_gate ON message(gate, prio DESC, rank) WHERE state = 2 AND gate IS NOT NULL;
 CREATE INDEX message_session ON message(session) WHERE session IS NOT NULL;
 CREATE INDEX message_expires ON message(expires_ms) WHERE expires_ms IS NOT NULL AND state < 4;
 CREATE INDEX message_forget ON message(forget_ms) WHERE forget_ms IS NOT NULL;
@@ -79,6 +81,7 @@ CREATE TABLE plan(              -- never updated
     owns BLOB,                  -- what a race stops once it is decided
     sleep_ms INTEGER,           -- how long a join sleeps, or waits for what is sent
     signal TEXT,                -- under which name that is sent
+    limits BLOB,                -- keys, each with how many places there are
     blocked BLOB,               -- why a node is blocked that never begins: a failure
     body BLOB                   -- last, so that large ones are not read for the rest
 );
@@ -142,6 +145,19 @@ CREATE TABLE along(             -- nodes that go along with those of another exp
     PRIMARY KEY(leader, own)
 ) WITHOUT ROWID;
 CREATE INDEX along_own ON along(own);
+
+CREATE TABLE gate(              -- limits under which something is, see limits.py
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    run INTEGER NOT NULL,       -- 0: of the whole store
+    key TEXT NOT NULL,
+    UNIQUE(run, key)
+);
+
+CREATE TABLE place(             -- nodes that are queued or running under them
+    gate INTEGER NOT NULL,
+    node INTEGER NOT NULL,      -- message.id
+    PRIMARY KEY(gate, node)
+) WITHOUT ROWID;
 
 CREATE TABLE sent(              -- to runs, see signals.py
     id INTEGER PRIMARY KEY AUTOINCREMENT,

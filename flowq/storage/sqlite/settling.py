@@ -28,10 +28,18 @@ from flowq.storage.base import (
     SessionInfo,
     Verdict,
 )
-from flowq.storage.sqlite import timers
+from flowq.storage.sqlite import limits, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.growth import expand
-from flowq.storage.sqlite.rows import FAILED_KEEP_MS, NEEDED, OVERTIME, SETTLED, STOPPING, WITHIN
+from flowq.storage.sqlite.rows import (
+    FAILED_KEEP_MS,
+    LIMITED,
+    NEEDED,
+    OVERTIME,
+    SETTLED,
+    STOPPING,
+    WITHIN,
+)
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["bury", "fail_expired", "lose", "settle", "take_back"]
@@ -138,6 +146,8 @@ def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Ver
             due = change.now + outcome.delay_ms
             change.put("again", _SCHEDULED, flags, change.front, due, attempt + 1, losses, key)
             change.later.add(queue)
+            if flags & LIMITED and run is not None:
+                limits.leave(change, key, run)
             continue
         elif isinstance(outcome, GiveBack):
             change.put("again", _QUEUED, flags, change.again, None, attempt, losses, key)
@@ -205,6 +215,8 @@ def _unknown(change: Change, row: tuple[Any, ...], outcome: Unknown) -> None:
     due = change.now + min(max(waited, 1_000), 30_000)
     change.put("again", _SCHEDULED, flags, change.front, due, attempt, losses, key)
     change.later.add(queue)
+    if flags & LIMITED and run is not None:
+        limits.leave(change, key, run)
 
 
 # --- what dead sessions held ---------------------------------------------------------------------

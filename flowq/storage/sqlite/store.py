@@ -18,6 +18,7 @@ from flowq.storage.base import (
     DeadLetter,
     Look,
     NodeInfo,
+    Places,
     RunInfo,
     Send,
     Sent,
@@ -32,6 +33,7 @@ from flowq.storage.sqlite import (
     growth,
     handing,
     intake,
+    limits,
     outside,
     reads,
     rewind,
@@ -371,6 +373,11 @@ class SqliteStore:
         """List nodes of a run by index; see `Store.nodes`."""
         with self._db.read() as db:
             return reads.nodes(db, self._clock.now_ms(), run, after, limit, state)
+
+    def places(self, id: bytes) -> list[Places]:
+        """Describe the limits of a node; see `Store.places`."""
+        with self._db.read() as db:
+            return limits.places(db, self._clock.now_ms(), id)
 
     def sent(self, run: bytes) -> list[Sent]:
         """List what was sent to a run; see `Store.sent`."""

@@ -67,6 +67,8 @@ def _drop_runs(change: Change, limit: int) -> int:
             db.execute(SQL["drop_along"], span)
             dropped += last - first + 1
         if first == begin:
+            if grown is None:
+                db.execute(SQL["drop_gates_of"], (run,))
             gone = ("drop_run", run) if grown is None else ("drop_growth", grown[0])
             db.execute(SQL[gone[0]], (gone[1],))
     return dropped

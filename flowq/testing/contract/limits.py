@@ -186,10 +186,11 @@ class TestPlaces(StoreContract):
         step = store.step("w", [Expand(first.id, first.delivery, rows)], want=5)
 
         assert [d.id for d in step.deliveries] == [node(p, "t1")]
+        inner = {info.name: node_id(p.id, info.index) for info in store.nodes(p.id)}
         step = store.step("w", done(step), want=5)
-        assert [d.id for d in step.deliveries] == [node_id(p.id, 3)]
+        assert [d.id for d in step.deliveries] == [inner["i"]]
         step = store.step("w", done(step), want=5)
-        assert [d.id for d in step.deliveries] == [node_id(p.id, 4)]
+        assert [d.id for d in step.deliveries] == [inner["j"]]
         store.step("w", done(step))
         assert store.check(p.id) == []
         assert states_of(store, p)["root"] == "success"

@@ -159,9 +159,12 @@ function extras()
   -- Looks at the rule of a node, if there is a place for it.
   local function weigh(r, o, x)
     local most = most_of(r, o)
+    local goes_along = alongs().goes(r, o, x)
+    if goes_along then alongs().count_now(r, x) end
     if most == 0 or has(x.flags, 64) then return judge(r, x) end
+    if goes_along and verdict(r, x) ~= QUEUED then return judge(r, x) end
     local places = places_of(r, o)
-    if places[1] >= most then return end
+    if places[1] >= most then return goes_along and alongs().set_able(r, o, x) end
     local taken = places[1] + 1
     places[1] = taken
     judge(r, x)
@@ -179,6 +182,12 @@ function extras()
     end
   end
 
+  -- How an expansion begins: by which cursor.
+  local function first_of(r, x)
+    if more_at(r, x).along > 0 then return ENTRIES end
+    return most_of(r, x) > 0 and FILL or EXPANDED
+  end
+
   -- Lets entries begin while there are places; gives how many it looked at, and whether that is all.
   local function fill(r, o, row, edges)
     o.fills = nil
@@ -186,6 +195,7 @@ function extras()
     if most == 0 or o.state ~= EXPANDED or has(o.mode, CLOSING) then return 0, true end
     local c, rd, e = unpack_('>I4I4I4', row, 20)
     local at, places = 42 + 8 * (c + rd), places_of(r, o)
+    if more_at(r, o).along > 0 then return alongs().fill(r, o, most, places, edges) end
     local skip = places[2]
     for k = 0, e - 1 do
       local first, n = unpack_('>I4I4', row, at + 8 * k)
@@ -386,7 +396,7 @@ function extras()
   end
 
   more_rare = {
-    block = block, clear = clear, end_wait = end_wait, fill = fill, flag = flag, free = free,
+    block = block, clear = clear, end_wait = end_wait, fill = fill, first_of = first_of, flag = flag, free = free,
     go_on = go_on, has_enough = has_enough, has_flag = has_flag, hold = hold,
     is_unwanted = is_unwanted, kept_at = kept_at, lost_cell = lost_cell, most_of = most_of,
     need_of = need_of, outcome = outcome, overdue_text = overdue_text, places_of = places_of,

@@ -11,7 +11,7 @@ local ends = 0
 
 local finish
 -- What few scripts need, made when the first of it is: to make a function costs time in each call.
-local phases, extras
+local phases, extras, alongs
 
 local function spread(r, i, state, culprit)
   todo[#todo + 1] = {r, i, state, culprit, 0, front}
@@ -144,11 +144,13 @@ function finish(r, x, state, cell, settled, culprit)
   if has(x.flags, 32) then
     local more = phases().more_of(row)
     if more and more.edges > 0 then spread(r, x.i, LENIENT, NONE) end
+    if more and more.led > 0 and (waited or not has(x.flags, 2)) then spread(r, x.i, TRAIL + state, culprit) end
     if more and not waited and more.signal ~= '' then extras().end_wait(r, x) end
     if not waited and not has(x.flags, 2) and more and #more.groups > 0 then
       spread(r, x.i, INSIDE + SKIPPED, NONE)
     end
   end
+  if o and o.flags >= 160 then alongs().tell(r, o, x.i) end
   if waited and (has(x.flags, 2) or has(x.flags, 32)) then spread(r, x.i, INSIDE + state, culprit) end
   if not waited and phase == 0 and o and o.flags >= 160 then extras().free(r, o) end
   count_owner(r, owner, x.i, phase, bits, state, culprit)
@@ -172,8 +174,8 @@ local function let_run(id, queue, priority, timed)
 end
 
 local function spread_entries(r, x)
-  local bounded = x.flags >= 160 and extras().most_of(r, x) > 0
-  spread(r, x.i, bounded and FILL or EXPANDED, NONE)
+  if x.flags < 160 then return spread(r, x.i, EXPANDED, NONE) end
+  spread(r, x.i, extras().first_of(r, x), NONE)
 end
 
 local function start(r, x)
@@ -185,6 +187,7 @@ local function start(r, x)
     local row = row_of(r, x.i)
     guard(r, x, row)
     if has(byte(row, 5), 64) then extras().set_deadline(r, x) end
+    if x.flags >= 160 then alongs().tell_followers(r, x) end
     x.a, x.b, x.c, x.d, x.n = (unpack_('>I4', row, 16)), 0, 0, 0, NONE
     if has(x.flags, 16) then
       local ended
@@ -299,6 +302,12 @@ local function walk()
       edges = edges - looked
       if all then head = head + 1 end
     elseif not row or not is_whole(20, row) then head = head + 1
+    elseif state == ALONGSIDE then
+      local x, before = node(r, i), ends
+      local o = x and node(r, (unpack_('>I4', row, 12)))
+      if x and x.state == WAITING and not is_quiet(r, o, x) then extras().weigh(r, o, x) end
+      edges = edges - 1 - (ends - before)
+      head = head + 1
     elseif state == FILL then
       local before, looked, all = ends, extras().fill(r, node(r, i), row, edges)
       edges = edges - looked - (ends - before)

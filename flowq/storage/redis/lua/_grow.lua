@@ -1,17 +1,20 @@
 -- Nodes that become plans (Expand). What one brings with it is packed by rows.growth:
 --   base 4, flags of its record 1, inner 4, entries (how many ranges 4, ranges), body (the same),
 --   value (length 4), tolerate 4, need 4, most 4, deadline 6, how many groups 2, those (length 4),
---   names of queues (length 4, "\0" behind each), how many rows 4, for each: length 4, row
+--   what goes along (length 4), names of queues (length 4, "\0" behind each), how many rows 4, for each: length 4, row
 -- The rows are the last of the fragment; those before them were stored by grow.lua under the
 -- reservation of this delivery: field 'x' and index of n:<run> holds delivery 4, base 4, rows 4.
 -- Field 'X' hides what is reserved for a fragment of several pages until its last: base 4, rows 4 each.
 
 local function expand(id, row, delivery, data)
-  local function pack_more(lenient, bounds, count, groups)
-    local tolerate, need, most, deadline = unpack(bounds)
-    if #lenient + tolerate + need + most + deadline + count == 0 then return '' end
-    local more = pack('>I4I4HI4I4I6I4HI4', #lenient / 8, tolerate, count, need, most, deadline, 0, 0, 0)
-      .. lenient .. groups
+  -- `edges` are those that few have: lenient ones, to followers, from those it follows.
+  local function pack_more(edges, bounds, count, groups)
+    local tolerate, need, most, deadline, along = unpack(bounds)
+    local lenient, led, follows = unpack(edges)
+    if #lenient + #led + #follows + #along + tolerate + need + most + deadline + count == 0 then return '' end
+    local more = pack('>I4I4HI4I4I6I4HI4I4I4H', #lenient / 8, tolerate, count, need, most, deadline, 0, 0, 0,
+                      #led / 8, #follows / 8, #along / 16)
+      .. lenient .. led .. follows .. along .. groups
     return more .. pack('>I4', #more)
   end
 
@@ -34,13 +37,14 @@ local function expand(id, row, delivery, data)
       kept, rule = 16, sub(row, last - 19, last)
     end
     local from, ranges = phases().body_of(row)
-    local follows, lenient = sub(row, from, from + 8 * ranges - 1), ''
+    local follows, edges = sub(row, from, from + 8 * ranges - 1), {'', '', ''}
     local old = phases().more_of(row)
     if old then
-      lenient = sub(row, old.lenient, old.owns - 1)
+      edges = {sub(row, old.lenient, old.owns - 1), sub(row, old.followers, old.followed - 1),
+               sub(row, old.followed, old.ties - 1)}
       count, groups = count + #old.groups, groups .. sub(row, old.at, phases().tail_of(row) - 4)
     end
-    local more = pack_more(lenient, bounds, count, groups)
+    local more = pack_more(edges, bounds, count, groups)
     if more ~= '' then kept = kept + 32 end
     if bounds[4] > 0 then kept = kept + 64 end
     local rest = children .. reads .. entries .. parents .. value .. name .. follows .. body .. more .. rule
@@ -51,7 +55,7 @@ local function expand(id, row, delivery, data)
   -- The same for a task alone: the root of its run, named by its task.
   local function root_row(row, inner, entries, body, value, bounds, count, groups)
     local name = sub(task_of(row), 1, 200)
-    local more = pack_more('', bounds, count, groups)
+    local more = pack_more({'', '', ''}, bounds, count, groups)
     local rest = entries .. value .. name .. body .. more
     local special = (more ~= '' and 32 or 0) + (bounds[4] > 0 and 64 or 0)
     return pack('>IBBBBB', 41 + #rest, special, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
@@ -81,9 +85,11 @@ local function expand(id, row, delivery, data)
   local value = sub(data, at + 4, at + 3 + nv)
   at = at + 4 + nv
   local tolerate, need, most, deadline, ng, groups_size = unpack_('>I4I4I4I6HI4', data, at)
-  local bounds = {tolerate, need, most, deadline}
   local groups = sub(data, at + 24, at + 23 + groups_size)
   at = at + 24 + groups_size
+  local na = unpack_('>I4', data, at)
+  local bounds = {tolerate, need, most, deadline, sub(data, at + 4, at + 3 + na)}
+  at = at + 4 + na
   local nq = unpack_('>I4', data, at)
   local queues = sub(data, at + 4, at + 3 + nq)
   at = at + 4 + nq
@@ -158,9 +164,11 @@ local function expand(id, row, delivery, data)
   if has(byte(become, 5), 32) and not has(x.flags, 32) then x.flags = x.flags + 32 end
   guard(r, x, become)
   x.more = nil
+  if na > 0 then alongs().tie(r, become) end
   if deadline > 0 then extras().set_deadline(r, x) end
   x.lane = 255 -- tells that it was a task
   x.a, x.b, x.c, x.d, x.n = inner, 0, 0, 0, NONE
   dirty(r, x)
+  if x.flags >= 160 then alongs().tell_followers(r, x) end
   if inner == 0 then end_expansion(r, x) else spread_entries(r, x) end
 end

@@ -271,7 +271,24 @@ end
 local function values_of(id, row, budget)
   local c, reads = unpack_('>I4I4', row, 20)
   local v = P .. 'v:' .. sub(id, 1, 16)
-  local out, at = {}, 42 + 8 * c
+  local out, at, given = {}, 42 + 8 * c, nil
+  if has(byte(row, 5), 32) then
+    local r, more = run_of(sub(id, 1, 16)), phases().more_of(row)
+    given = {}
+    for k = 0, more.follows - 1 do
+      local first, n = unpack_('>I4I4', row, more.followed + 8 * k)
+      for j = first, first + n - 1 do
+        local above = row_of(r, j) or ''
+        if is_whole(20, above) then
+          local cc, rd, e, p, v = unpack_('>I4I4I4I4I4', above, 20)
+          local from = 42 + 8 * (cc + rd + e + p)
+          given[j] = true
+          out[#out + 1] = j
+          out[#out + 1] = pack('>BI4I8I8', EXPANDED + TEMPLATE, 0, 0, 0) .. sub(above, from, from + v - 1)
+        end
+      end
+    end
+  end
   for k = 0, reads - 1 do
     local first, n = unpack_('>I4I4', row, at + 8 * k)
     for from = first, first + n - 1, 250 do
@@ -280,7 +297,7 @@ local function values_of(id, row, budget)
       local got = call('HMGET', v, unpack(fields))
       for j = 1, #fields do
         local cell = got[j]
-        if cell then
+        if cell and not (given and given[from + j - 1]) then
           if #cell > budget[1] and budget[2] then return out, false end
           budget[1] = budget[1] - #cell
           budget[2] = true

@@ -13,9 +13,11 @@ local OUTCOME, PASSED = 128, 1024
 -- along its lenient edges, PARDONED a failure as success, but for what is of a later phase and for
 -- races; LOSE lets all that a race owns lose; FILL lets entries of a bounded expansion begin while
 -- there are places; OVERDUE stops the body of what has passed its deadline; RESUME, of a root, queues
--- what is held.
+-- what is held; ENTRIES weighs the entries of what goes along with others; ALONGSIDE weighs the node;
+-- TRAIL + state counts that in what follows it, TRAIL + EXPANDED that it has begun.
 local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP = 11, 12, 13, 14, 15, 16, 28
 local LOSE, FILL, OVERDUE, RESUME = 29, 30, 31, 32
+local ENTRIES, ALONGSIDE, TRAIL = 33, 34, 35
 local rare
 
 function phases()
@@ -47,10 +49,15 @@ function phases()
     if not has(byte(row, 5), 32) then return nil end
     local last = tail_of(row)
     local at = last - 3 - unpack_('>I4', row, last - 3)
-    local edges, tolerate, count, need, most, time, owned, n, m = unpack_('>I4I4HI4I4I6I4HI4', row, at)
-    local owns = at + 34 + 8 * edges
-    local signal = owns + 8 * owned
-    local more = {lenient = at + 34, edges = edges, tolerate = tolerate, groups = {}, need = need,
+    local edges, tolerate, count, need, most, time, owned, n, m, led, follows, along =
+      unpack_('>I4I4HI4I4I6I4HI4I4I4H', row, at)
+    local owns = at + 44 + 8 * edges
+    local followers = owns + 8 * owned
+    local followed = followers + 8 * led
+    local ties = followed + 8 * follows
+    local signal = ties + 16 * along
+    local more = {lenient = at + 44, edges = edges, led = led, followers = followers, follows = follows,
+                  followed = followed, along = along, ties = ties, tolerate = tolerate, groups = {}, need = need,
                   most = most, time = time, owns = owns, owned = owned, at = signal + n + m,
                   signal = sub(row, signal, signal + n - 1),
                   blocked = sub(row, signal + n, signal + n + m - 1)}
@@ -77,7 +84,8 @@ function phases()
   end
 
   -- What few nodes have, read once.
-  local NOTHING = {groups = {}, edges = 0, tolerate = 0, need = 0, most = 0, time = 0, owned = 0, signal = ''}
+  local NOTHING = {groups = {}, edges = 0, tolerate = 0, need = 0, most = 0, time = 0, owned = 0,
+                   led = 0, follows = 0, along = 0, signal = ''}
   local function more_at(r, x)
     if not x.more then x.more = has(x.flags, 32) and more_of(row_of(r, x.i)) or NOTHING end
     return x.more
@@ -211,6 +219,7 @@ function phases()
     local phase, given = x.mode % 4, nil
     local outcome = math.floor(x.mode / OUTCOME) % 8 + 5
     if phase == 0 then
+      if more and more.along > 0 and more.most > 0 then alongs().end_able(r, x) end
       outcome = outcome_of(x, more and more.tolerate or 0, has(x.mode, STOPPED))
       if more and more.need + more.time > 0 then outcome = extras().outcome(r, x, more) end
       if outcome == FAILED and more and #more.groups > 0 then -- so that those can read it
@@ -242,6 +251,7 @@ function phases()
     r.cells[#r.cells + 1] = settled .. cell
     x.state, x.flags, x.lane, x.n = EXPANDED, x.flags + 2, 255, x.i
     guard(r, x, row)
+    alongs().tell_followers(r, x)
     pass_on(r, x, FAILED)
     return true
   end
@@ -384,6 +394,12 @@ function phases()
     local at, ranges = 42, 0
     local more = more_of(row)
     if state == LOSE then return more.owns, more.owned end
+    if state == ENTRIES then
+      local c, rd, e = unpack_('>I4I4I4', row, 20)
+      return 42 + 8 * (c + rd), e, node(r, i)
+    elseif state > TRAIL then
+      return more.followers, more.led, o
+    end
     local group = more and more.groups[culprit]
     if state == GROUP or state == UNCALLED or state == STOP and culprit > 0 then
       if group then at, ranges = group.body, group.nodes end
@@ -404,7 +420,10 @@ function phases()
     for j = first, last do
       local x = node(r, j)
       if x and x.state == WAITING then
-        if state > INSIDE then
+        if state > TRAIL then
+          local ended = state - TRAIL
+          count(r, x, ended == EXPANDED and SUCCESS or ended, culprit, is_quiet(r, o, x))
+        elseif state > INSIDE and state < STOP then
           end_inside(r, x, state - INSIDE, culprit)
         elseif state == UNCALLED then
           end_inside(r, x, SKIPPED, NONE, 'not called for')

@@ -17,7 +17,7 @@ end
 
 local function drop(r, j)
   local i4 = pack('>I4', j)
-  if call('HDEL', r.n, i4, 'e' .. i4, 'l' .. i4, 'm' .. i4, 'o' .. i4, 't' .. i4, 'x' .. i4) == 0 then return end
+  if call('HDEL', r.n, i4, 'e' .. i4, 'f' .. i4, 'l' .. i4, 'm' .. i4, 'o' .. i4, 't' .. i4, 'x' .. i4) == 0 then return end
   call('HDEL', r.v, i4)
   call('SETRANGE', r.c, j * 32, string.rep('\0', 32))
   local head = call('HGET', r.n, 'r')
@@ -38,6 +38,7 @@ local function renew(r, j)
   if x.lane == 255 and has(x.flags, 2) then -- it had become an expansion
     local was = call('HGET', r.n, 'o' .. i4)
     if was then
+      alongs().untie(r, row)
       x.flags, x.lane, row = byte(was, 1), byte(was, 2), sub(was, 3)
       call('HSET', r.n, i4, row)
       call('HDEL', r.n, 'o' .. i4)
@@ -80,26 +81,25 @@ local function reopen(r, j)
   dirty(r, x)
 end
 
--- Whom to blame for a parent that failed or is blocked.
-local function blame_of(r, p)
-  local raw = call('HGET', r.v, pack('>I4', p))
-  if raw and has(byte(raw, 6), CULPRIT) then return (unpack_('>I4', raw, 27)) end
-  return p
+local function is_among(row, at, ranges, i)
+  for k = 0, ranges - 1 do
+    local first, n = unpack_('>I4I4', row, at + 8 * k)
+    if i >= first and i < first + n then return true end
+  end
+  return false
 end
 
 local function is_lenient(row, child)
   local more = phases().more_of(row)
-  for k = 0, (more and more.edges or 0) - 1 do
-    local first, n = unpack_('>I4I4', row, more.lenient + 8 * k)
-    if child >= first and child < first + n then return true end
-  end
-  return false
+  return more and is_among(row, more.lenient, more.edges, child)
 end
 
 local function count_parents(r, j)
   local x, row = node(r, j), row_of(r, j)
   if not x or not row or x.state ~= WAITING then return end
+  if alongs().goes(r, node(r, (unpack_('>I4', row, 12))), x) then return end
   local later, race = byte(row, 8) > 0, phases().is_race(r, x)
+  local more = phases().more_at(r, x)
   local at, ranges = parents_of(row)
   for k = 0, ranges - 1 do
     local first, n = unpack_('>I4I4', row, at + 8 * k)
@@ -109,7 +109,9 @@ local function count_parents(r, j)
     for p = first, first + n - 1 do
       local parent = node(r, p)
       local state = parent and parent.state or WAITING
-      if state == SUCCESS then
+      local begun = state > WAITING and more.follows > 0 and has(parent.flags, 2) and parent.ready > 0
+        and is_among(row, more.followed, more.follows, p)
+      if state == SUCCESS or begun then
         x.a = x.a + 1
       elseif state > SUCCESS then
         local above = row_of(r, p)
@@ -119,7 +121,7 @@ local function count_parents(r, j)
         elseif state == CANCELLED then x.d = x.d + 1
         else
           x.b = x.b + 1
-          if x.ready == 0 then x.ready = blame_of(r, p) + 1 end
+          if x.ready == 0 then x.ready = alongs().blame_of(r, p) + 1 end
         end
       end
     end
@@ -150,7 +152,7 @@ local function count_inside(r, j)
           local bits = byte(row_of(r, i), 7)
           if fails(bits, state) then
             x.b = x.b + 1
-            if x.n == NONE then x.n = blame_of(r, i) end
+            if x.n == NONE then x.n = alongs().blame_of(r, i) end
           elseif state == CANCELLED then
             if not has(bits, 1) and need == 0 then x.d = x.d + 1 end
           elseif state == SKIPPED and has(bits, 2) then

@@ -86,7 +86,10 @@ local function done_node(id, lease, meta, cell)
   else
     count_children(r, i, lease)
   end
-  if o and o.flags >= 160 then extras().free(r, o) end
+  if o and o.flags >= 160 then
+    alongs().tell(r, o, i, true)
+    extras().free(r, o)
+  end
   count_owner(r, owner, i, 0, bits, SUCCESS, NONE)
 end
 

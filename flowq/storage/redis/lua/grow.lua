@@ -14,6 +14,7 @@
 -- @include _finish
 -- @include _phases
 -- @include _extras
+-- @include _along
 -- @include _back
 local session, id, delivery, total = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local first = tonumber(ARGV[6])

@@ -14,6 +14,7 @@
 -- @include _finish
 -- @include _phases
 -- @include _extras
+-- @include _along
 -- @include _back
 local cells = ARGV[2] == '1'
 local out, open, places = {}, {}, {}

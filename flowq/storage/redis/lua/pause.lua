@@ -13,6 +13,7 @@
 -- @include _finish
 -- @include _phases
 -- @include _extras
+-- @include _along
 -- @include _back
 local r = run_of(ARGV[2])
 local root = phases().node_seen(r, 0)

@@ -13,6 +13,7 @@
 -- @include _finish
 -- @include _phases
 -- @include _extras
+-- @include _along
 -- @include _back
 local session = ARGV[2]
 if not call('ZSCORE', P .. 'L', session) then return {0, 0} end

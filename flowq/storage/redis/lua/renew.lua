@@ -13,6 +13,7 @@
 -- @include _finish
 -- @include _phases
 -- @include _extras
+-- @include _along
 -- @include _back
 close_gap(tonumber(ARGV[3]))
 local out = {}

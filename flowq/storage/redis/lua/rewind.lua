@@ -15,6 +15,7 @@
 -- @include _finish
 -- @include _phases
 -- @include _extras
+-- @include _along
 -- @include _back
 -- @include _rewind
 local r, generation = run_of(ARGV[2]), tonumber(ARGV[3])

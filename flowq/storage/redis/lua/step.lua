@@ -16,6 +16,7 @@
 -- @include _finish
 -- @include _phases
 -- @include _extras
+-- @include _along
 -- @include _back
 -- @include _grow
 -- @include _settle
@@ -148,7 +149,7 @@ if want > 0 and not burden and #lists > 0 then
       fields[#fields + 1] = id
       fields[#fields + 1] = lease_of(id, row, delivery, list.alone)
       local values, complete
-      if #id == 20 and sub(row, 24, 27) ~= '\0\0\0\0' then
+      if #id == 20 and (sub(row, 24, 27) ~= '\0\0\0\0' or has(byte(row, 5), 32)) then
         values, complete = values_of(id, row, budget)
       end
       if d or values then
