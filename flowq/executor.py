@@ -40,8 +40,10 @@ from flowq.errors import (
     TaskCancelled,
 )
 from flowq.fragment import BRANCH, MAP, expand_map, take_arm
+from flowq.limits import inherit
 from flowq.message import Delivery, Message, decode_message, id_text, split_node
 from flowq.outcome import Done, Expand, Failed, GiveBack, Outcome, RetryAt, Unknown
+from flowq.plan import NodeRow
 from flowq.policy import RetryPolicy, nearest
 from flowq.storage.base import Store
 from flowq.values import load_args
@@ -325,7 +327,7 @@ class Executor:
             rows = returned_rows(value, self._submitter, message.name)
         except BaseException as err:  # the values' own code is in it
             return None, err
-        return Expand(delivery.id, delivery.delivery, rows), None
+        return _expand(delivery, message, rows), None
 
     def _make_items(self, delivery: Delivery, message: Message, started: int) -> Outcome:
         """Let a map become its items."""
@@ -339,7 +341,7 @@ class Executor:
         except BaseException as err:  # the elements' own code, up to a SystemExit of an import
             log.error("%s: its items cannot be made: %s", message.name, exception_text(err))
             return self._unready(delivery, message, err, started)
-        return Expand(delivery.id, delivery.delivery, rows)
+        return _expand(delivery, message, rows)
 
     def _take_arm(self, delivery: Delivery, message: Message, started: int) -> Outcome:
         """Let a branch become the arm taken, or its value."""
@@ -362,7 +364,7 @@ class Executor:
         except BaseException as err:  # the values' own code, up to a SystemExit of an import
             log.error("%s: its arm cannot be made: %s", message.name, exception_text(err))
             return self._unready(delivery, message, err, started)
-        return Expand(delivery.id, delivery.delivery, rows)
+        return _expand(delivery, message, rows)
 
     def _unready(
         self, delivery: Delivery, message: Message, err: BaseException, started: int
@@ -412,6 +414,11 @@ def raise_in_thread(thread: int) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(TaskCancelled)
     )
+
+
+def _expand(delivery: Delivery, message: Message, rows: list[NodeRow]) -> Expand:
+    """Let a node become what was made of it, under the limits that it is under."""
+    return Expand(delivery.id, delivery.delivery, inherit(rows, message.limits))
 
 
 def _absorb() -> None:

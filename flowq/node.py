@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+from flowq.limits import Limits
 from flowq.plan import Kind, Phase, When
 from flowq.states import Rule
 from flowq.wiring import TaskSpec
@@ -93,6 +94,8 @@ class Node:
         known. Its `spec` is the flow, its arguments and edges what that is called with.
     where : str
         File and line of the user's code that made it, where that is known.
+    shared : Limits
+        For the graph of a flow: limits over all runs of that flow.
     race : bool
         For a join: whether it is one between what is among its edges, whose first success is its
         value.
@@ -155,6 +158,7 @@ class Node:
         "race",
         "reads",
         "rule",
+        "shared",
         "signal",
         "sleep_ms",
         "spec",
@@ -206,6 +210,7 @@ class Node:
         self.name = ""
         self.index = -1
         self.late: Any = None
+        self.shared: Limits = ()
         self.where = ""
         self.race = False
         self.sleep_ms = 0

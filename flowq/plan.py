@@ -341,6 +341,11 @@ def decode_rows(raw: bytes) -> list[NodeRow]:
         raise DecodeError(f"bytes that are no plan: {err}") from None
 
 
+def _behind(prefix: str, key: str) -> str:
+    """Give the key of a limit, what is put before names being known."""
+    return f"/{prefix}{key[1:]}" if key.startswith("/") else key
+
+
 def relocate(
     rows: Iterable[NodeRow],
     *,
@@ -396,8 +401,11 @@ def relocate(
             id = node_id(run, at if k == 0 else base + k - 1) if run else b""
             bindings = tuple([b.on(shifted(b.value, place)) for b in message.bindings])
             captures = tuple([shifted(c, place) for c in message.captures])
+            limits = message.limits
+            if limits and prefix:  # those of the run have paths for keys
+                limits = tuple([(_behind(prefix, key), most) for key, most in limits])
             message = msgspec.structs.replace(
-                message, id=id, name=name, bindings=bindings, captures=captures
+                message, id=id, name=name, bindings=bindings, captures=captures, limits=limits
             )
         made.append(
             NodeRow(

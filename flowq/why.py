@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from flowq.arms import ArmSeen, arms_of, condition_of
 from flowq.fragment import BRANCH
-from flowq.holding import LOST, by_the_clock, lost, place, timed, who_sent
+from flowq.holding import LOST, by_the_clock, full, lost, place, timed, who_sent
 from flowq.looking import Home, culprit_of, failure_in, lacking, moment, one_value, source_in
 from flowq.message import id_text, node_id, read_cell
 from flowq.outline import FAILED, forgiven, stem, within
@@ -92,15 +92,20 @@ class Why:
         return found is not None and found.paused
 
     def _lines(self, states: Iterable[State]) -> Iterator[str]:
-        """A line for each node in these states; items of one map together."""
+        """A line for each node in these states; items of one map, or at one limit, together."""
         for state in states:
             found = list(islice(self._infos(state), READ + 1))
             more = "at least " if len(found) > READ else ""
             maps = Counter(stem(info.name) for info in found)
+            limits = Counter(info.waits_at for info in found)
             told = set()
             for info in found:
                 path = stem(info.name)
-                if not path or maps[path] <= TOGETHER:
+                if (at := info.waits_at) and limits[at] > TOGETHER:
+                    if at not in told:
+                        told.add(at)
+                        yield f"{more}{limits[at]:,} held, such as {self.node(info)}"
+                elif not path or maps[path] <= TOGETHER:
                     yield self.node(info)
                 elif path not in told:
                     told.add(path)
@@ -131,9 +136,10 @@ class Why:
         if info.state is S.WAITING:
             return self._waits(info)
         if info.state is S.HELD:
-            if self._paused():
-                return f", its run is paused: flowq run resume {id_text(self._run)}"
-            return ", until its run has been set going again"
+            paused = f", its run is paused: flowq run resume {id_text(self._run)}"
+            paused = paused if self._paused() else ""
+            at = full(self._app.store, self._run, info)
+            return at + paused or ", until its run has been set going again"
         if info.state is S.EXPANDED:
             return self._inside(info)
         if info.state is S.RUNNING:

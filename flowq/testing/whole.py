@@ -81,8 +81,9 @@ def with_stand_ins(
         if at in graphs:
             id = node_id(run, places[at]) if run else b""
             old = row.message
-            message = Message(id, STAND_IN, payload, name=row.name,
-                              index=old.index if old is not None else None)  # fmt: skip
+            message = Message(id, STAND_IN, payload, name=row.name)
+            if old is not None:
+                message = msgspec.structs.replace(message, index=old.index, limits=old.limits)
             row = msgspec.structs.replace(row, kind=Kind.TASK, message=message, **_NONE_OF_A_TASK)
         out.append(moving.row(row, node_id(run, places[at]) if run else b""))
     return out
