@@ -128,8 +128,11 @@ The settling step, in words that all stores share::
             (what had become one by `Expand` is a task again)
         reopened: expanded under a new generation, in its body; its counts are those of the nodes in
             it that are not chosen; unfinished are the chosen ones of its body, and those not ended
+            one that had ended, and stands in a body with `most`, waits instead, with these counts:
+            it begins (as one in which a cancel has ended some nodes) when there is a place for it
         all other nodes that are parked: finished with what they ended with, if they have
-        last: each chosen node that stands in what has begun is weighed; without parents it starts;
+        last: each chosen node that stands in what has begun is weighed, and each that waits for a
+            place; without parents it starts;
             then each that is reopened, and the root, is passed where it has no unfinished node of
             its body
         Until that is done, nothing of the run is handed out; whoever settles, sends, cancels or

@@ -31,7 +31,7 @@ ODD, EXPANSION, JOIN, TIMED, RICH, PHASED, GUARDED = 1, 2, 4, 8, 32, 64, 128
 _SINGLE: Final = struct.Struct(">IBBhB")
 _NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
 _RULE: Final = struct.Struct(">5I")
-_MORE: Final = struct.Struct(">IIHII6sIHIIIH")
+_MORE: Final = struct.Struct(">IIHII6sIHIIIHI")
 _ALONG: Final = struct.Struct(">IIII")
 _BOUNDS: Final = struct.Struct(">III6sH")
 _GROUP: Final = struct.Struct(">BBIIII")
@@ -136,6 +136,7 @@ def _alone(row: NodeRow) -> bool:
     return not (
         row.parents or row.children or row.reads or row.entries or row.body or row.value
         or row.later or row.lenient or row.tolerate or row.blocked or row.followers
+        or (row.message and row.message.limits)
     ) and row.rule == _NO_RULE  # fmt: skip
 
 
@@ -144,22 +145,33 @@ def _rich(row: NodeRow) -> bool:
     return bool(
         row.later or row.lenient or row.tolerate or row.need or row.most or row.sleep_ms
         or row.deadline_ms or row.signal or row.blocked or row.bits & _RACE
-        or row.followers or row.follows or row.along or (row.message and row.body)
+        or row.followers or row.follows or row.along
+        or (row.message and (row.body or row.message.limits))
     )  # fmt: skip
 
 
 def _more(row: NodeRow) -> bytes:
     """Pack what few rows have, and how long it is."""
     signal = row.signal.encode()
+    limits = b"".join(_limits(row.message)) if row.message else b""
     time = row.timeout_ms if signal else row.sleep_ms or row.deadline_ms
     head = _MORE.pack(
         len(row.lenient), row.tolerate, len(row.later), row.need, row.most, ms(time),
         len(row.owns), len(signal), len(row.blocked), len(row.followers), len(row.follows),
-        len(row.along),
+        len(row.along), len(limits),
     )  # fmt: skip
     ranges = map(pack_ranges, (row.lenient, row.owns, row.followers, row.follows))
-    raw = b"".join([head, *ranges, pack_along(row.along), signal, row.blocked, _groups(row)])
+    raw = b"".join(
+        [head, *ranges, pack_along(row.along), limits, signal, row.blocked, _groups(row)]
+    )
     return raw + len(raw).to_bytes(4, "big")
+
+
+def _limits(m: Message) -> Iterator[bytes]:
+    """Give each limit: how many places it has, and its key."""
+    for key, most in m.limits:
+        raw = key.encode()
+        yield b"%b%b%b" % (most.to_bytes(4, "big"), len(raw).to_bytes(2, "big"), raw)
 
 
 def pack_along(along: Iterable[Along]) -> bytes:
@@ -370,11 +382,11 @@ class NodeHead:
             return tuple(_RANGE.iter_unpack(raw[at : at + 8 * n]))
 
         edges, _, count, self.need, self.most, _, *sizes = _MORE.unpack_from(raw)
-        owned, signal, blocked, followers, follows, self.along = sizes
+        owned, signal, blocked, followers, follows, self.along, limits = sizes
         self.lenient = ranges(_MORE.size, edges)
         at = _MORE.size + 8 * (edges + owned + followers)
         self.follows = ranges(at, follows)
-        at += 8 * follows + _ALONG.size * self.along
+        at += 8 * follows + _ALONG.size * self.along + limits
         self.signal = raw[at : at + signal].decode()
         at += signal + blocked
         for _ in range(count):

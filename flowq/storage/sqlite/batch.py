@@ -15,10 +15,14 @@ from flowq.states import State
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "Rewinding"]
 
 _FRONT: Final = 1 << 62
 _encode = msgspec.msgpack.Encoder().encode
+
+
+class Rewinding(Exception):
+    """Something is to be changed in a run that is being rewound."""
 
 
 class Batch:
@@ -40,6 +44,12 @@ class Batch:
         When a session last renewed or stepped.
     paused : bool
         Whether any run is paused.
+    rewound : frozenset of int
+        Runs that are being rewound.
+    within : bool
+        Whether what is done now may be a part of that.
+    moved : set of int
+        Runs of which nodes have changed their states.
     front, back : int
         Ranks of what comes back or is queued by a settlement, and of what is enqueued.
     turn : int
@@ -64,8 +74,16 @@ class Batch:
         tick: int
         following: int
         paused: int
-        (tick, following, self.seen, paused), *_ = db.execute(SQL["begin"], (ids,)).fetchall()
+        rewinds: int
+        (tick, following, self.seen, paused, rewinds), *_ = db.execute(
+            SQL["begin"], (ids,)
+        ).fetchall()
         self.paused = bool(paused)
+        self.rewound: frozenset[int] = frozenset()
+        if rewinds:
+            self.rewound = frozenset(run for (run,) in db.execute(SQL["rewound"]))
+        self.within = False
+        self.moved: set[int] = set()
         self.first = following - ids
         self.back = tick << 20
         self.front = self.back - _FRONT
@@ -117,7 +135,21 @@ class Batch:
         for queue, n in self.ready.items():
             if n:
                 self.put("count_ready", n, queue)
+        for run in self.moved:
+            self.put("moved", run)
         self.flush()
+
+    def move(self, run: int) -> None:
+        """Note that a node of a run changes its state.
+
+        Raises
+        ------
+        Rewinding
+            The run is being rewound, which is to be done first; this transaction is undone.
+        """
+        if self.rewound and run in self.rewound and not self.within:
+            raise Rewinding
+        self.moved.add(run)
 
     # --- names ----------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ class Change(Ends):
         for walk, node, state, culprit, position in found:
             self.todo.append([node, state, culprit, position, None])
             self.put("drop_walk", walk)
+        self.within = True
         return len(found)
 
     def walk(self, edges: int = PAGE) -> None:
@@ -120,6 +121,7 @@ class Change(Ends):
             self._load([item for item in self.todo if item[1] in _COUNT])
             self.todo = deque(item for item in self.todo if item[4] is None or item[4])
         self.flush()
+        self.within = False
 
     def _wave(self, edges: int) -> int:
         items = [self.todo.popleft() for _ in range(min(len(self.todo), edges))]
@@ -234,6 +236,7 @@ class Change(Ends):
                 becomes = None
             if delta is not None:
                 if becomes == _QUEUED and not flags & _NOT_PLAIN:
+                    self.moved.add(run)
                     self.add_ready(queue)
                     started = (self.rank, self.now, id)
                     self.put("start_child", ok, bad, skipped, cancelled, blame, *started)
@@ -293,6 +296,7 @@ class Change(Ends):
         self, id: int, run: int, flags: int, queue: int, owner: int | None, rank: int
     ) -> None:
         kind = flags & KIND
+        self.moved.add(run)
         if flags & DOOMED:
             self._doom(id, run, flags, owner)
             return

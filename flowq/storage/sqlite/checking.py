@@ -80,7 +80,7 @@ def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
     found = db.execute(SQL["run"], (run, now)).fetchone()
     if found is None:
         return ["the run is not known"]
-    _, _, root, _, ended, own, _, base, number, _, count = found
+    _, _, root, _, ended, own, _, base, number, *_, count = found
     stretches = spans(db, number, base, own)
     if any(db.execute(SQL["check_walks"], span).fetchone()[0] for span in stretches):
         return []  # ends whose edges are not all counted: nothing can be said yet

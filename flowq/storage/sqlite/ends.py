@@ -12,7 +12,7 @@ from flowq.message import CULPRIT, EMPTY, HEAD, NO_NODE, TEMPLATE, node_id, pack
 from flowq.plan import Kind
 from flowq.states import State
 from flowq.storage.base import MEMORY_OF_ENDED_MS
-from flowq.storage.sqlite import along, bounds, limits, phases, races, timers
+from flowq.storage.sqlite import along, bounds, limits, parks, phases, races, timers
 from flowq.storage.sqlite.batch import Batch
 from flowq.storage.sqlite.known import Link
 from flowq.storage.sqlite.rows import (
@@ -37,6 +37,7 @@ from flowq.storage.sqlite.rows import (
     OVERDUE,
     OVERTAKEN,
     OVERTIME,
+    PARKED,
     SIGNAL,
     SOFT,
     SOFTER,
@@ -140,6 +141,9 @@ class Ends(Batch):
         began: bool = True,
     ) -> None:
         """End a node; its edges are walked by `walk`. `began`: it was not waiting any more."""
+        if flags & PARKED:
+            parks.keep_end(self, id, run, flags, state, cell, culprit)
+            return
         if flags & (LOST | NEEDED) and races.is_not_wanted(self, flags, owner):
             state, culprit, cell = State.SKIPPED.value, None, races.lost(cell, self.now)
         if flags & SIGNAL:
@@ -159,6 +163,7 @@ class Ends(Batch):
         began: bool = True,
     ) -> None:
         """Let a node's end be counted below it and around it."""
+        self.move(run)
         whole, base = self.run_of(run)
         self.ended.append(node_id(whole, id - base))
         if owner is None:
@@ -238,7 +243,7 @@ class Ends(Batch):
         culprit = None
         if state == _FAILED:
             culprit = id - self.run_of(run)[1]
-            if flags & FOLLOWED and not races.is_not_wanted(self, flags, owner):
+            if flags & FOLLOWED and not (flags & PARKED or races.is_not_wanted(self, flags, owner)):
                 if phases.fall_back(self, id, run, flags, owner, cell):
                     return
         self.end_node(id, run, flags, owner, state, cell, culprit)
@@ -264,7 +269,7 @@ class Ends(Batch):
             for row in rows:
                 # in a body's turn those of later phases stand by
                 if what == LOSING or more or not row[3] & LATER:
-                    self._stop(row, cell, what)
+                    self.stop_one(row, cell, what)
             return
         waiting = [row for row in rows if row[2] == _WAITING]
         if what == UNCALLED:
@@ -276,6 +281,7 @@ class Ends(Batch):
         for id, run, _, flags, _, owner, *_ in waiting:
             # no rule is looked at, so nothing is counted along the edges between them
             self.put("end", state.value, flags, None, cell, id)
+            self.move(run)
             whole, base = self.run_of(run)
             self.ended.append(node_id(whole, id - base))
             if not flags & LATER:
@@ -286,11 +292,13 @@ class Ends(Batch):
         """Read nodes as the statement ``waiting`` gives them, by index."""
         return self.db.execute(SQL["waiting"], (json.dumps(ids),)).fetchall()
 
-    def _stop(self, row: tuple[Any, ...], cell: bytes, what: int) -> None:
+    def stop_one(self, row: tuple[Any, ...], cell: bytes, what: int) -> None:
         """Stop a node with what it stands in; `what` is walked."""
         id, run, state, flags, queue, owner, *_ = row
         if what == LOSING:
             flags |= LOST
+        if flags & PARKED:
+            state, flags = parks.unpark(self, id, flags)
         if state == _RUNNING:
             if what == OVERTAKEN and not flags & STOPPING:
                 flags |= OVERTIME
@@ -330,7 +338,7 @@ class Ends(Batch):
             if not left or left[0][0]:
                 continue
             _, run, state, flags, owner = self.db.execute(SQL["expansion_row"], (id,)).fetchone()
-            if state == _EXPANDED:
+            if state == _EXPANDED and not (flags & PARKED and parks.is_over(self, id)):
                 expansion = phases.Expansion(id, run, flags, owner, *left[0][4:])
                 phases.end_turn(self, expansion, *left[0][1:4])
 

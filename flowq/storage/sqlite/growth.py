@@ -189,6 +189,7 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
         key = first
     else:
         db.execute(SQL["growth_live"], (first,))
+        change.move(run)
         db.execute(SQL["expanded"], (flags, key))
     inside, later = pack_ranges(face.body, base), face.later
     if followed:  # what is to follow its own failure stands in it already, and stays last

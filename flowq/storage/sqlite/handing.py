@@ -36,7 +36,10 @@ def queue_due(change: Change) -> None:
             continue
         if flags & LIMITED and (gate := limits.full(change, id, run)) is not None:
             change.put("wait_at", gate, change.turn, id)
+            change.move(run)
             continue
+        if run is not None:
+            change.move(run)
         change.put("queue_due", (change.front if rank < 0 else change.back) + i, id)
         change.add_ready(queue)
     late = change.db.execute(SQL["deadlines"], (change.now, _DUE)).fetchall()
@@ -73,6 +76,9 @@ def hand_out(
             fail_expired(change, full[:11], full[11])
         change.walk()
     if chosen:
+        for run in {row[9] for row in chosen}:
+            if run is not None:
+                change.move(run)
         for queue, n in Counter([row[6] for row in chosen]).items():
             change.add_ready(queue, -n)
         ids = json.dumps([row[3] for row in chosen])

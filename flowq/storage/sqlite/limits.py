@@ -83,6 +83,7 @@ def let_in(change: Change, item: list[Any], limit: int) -> tuple[int, bool]:
             gate.walked = False
             return tried, True
         other = full(change, id, run)
+        change.moved.add(run)
         if other is None:
             change.put("free", change.front, id)
             change.add_ready(queue)

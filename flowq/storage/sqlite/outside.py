@@ -11,9 +11,9 @@ from typing import Any, Final
 from flowq.message import pack_cell, split_node
 from flowq.plan import ROOT
 from flowq.states import State
-from flowq.storage.sqlite import limits, pauses, phases
+from flowq.storage.sqlite import limits, parks, pauses, phases
 from flowq.storage.sqlite.change import Change
-from flowq.storage.sqlite.rows import ANY_QUEUE, LIMITED, STOPPING
+from flowq.storage.sqlite.rows import ANY_QUEUE, LIMITED, PARKED, STOPPING
 from flowq.storage.sqlite.statements import SQL
 
 __all__ = ["cancel", "move_on", "pause", "reschedule", "resume"]
@@ -96,6 +96,14 @@ def _cancel(change: Change, row: Row | None, force: bool) -> None:
     id, run, state, flags, queue, owner, keep, failed_keep, _, _, _, uuid = row
     if run is not None and owner is None:
         pauses.go_on(change, run, id)  # else what is to clean up after it would wait
+        parks.take_back(change, run)
+    elif flags & PARKED:
+        parks.unpark(change, id, flags)
+    if flags & PARKED or (run is not None and owner is None):
+        change.walk(0)
+        state, flags = change.db.execute(SQL["expansion_row"], (id,)).fetchone()[2:4]
+        if state >= _SUCCESS:
+            return
     if state == _EXPANDED:
         phases.cancel_inwards(change, id, force=force)
     elif state == _RUNNING:
@@ -156,6 +164,8 @@ def reschedule(change: Change, id: bytes, delay_ms: int, due_ms: int) -> State |
     if row is None:
         return None
     key, run, state, flags, queue, _, _, _, _, _, rank, _ = row
+    if run is not None:
+        change.move(run)
     if state not in (_QUEUED, _SCHEDULED):
         return State(state)
     due = max(change.now + delay_ms, due_ms)

@@ -32,6 +32,7 @@ def hold(change: Change, rows: Sequence[Row], want: int) -> None:
             if row[5] & LIMITED:
                 limits.leave(change, row[3], row[9])
             change.add_ready(row[6], -1)
+            change.move(row[9])
         elif want > 1:
             want -= 1
         else:
@@ -56,6 +57,7 @@ def free(change: Change, item: list[Any], limit: int) -> tuple[int, bool]:
     run = change.db.execute(SQL["expansion_row"], (root,)).fetchone()[1]
     if change.db.execute(SQL["paused"], (json.dumps([run]),)).fetchone():
         return 0, True  # it was paused again, before all of it went on
+    change.moved.add(run)
     rows = change.db.execute(SQL["held_of"], (run, limit)).fetchall()
     for id, flags, queue in rows:
         if flags & LIMITED and (gate := limits.full(change, id, run)) is not None:

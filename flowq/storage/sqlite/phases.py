@@ -233,6 +233,7 @@ def fall_back(change: Ends, id: int, run: int, flags: int, owner: int | None, ce
         return False
     change.flush()
     flags = flags & ~KIND | Kind.EXPANSION
+    change.move(run)
     change.db.execute(SQL["fell_back"], (flags, cell, id))
     culprit = id - change.run_of(run)[1]
     change.db.execute(SQL["add_fallen"], (id, culprit))
@@ -291,6 +292,7 @@ def _stop_all(change: Ends, id: int, turn: int) -> None:
 
 def pass_deadline(change: Ends, id: int) -> None:
     """Stop an expansion whose time is up, if its body still runs."""
+    change.move(change.db.execute(SQL["expansion_row"], (id,)).fetchone()[1])
     change.db.execute(SQL["drop_deadline"], (id,))
     x = _standing(change, id)
     if x is None or x.state != _EXPANDED or x.turn or x.marks & STOPPED:

@@ -2,7 +2,7 @@
 
 -- name: begin
 UPDATE store SET tick = tick + 1, next_id = next_id + ? RETURNING tick, next_id, seen_ms,
-EXISTS(SELECT 1 FROM run WHERE paused = 1)
+EXISTS(SELECT 1 FROM run WHERE paused = 1), EXISTS(SELECT 1 FROM rewind)
 -- name: set_seen
 UPDATE store SET seen_ms = ?
 
@@ -97,7 +97,7 @@ SELECT state, flags, delivery FROM message WHERE uuid = ?
 SELECT m.state, m.flags, m.delivery FROM run r JOIN message m ON m.id = r.base + ? WHERE r.uuid = ? AND m.run = r.id
 -- name: succeed
 UPDATE message SET state = 6, flags = flags | 8, forget_ms = ?, session = NULL, cell = ?
-WHERE id = ? AND session = ? AND delivery = ? AND flags & 4 = 0
+WHERE id = ? AND session = ? AND delivery = ? AND flags & 2147483652 = 0
 -- name: end
 UPDATE message SET state = ?, flags = ?, forget_ms = ?, session = NULL, cell = ? WHERE id = ?
 -- name: count_child
@@ -227,7 +227,7 @@ SELECT id FROM run WHERE paused = 1 AND id IN (SELECT value FROM json_each(?))
 -- name: hold
 UPDATE message SET state = 2, gate = NULL WHERE id = ?
 -- name: held_of
-SELECT id, flags, queue FROM message WHERE run = ? AND state = 2 AND gate IS NULL ORDER BY id LIMIT ?
+SELECT id, flags, queue FROM message WHERE run = ? AND state = 2 AND gate IS NULL AND flags & 2147483648 = 0 ORDER BY id LIMIT ?
 -- name: free
 UPDATE message SET state = 3, rank = ? WHERE id = ?
 
@@ -333,21 +333,21 @@ SELECT 1 FROM rewind WHERE run = ?
 -- name: drop_rewind
 DELETE FROM rewind WHERE run = (SELECT run FROM message WHERE id = ?)
 -- name: reopen_run
-UPDATE run SET ended_ms = 0, forget_ms = NULL WHERE id = ?
+UPDATE run SET ended_ms = 0, forget_ms = NULL, request = NULL WHERE id = ?
 -- name: reopen_root
-UPDATE message SET state = 5, generation = ?, cell = NULL WHERE id = ?
+UPDATE message SET state = 5, flags = flags & ~2148007936, generation = ?, cell = NULL, session = NULL WHERE id = ?
 -- name: reopen
-UPDATE message SET state = 5, flags = flags & ~524288, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
+UPDATE message SET state = 5, flags = flags & ~2148007936, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
 -- name: root_of_run
 SELECT r.id, r.base, m.state, m.generation FROM run r JOIN message m ON m.id = r.base
 WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 -- name: to_renew
-SELECT m.id, m.flags, p.task, p.inside, p.later FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?))
+SELECT m.id, m.run, m.state, m.flags, m.queue, p.task, p.inside, p.later FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?))
 -- name: renew_node
 UPDATE message SET state = 0, flags = ?, generation = generation + 1, due_ms = NULL, ready_ms = NULL, expires_ms = NULL,
 attempt = 0, losses = 0, unknown_ms = NULL, succeeded = 0, failed = 0, skipped = 0, cancelled = 0, culprit = NULL, gate = NULL, cell = NULL WHERE id = ?
 -- name: unbecome
-UPDATE plan SET entries = NULL, value = NULL, inside = ? WHERE id = ?
+UPDATE plan SET entries = NULL, value = NULL, tolerate = 0, inside = ?, later = ? WHERE id = ?
 -- name: renew_expansion
 UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, due_ms = NULL, marks = 0, outcome = NULL WHERE id = ?
 -- name: to_count
@@ -376,6 +376,49 @@ DELETE FROM expansion WHERE id IN (SELECT value FROM json_each(?))
 DELETE FROM loss WHERE message IN (SELECT value FROM json_each(?))
 -- name: forget_growth
 DELETE FROM growth WHERE live = 1 AND node IN (SELECT value FROM json_each(?))
+
+-- name: moved
+UPDATE run SET changes = changes + 1 WHERE id = ?
+-- name: rewound
+SELECT run FROM rewind
+-- name: root_now
+SELECT r.id, r.base, m.state, m.generation, r.changes, r.request FROM run r JOIN message m ON m.id = r.base
+WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
+-- name: under_way
+SELECT 1 FROM message m LEFT JOIN parked k ON k.node = m.id
+WHERE m.id BETWEEN ? AND ? AND m.run = ? AND m.state IN (4, 5) AND NOT COALESCE(k.state, 0) LIMIT 1
+-- name: not_under_way
+SELECT 1 FROM message m LEFT JOIN parked k ON k.node = m.id
+WHERE m.id BETWEEN ? AND ? AND m.run = ? AND m.state NOT IN (4, 5) AND k.node IS NULL LIMIT 1
+-- name: not_parked
+SELECT 1 FROM message m LEFT JOIN parked k ON k.node = m.id WHERE m.id BETWEEN ? AND ? AND m.run = ? AND k.node IS NULL LIMIT 1
+-- name: cannot_open
+SELECT 1 FROM message m LEFT JOIN expansion e ON e.id = m.id LEFT JOIN parked k ON k.node = m.id
+WHERE m.id BETWEEN ? AND ? AND m.run = ? AND NOT (m.state >= 6 OR COALESCE(k.state, 0)
+OR (m.state = 5 AND e.turn = 0 AND e.marks & 2 = 0)) LIMIT 1
+-- name: bounded
+SELECT id FROM expansion WHERE most > 0 AND id IN (SELECT value FROM json_each(?))
+
+-- --- parked
+
+-- name: park
+INSERT OR IGNORE INTO parked(node, run) SELECT id, run FROM message WHERE id BETWEEN ? AND ? AND run = ?
+-- name: mark_parked
+UPDATE message SET flags = flags | 2147483648 WHERE id BETWEEN ? AND ? AND run = ?
+-- name: ask
+UPDATE run SET request = ? WHERE id = ?
+-- name: parked
+SELECT state, cell, culprit FROM parked WHERE node = ?
+-- name: parked_of
+SELECT node FROM parked WHERE run = ? ORDER BY node
+-- name: park_end
+UPDATE parked SET state = ?, cell = ?, culprit = ? WHERE node = ? AND state = 0
+-- name: hold_parked
+UPDATE message SET state = 2, flags = ?, session = NULL, gate = NULL, due_ms = NULL WHERE id = ?
+-- name: forget_parked
+DELETE FROM parked WHERE node IN (SELECT value FROM json_each(?))
+-- name: unpark
+DELETE FROM parked WHERE node = ?
 
 -- --- sessions and losses
 
@@ -472,22 +515,22 @@ WHERE m.uuid = ?1 AND (m.forget_ms IS NULL OR m.forget_ms > ?2) AND (r.forget_ms
 -- name: message_node
 SELECT p.body FROM run r JOIN message m ON m.id = r.base + ?1 JOIN plan p ON p.id = m.id WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
 -- name: run
-SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused,
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused, r.changes, r.request,
 r.nodes + COALESCE((SELECT sum(count - 1) FROM growth g WHERE g.run = r.id AND g.live = 1), 0)
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)
 -- name: runs
-SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused,
+SELECT r.uuid, r.name, m.state, r.created_ms, r.ended_ms, r.nodes, p.value, r.base, r.id, r.paused, r.changes, r.request,
 r.nodes + COALESCE((SELECT sum(count - 1) FROM growth g WHERE g.run = r.id AND g.live = 1), 0)
 FROM run r JOIN message m ON m.id = r.base JOIN plan p ON p.id = r.base
 WHERE r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2) AND r.id < COALESCE((SELECT id FROM run WHERE uuid = ?1), 9223372036854775807)
 ORDER BY r.id DESC LIMIT ?3
 -- name: nodes
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks, g.key
-FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id LEFT JOIN gate g ON g.id = m.gate WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks, g.key, k.state
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id LEFT JOIN gate g ON g.id = m.gate LEFT JOIN parked k ON k.node = m.id WHERE m.id BETWEEN ? AND ? ORDER BY m.id LIMIT ?
 -- name: nodes_in
-SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks, g.key
-FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id LEFT JOIN gate g ON g.id = m.gate WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
+SELECT m.id, p.name, p.task, m.flags, m.owner, m.state, m.generation, m.attempt, m.losses, m.ready_ms, m.due_ms, m.cell, p.parents, m.rule, p.signal, x.most, p.follows, x.turn, x.marks, g.key, k.state
+FROM message m JOIN plan p ON p.id = m.id LEFT JOIN expansion x ON x.id = m.id LEFT JOIN gate g ON g.id = m.gate LEFT JOIN parked k ON k.node = m.id WHERE m.id BETWEEN ? AND ? AND m.state = ? ORDER BY m.id LIMIT ?
 -- name: status_queues
 SELECT name, ready FROM queue ORDER BY name
 -- name: status

@@ -125,8 +125,19 @@ def message(db: sqlite3.Connection, now: int, id: bytes) -> bytes | None:
 
 
 def _run_info(row: tuple[Any, ...]) -> RunInfo:
-    id, name, state, created, ended, _, value, _, _, paused, nodes = row
-    return RunInfo(id, name, State(state), created, ended, nodes - 1, value or b"", bool(paused))
+    id, name, state, created, ended, _, value, _, _, paused, changes, request, nodes = row
+    return RunInfo(
+        id,
+        name,
+        State(state),
+        created,
+        ended,
+        nodes - 1,
+        value or b"",
+        bool(paused),
+        changes,
+        request or b"",
+    )
 
 
 def run(db: sqlite3.Connection, now: int, id: bytes) -> RunInfo | None:
@@ -176,7 +187,7 @@ def nodes(
 
 def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
     id, name, task, flags, owner, state, generation, attempt, losses, *rest = row
-    ready, due, cell, parents, rule, signal, most, follows, turn, marks, gate = rest
+    ready, due, cell, parents, rule, signal, most, follows, turn, marks, gate, parked = rest
     started = ended = 0
     culprit = None
     if cell is not None:
@@ -208,7 +219,8 @@ def _node_info(row: tuple[Any, ...], base: int) -> NodeInfo:
         signal=signal or "",
         most=most or 0,
         waits_at=gate if gate and state == _HELD else "",
-        closing=state == _EXPANDED and bool(turn or marks & CLOSING),
+        closing=state == _EXPANDED and bool(turn or marks & CLOSING) and not parked,
+        parked=None if parked is None else State(parked or _RUNNING),
         follows=tuple((first - base, n) for first, n in unpack_ranges(follows)),
     )
 

@@ -1,36 +1,42 @@
 # SPDX-License-Identifier: MIT
-"""A new generation of a run that has ended: which nodes wait again, and what they count.
+"""A new generation of a run: which nodes wait again, and what they count.
 
 What is to be done lies in the table ``rewind``; a walk of its own goes through it in stages, a page
-at a time, so that whoever comes by goes on after a crash. Nothing of the run can start before the
-last stage: what is chosen waits, and what it waits for has ended or waits itself.
+at a time, so that whoever comes by goes on after a crash. What would change a node of the run before
+all of that is done raises `flowq.storage.sqlite.batch.Rewinding`, and is done again after it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from flowq.plan import ROOT, Kind, Ranges, ranges_of
+from flowq.plan import ROOT, Kind, Phase, Ranges, ranges_of
 from flowq.states import State
-from flowq.storage.sqlite import along, timers
+from flowq.storage.sqlite import along, limits, parks, timers
 from flowq.storage.sqlite.rows import (
     BOUNDED,
     DOOMED,
+    FILLING,
+    FOLLOWED,
     FORGIVEN,
     KIND,
     LATER,
     LENIENT,
+    LIMITED,
     LOST,
     NAMED,
     NEEDED,
     OVERTIME,
+    PARKED,
     REWOUND,
     SETTLED,
+    SIGNAL,
     STOPPING,
     TIED,
     fails,
+    pack_later,
     pack_ranges,
     place_of,
     unpack_later,
@@ -41,9 +47,9 @@ from flowq.storage.sqlite.statements import SQL
 if TYPE_CHECKING:
     from flowq.storage.sqlite.change import Change
 
-__all__ = ["Stages", "begin", "load", "page"]
+__all__ = ["Stages", "begin", "load", "may_begin", "page"]
 
-_SUCCESS: Final = State.SUCCESS.value
+_SCHEDULED, _QUEUED, _SUCCESS = State.SCHEDULED.value, State.QUEUED.value, State.SUCCESS.value
 
 Spans = list[tuple[int, int]]
 """Row ids as (first, count) pairs."""
@@ -60,7 +66,9 @@ class Stages:
             (_count_parents, chosen),
             (_count_inside, reopened),
             (_set_deadlines, reopened),
-            (None, chosen),
+            (_unpark, reopened[:1]),
+            (_weigh, chosen),
+            (_pass, reopened),
         ]
 
     def cut(self, position: int, limit: int) -> tuple[Any, list[int], bool]:
@@ -82,7 +90,7 @@ class Stages:
                     break
                 position = 0
             return stage, ids, k == last and ids[-1] == spans[-1][0] + spans[-1][1] - 1
-        return None, [], True
+        return _weigh, [], True
 
 
 def begin(
@@ -102,6 +110,16 @@ def begin(
     change.push(base, REWOUND, None)
 
 
+def may_begin(change: Change, run: int, base: int, chosen: Ranges, reopened: Ranges) -> bool:
+    """Whether a run that goes on is in a state that these sets may be chosen in."""
+    asked = [("under_way", chosen), ("cannot_open", ((ROOT, 1), *reopened))]
+    return not any(
+        change.db.execute(SQL[statement], (base + first, base + first + n - 1, run)).fetchone()
+        for statement, ranges in asked
+        for first, n in ranges
+    )
+
+
 def load(change: Change, root: int) -> Stages:
     """Read what is to be done."""
     row = change.db.execute(SQL["rewind"], (root,)).fetchone()
@@ -113,12 +131,8 @@ def page(change: Change, item: list[Any], limit: int, starting: dict[int, int]) 
     root, _, _, position, stages = item
     stage, ids, whole = stages.cut(position, limit)
     change.flush()
-    if stage is not None:
-        stage(change, ids, root)
-    else:
-        # what stands in something that waits itself begins with that
-        begun = [id for (id,) in _rows(change, "begun_around", ids)]
-        starting.update(dict.fromkeys(begun, change.rank))
+    weighed = stage(change, ids, root)
+    starting.update(dict.fromkeys(weighed or (), change.rank))
     if whole:
         change.db.execute(SQL["drop_rewind"], (root,))
     item[3] = position + len(ids)
@@ -140,20 +154,29 @@ def _renew(change: Change, ids: list[int], root: int) -> None:
     """Let nodes wait as before they began."""
     db = change.db
     base = change.run_of(db.execute(SQL["row"], (root,)).fetchone()[1])[1]
-    for id, flags, task, inside, later in _rows(change, "to_renew", ids):
+    for id, run, state, flags, queue, task, inside, later in _rows(change, "to_renew", ids):
         kind = flags & KIND
+        if state == _QUEUED:
+            change.add_ready(queue, -1)
+            if flags & LIMITED:
+                limits.leave(change, id, run)
+        elif state == _SCHEDULED and flags & SIGNAL:
+            db.execute(SQL["await_no_more"], (id,))
         followed = unpack_later(later)
         if task is not None and kind == Kind.EXPANSION:  # it had become one
             kind = Kind.TASK.value
-            rest = tuple(r for group in followed for r in group.body)
-            db.execute(SQL["unbecome"], (pack_ranges(rest, base), id))
+            own = tuple(group for group in followed if group.phase == Phase.FALLBACK)
+            rest = tuple(r for group in own for r in group.body)
+            db.execute(SQL["unbecome"], (pack_ranges(rest, base), pack_later(own), id))
+            flags &= ~TIED & (-1 if own else ~FOLLOWED)
             db.execute(SQL["forget_expansions"], (json.dumps([id]),))
             db.execute(SQL["forget_growth"], (json.dumps([id]),))
         elif kind == Kind.EXPANSION:
-            own = sum(n for _, n in unpack_ranges(inside)) - sum(g.inner for g in followed)
-            db.execute(SQL["renew_expansion"], (own, 0, 0, 0, None, 0, 0, id))
-        flags = flags & ~(KIND | SETTLED | STOPPING | LOST | OVERTIME | TIED) | kind
+            inner = sum(n for _, n in unpack_ranges(inside)) - sum(g.inner for g in followed)
+            db.execute(SQL["renew_expansion"], (inner, 0, 0, 0, None, 0, 0, id))
+        flags = flags & ~(KIND | SETTLED | STOPPING | LOST | OVERTIME | PARKED) | kind
         db.execute(SQL["renew_node"], (flags, id))
+    db.execute(SQL["forget_parked"], (json.dumps(ids),))
     db.execute(SQL["forget_losses"], (json.dumps(ids),))
 
 
@@ -199,6 +222,7 @@ def _blame(change: Change, id: int, root: int) -> int | None:
 def _reopen(change: Change, ids: list[int], root: int) -> None:
     """Let expansions around have begun, under their next generation."""
     change.db.execute(SQL["reopen"], (json.dumps([id for id in ids if id != root]),))
+    change.db.execute(SQL["forget_parked"], (json.dumps(ids),))
 
 
 def _count_inside(change: Change, ids: list[int], root: int) -> None:
@@ -231,6 +255,24 @@ def _set_deadlines(change: Change, ids: list[int], root: int) -> None:
     """Let times begin: behind all counts, or one that passes would end what is half counted."""
     for id in ids:
         timers.set_deadline(change, id)
+
+
+def _unpark(change: Change, ids: list[int], root: int) -> None:
+    """Let all else that is parked end as it has, if it has."""
+    parks.take_back(change, change.db.execute(SQL["expansion_row"], (root,)).fetchone()[1])
+
+
+def _weigh(change: Change, ids: list[int], root: int) -> list[int]:
+    """Look at what is chosen; but what stands in something that waits itself begins with that."""
+    return [id for (id,) in _rows(change, "begun_around", ids)]
+
+
+def _pass(change: Change, ids: list[int], root: int) -> None:
+    """Let expansions around go on in which nothing is unfinished, or there is room."""
+    for id in ids:
+        change.owners.setdefault(id, [0, 0, 0, 0, None])
+    for (id,) in _rows(change, "bounded", ids):
+        change.push(id, FILLING, None)
 
 
 def _rows(change: Change, statement: str, ids: Sequence[int]) -> Iterator[tuple[Any, ...]]:

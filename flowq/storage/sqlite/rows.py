@@ -47,6 +47,7 @@ __all__ = [
     "OVERTAKEN",
     "OVERTIME",
     "PACED",
+    "PARKED",
     "PHASE",
     "PLACES",
     "PREFETCH",
@@ -116,6 +117,7 @@ PACED: Final = (
 )  # it stands in the body of one that is TIED: it goes along, if it has parents
 TIED: Final = 1 << 29  # nodes of its body go along with those of other expansions
 LIMITED: Final = 1 << 30  # of a task: there is plan.limits
+PARKED: Final = 1 << 31  # nobody is to see its end: the table parked
 LOST: Final = 1 << 19  # a race that owns it was decided before it ended
 
 ANY_QUEUE: Final = 0

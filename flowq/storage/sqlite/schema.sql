@@ -116,6 +116,8 @@ CREATE TABLE run(
     created_ms INTEGER NOT NULL,
     ended_ms INTEGER NOT NULL DEFAULT 0,
     paused INTEGER NOT NULL DEFAULT 0, -- 1: nothing more of it is handed out
+    changes INTEGER NOT NULL DEFAULT 0, -- goes up when the state of a node changes
+    request BLOB,               -- what park was asked for, until that is done
     forget_ms INTEGER,
     keep_ms INTEGER NOT NULL,
     failed_keep_ms INTEGER NOT NULL
@@ -181,6 +183,15 @@ CREATE TABLE awaiting(          -- joins that wait for what is sent
     since_ms INTEGER NOT NULL
 );
 CREATE INDEX awaiting_signal ON awaiting(run, signal, since_ms);
+
+CREATE TABLE parked(            -- nodes whose end nobody is to see, see parks.py
+    node INTEGER PRIMARY KEY,   -- message.id
+    run INTEGER NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0, -- how it ended; 0: it has not
+    culprit INTEGER,
+    cell BLOB
+);
+CREATE INDEX parked_run ON parked(run);
 
 CREATE TABLE rewind(            -- runs whose nodes are made to wait again, see rewind.py
     run INTEGER PRIMARY KEY,

@@ -146,12 +146,13 @@ def _settle(change: Change, held: Held, outcomes: Sequence[Outcome]) -> list[Ver
             due = change.now + outcome.delay_ms
             change.put("again", _SCHEDULED, flags, change.front, due, attempt + 1, losses, key)
             change.later.add(queue)
-            if flags & LIMITED and run is not None:
-                limits.leave(change, key, run)
+            _left(change, key, run, flags)
             continue
         elif isinstance(outcome, GiveBack):
             change.put("again", _QUEUED, flags, change.again, None, attempt, losses, key)
             change.again += 1
+            if run is not None:
+                change.move(run)
             change.add_ready(queue)
             continue
         elif isinstance(outcome, Expand):
@@ -215,8 +216,15 @@ def _unknown(change: Change, row: tuple[Any, ...], outcome: Unknown) -> None:
     due = change.now + min(max(waited, 1_000), 30_000)
     change.put("again", _SCHEDULED, flags, change.front, due, attempt, losses, key)
     change.later.add(queue)
-    if flags & LIMITED and run is not None:
-        limits.leave(change, key, run)
+    _left(change, key, run, flags)
+
+
+def _left(change: Change, id: int, run: int | None, flags: int) -> None:
+    """Note that a task runs no more, but later."""
+    if run is not None:
+        change.move(run)
+        if flags & LIMITED:
+            limits.leave(change, id, run)
 
 
 # --- what dead sessions held ---------------------------------------------------------------------
@@ -267,6 +275,8 @@ def lose(
     for id, run, flags, delivery, attempt, losses, queue, owner, keep, failed_keep, uuid in rows:
         n += 1
         name = change.name(id, run, uuid)
+        if run is not None:
+            change.move(run)
         if flags & STOPPING:
             state = _CANCELLED
             cell = pack_cell(_CANCELLED, b"cancelled", delivery=delivery, ended_ms=change.now)

@@ -31,6 +31,7 @@ def send(change: Change, run: bytes, sent: Sent, body: bytes) -> Send | None:
     if row is None:
         return None
     number, _, state, _ = row
+    change.move(number)
     if sent.key and db.execute(SQL["sent_with"], (number, sent.key)).fetchone():
         return "repeated"
     if state >= _SUCCESS:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -35,12 +36,14 @@ from flowq.storage.sqlite import (
     intake,
     limits,
     outside,
+    parks,
     reads,
     rewind,
     settling,
     signals,
     sweep,
 )
+from flowq.storage.sqlite.batch import Rewinding
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.connection import Database, Place
 from flowq.storage.sqlite.known import Row
@@ -50,7 +53,7 @@ from flowq.storage.sqlite.wake import FileWakes, MemoryWakes, Wakes
 
 __all__ = ["SqliteStore"]
 
-"""Nobody renewed or stepped for longer: the store was out of reach, leases are moved on."""
+T = TypeVar("T")
 _encode = msgspec.msgpack.Encoder().encode
 _QUEUED, _SCHEDULED, _RUNNING, _EXPANDED = (
     State.QUEUED.value,
@@ -116,6 +119,24 @@ class SqliteStore:
         if change.stopped:
             self._wakes.tell_all()
 
+    def _told(self, what: Callable[[Change], T], ids: int = 0) -> T:
+        """Do what may concern a run that is being rewound: that is driven to its end first."""
+        while True:
+            try:
+                with self._change(ids) as change:
+                    return what(change)
+            except Rewinding:
+                self._finish_rewinds()
+
+    def _finish_rewinds(self) -> None:
+        left = True
+        while left:
+            with self._change() as change:
+                left = bool(change.rewound)
+                if left:
+                    change.resume()
+                    change.walk()
+
     def enqueue(self, messages: Sequence[Message]) -> list[bool]:
         """Take tasks called alone; see `Store.enqueue`."""
         if not messages:
@@ -140,7 +161,8 @@ class SqliteStore:
         growing = growth.ids_for(outcomes)
         if growing:
             growth.upload(self._change, session, outcomes)
-        with self._change(growing) as change:
+
+        def step(change: Change) -> Step:
             db = change.db
             self._close_gap(change, lease_ms // 3)
             touched = db.execute(SQL["touch_session"], (session, change.now + lease_ms)).fetchall()
@@ -177,6 +199,8 @@ class SqliteStore:
                 stops=_stops(db, me) if change.stopped else told,
                 unopened=bool(unopened),
             )
+
+        return self._told(step, growing)
 
     def _close_gap(self, change: Change, period_ms: int) -> None:
         """Move deadlines on by the time in which nobody could reach the store."""
@@ -217,7 +241,8 @@ class SqliteStore:
 
     def release(self, session: SessionId, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
         """End a session; see `Store.release`."""
-        with self._change() as change:
+
+        def release(change: Change) -> int:
             row = change.db.execute(SQL["session"], (session,)).fetchone()
             if row is None:
                 return 0
@@ -228,6 +253,8 @@ class SqliteStore:
             change.walk()
             return n
 
+        return self._told(release)
+
     def rewind(
         self,
         run: bytes,
@@ -236,23 +263,53 @@ class SqliteStore:
         chosen: Ranges,
         reopened: Ranges = (),
         dropped: Ranges = (),
+        seen: int = -1,
     ) -> bool | None:
-        """Let nodes of a run that has ended run again; see `Store.rewind`."""
+        """Let nodes of a run run again; see `Store.rewind`."""
         began = False
         while True:
             with self._change() as change:
-                row = change.db.execute(SQL["root_of_run"], (run, change.now)).fetchone()
+                row = change.db.execute(SQL["root_now"], (run, change.now)).fetchone()
                 if row is None:
                     return None
-                number, base, state, now_at = row
+                number, base, state, now_at, changes, _ = row
                 if outside.move_on(change, [number]):
                     continue
                 if began or now_at == generation:
                     return True
-                if state < State.SUCCESS or now_at + 1 != generation:
+                if now_at + 1 != generation:
+                    return False
+                if state < State.SUCCESS and not (
+                    seen == changes and rewind.may_begin(change, number, base, chosen, reopened)
+                ):
                     return False
                 rewind.begin(change, number, base, generation, (chosen, reopened, dropped))
                 change.walk()
+                began = True
+
+    def park(
+        self, run: bytes, request: bytes, *, seen: int, nodes: Ranges, stop: Ranges = ()
+    ) -> bool | None:
+        """Let nobody see how nodes end that are to run anew; see `Store.park`."""
+        began = False
+        while True:
+            with self._change() as change:
+                row = change.db.execute(SQL["root_now"], (run, change.now)).fetchone()
+                if row is None:
+                    return None
+                number, base, state, _, changes, asked = row
+                if asked == request and parks.is_parked(change, (number, base), nodes):
+                    if not began:
+                        return True
+                if outside.move_on(change, [number]):
+                    continue
+                if began:
+                    return True
+                if state >= State.SUCCESS or seen != changes:
+                    return False
+                if not parks.may_park(change, (number, base), nodes):
+                    return False
+                parks.park(change, (number, base), request, nodes, stop)
                 began = True
 
     def cancel(self, ids: Sequence[bytes], *, force: bool = False) -> list[State | None]:
@@ -261,8 +318,7 @@ class SqliteStore:
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""
-        with self._change() as change:
-            return outside.reschedule(change, id, delay_ms, due_ms)
+        return self._told(lambda change: outside.reschedule(change, id, delay_ms, due_ms))
 
     def send(
         self,
@@ -275,8 +331,11 @@ class SqliteStore:
         who: str = "",
     ) -> Send | None:
         """Send a value to a run; see `Store.send`."""
-        with self._change() as change:
+
+        def send(change: Change) -> Send | None:
             return signals.send(change, run, Sent(name, to, key, who, change.now), body)
+
+        return self._told(send)
 
     def pause(self, run: bytes) -> State | None:
         """Let nothing more of a run be handed out; see `Store.pause`."""
@@ -289,8 +348,7 @@ class SqliteStore:
 
     def sweep(self, *, limit: int = 1_000) -> Swept:
         """Do a bounded part of the housekeeping; see `Store.sweep`."""
-        with self._change() as change:
-            swept = sweep.sweep(change, limit)
+        swept = self._told(lambda change: sweep.sweep(change, limit))
         if not swept.more:
             self._db.trim()
         return swept

@@ -248,6 +248,45 @@ class TestRewindsOfWhatGoesOn(StoreContract):
         }
         assert store.check(p.id) == []
 
+    def test_items_that_are_opened_again_ask_for_their_places(self, store: Store) -> None:
+        shape: dict[str, list[str]] = {"m": []}
+        inside: dict[str, str] = {}
+        for k in range(3):
+            shape |= {f"i{k}": [], f"x{k}": [], f"y{k}": [f"x{k}"]}
+            inside |= {f"i{k}": "m", f"x{k}": f"i{k}", f"y{k}": f"i{k}"}
+        p = edited(make_plan({**shape, "end": ["m"]}, inside=inside), "m", most=1)
+        store.submit(p)
+        run_all(store, p, {"y0": S.FAILED, "y2": S.FAILED})
+        assert states_of(store, p)["m"] == "failed"
+
+        assert again(store, p, ["y0", "y2", "end"], reopened=at(p, "m", "i0", "i2")) is True
+
+        states = states_of(store, p)
+        assert (states["i0"], states["i2"], states["x2"]) == ("expanded", "waiting", "success")
+        assert store.check(p.id) == []
+        step = store.step("w", want=5)
+        assert [d.id for d in step.deliveries] == [node(p, "y0")]
+        step = store.step("w", done(step), want=5)
+        assert [d.id for d in step.deliveries] == [node(p, "y2")]
+        store.step("w", done(step))
+        assert run_all(store, p) == ["end"]
+        assert look_at(store, p.id).state == S.SUCCESS
+
+    def test_an_item_that_waits_to_be_opened_can_be_stopped(self, store: Store) -> None:
+        shape: dict[str, list[str]] = {"m": [], "i": [], "x": [], "y": ["x"], "j": [], "z": []}
+        inside = {"i": "m", "j": "m", "x": "i", "y": "i", "z": "j"}
+        p = edited(make_plan(shape, inside=inside), "m", most=1)
+        store.submit(p)
+        run_all(store, p, {"y": S.FAILED, "z": S.FAILED})
+
+        assert again(store, p, ["y", "z"], reopened=at(p, "m", "i", "j")) is True
+        store.cancel([node(p, "m")])
+
+        states = states_of(store, p)
+        assert (states["z"], states["j"], states["x"]) == ("cancelled", "cancelled", "success")
+        assert states["root"] == "cancelled"
+        assert store.check(p.id) == []
+
     def test_many_are_chosen_while_workers_settle(self, store: Store) -> None:
         width = 3 * PAGE
         leaves = [f"n{i}" for i in range(width)]

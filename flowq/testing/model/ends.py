@@ -225,8 +225,16 @@ class Ends(Reads):
             run.nodes[index].gone = True
         for t in run.nodes:
             t.followed = [a for a in t.followed if not run.nodes[a.own].gone]
+        asks: set[int] = set()  # it had ended, and wants a place anew
         for index in sorted(chosen | reopened):
-            self._renew(run.nodes[index], S.WAITING if index in chosen else S.EXPANDED)
+            t = run.nodes[index]
+            bound = index != ROOT and run.nodes[t.plan.owner].plan.most
+            if index not in chosen and bound and t.state.final and t.plan.phase == Phase.BODY:
+                asks.add(index)
+            self._renew(t, S.WAITING if index in chosen else S.EXPANDED)
+        for index in asks:
+            t = run.nodes[index]
+            t.state, t.ready_ms, t.due_ms, t.parents = S.WAITING, 0, 0, [0, 0, 0, 0]
         for index in sorted(chosen):
             t = run.nodes[index]
             for p in indexes(t.plan.parents):
@@ -252,7 +260,7 @@ class Ends(Reads):
         for t in run.nodes:
             if t.parked:
                 self._unpark(t)
-        self._edges.extend((run, index, S.EXPANDED, None) for index in sorted(chosen))
+        self._edges.extend((run, index, S.EXPANDED, None) for index in sorted(chosen | asks))
         while self._edges:
             self._drive()
         for index in sorted(reopened, reverse=True):  # inner ones first

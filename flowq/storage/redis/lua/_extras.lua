@@ -364,6 +364,7 @@ function extras()
     local r = run_of(sub(id, 1, 16))
     local x = node(r, (unpack_('>I4', id, 17)))
     if not x or x.state ~= QUEUED then return end
+    if has(x.flags, 32) then limits().leave(r, x) end
     x.state = HELD
     dirty(r, x)
     r.held = r.held or {}
@@ -383,13 +384,7 @@ function extras()
     local held = call('LRANGE', key, 0, edges - 1)
     for _, i4 in ipairs(held) do
       local x = node(r, (unpack_('>I4', i4)))
-      if x and x.state == HELD then
-        local queue, priority = lane_of(r, x)
-        local _, _, losses = record_of(r.id .. i4)
-        x.state = QUEUED
-        dirty(r, x)
-        push(r.id .. i4, queue, priority, true, losses > 0)
-      end
+      if x and x.state == HELD and limits().enter(r, x) then limits().queue(r, x) end
     end
     if #held > 0 then call('LTRIM', key, #held, -1) end
     return #held, #held < edges

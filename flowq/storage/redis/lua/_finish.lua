@@ -11,7 +11,8 @@ local ends = 0
 
 local finish
 -- What few scripts need, made when the first of it is: to make a function costs time in each call.
-local phases, extras, alongs
+local phases, extras, alongs, limits
+local turn -- the number of this page of what is held
 
 local function spread(r, i, state, culprit)
   todo[#todo + 1] = {r, i, state, culprit, 0, front}
@@ -117,6 +118,7 @@ function finish(r, x, state, cell, settled, culprit)
       state, culprit, cell = SKIPPED, NONE, extras().lost_cell(cell)
     end
   end
+  if has(x.flags, 32) and not waited and x.flags % 8 < 2 then limits().leave(r, x) end
   if state == FAILED and has(x.flags, 32) and not has(x.flags, 2) and phases().falls_back(r, x, cell, settled) then
     return
   end
@@ -156,8 +158,9 @@ function finish(r, x, state, cell, settled, culprit)
   count_owner(r, owner, x.i, phase, bits, state, culprit)
 end
 
--- Puts a message into its queue, or among what is due later. Gives whether it is queued.
-local function let_run(id, queue, priority, timed)
+-- Puts a message into its queue, or among what is due later; a node that is given too is held, where
+-- there is no room for it.
+local function let_run(id, queue, priority, timed, r, x)
   if timed then
     local delay, due, within, expires = unpack_('>I6I6I6I6', timed)
     if within > 0 and (expires == 0 or now + within < expires) then expires = now + within end
@@ -170,7 +173,7 @@ local function let_run(id, queue, priority, timed)
       return
     end
   end
-  push(id, queue, priority, front)
+  if not x or limits().enter(r, x) then push(id, queue, priority, front) end
 end
 
 local function spread_entries(r, x)
@@ -209,7 +212,8 @@ local function start(r, x)
       local off = offset_of(row)
       timed = sub(row, off - 23, off)
     end
-    let_run(r.id .. pack('>I4', x.i), queue, priority, timed)
+    if has(x.flags, 32) then let_run(r.id .. pack('>I4', x.i), queue, priority, timed, r, x)
+    else let_run(r.id .. pack('>I4', x.i), queue, priority, timed) end
   end
 end
 
@@ -292,6 +296,7 @@ end
 -- Walks what ended, as far as this script's page goes; the rest stays in the list.
 local function walk()
   local edges = page
+  turn = nil
   while head <= #todo and edges > 0 do
     local cursor = todo[head]
     local r, i, state, culprit, done, first_come = unpack(cursor)
@@ -302,6 +307,10 @@ local function walk()
       edges = edges - looked
       if all then head = head + 1 end
     elseif not row or not is_whole(20, row) then head = head + 1
+    elseif state == LET_IN then
+      local looked, all = limits().let_in(r, node(r, i), edges)
+      edges = edges - looked - (all and 1 or 0)
+      if all then head = head + 1 end
     elseif state == ALONGSIDE then
       local x, before = node(r, i), ends
       local o = x and node(r, (unpack_('>I4', row, 12)))
@@ -353,7 +362,7 @@ local function walk()
       if whole then head = head + 1 end
     end
   end
-  page = edges
+  page, turn = edges, nil
   front = true
 end
 

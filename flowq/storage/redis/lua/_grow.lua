@@ -7,14 +7,14 @@
 -- Field 'X' hides what is reserved for a fragment of several pages until its last: base 4, rows 4 each.
 
 local function expand(id, row, delivery, data)
-  -- `edges` are those that few have: lenient ones, to followers, from those it follows.
+  -- `edges` are those that few have: lenient ones, to followers, from those it follows; and its limits.
   local function pack_more(edges, bounds, count, groups)
     local tolerate, need, most, deadline, along = unpack(bounds)
-    local lenient, led, follows = unpack(edges)
-    if #lenient + #led + #follows + #along + tolerate + need + most + deadline + count == 0 then return '' end
-    local more = pack('>I4I4HI4I4I6I4HI4I4I4H', #lenient / 8, tolerate, count, need, most, deadline, 0, 0, 0,
-                      #led / 8, #follows / 8, #along / 16)
-      .. lenient .. led .. follows .. along .. groups
+    local lenient, led, follows, limits = unpack(edges)
+    if #lenient + #led + #follows + #along + #limits + tolerate + need + most + deadline + count == 0 then return '' end
+    local more = pack('>I4I4HI4I4I6I4HI4I4I4HI4', #lenient / 8, tolerate, count, need, most, deadline, 0, 0, 0,
+                      #led / 8, #follows / 8, #along / 16, #limits)
+      .. lenient .. led .. follows .. along .. limits .. groups
     return more .. pack('>I4', #more)
   end
 
@@ -37,11 +37,12 @@ local function expand(id, row, delivery, data)
       kept, rule = 16, sub(row, last - 19, last)
     end
     local from, ranges = phases().body_of(row)
-    local follows, edges = sub(row, from, from + 8 * ranges - 1), {'', '', ''}
+    local follows, edges = sub(row, from, from + 8 * ranges - 1), {'', '', '', ''}
     local old = phases().more_of(row)
     if old then
       edges = {sub(row, old.lenient, old.owns - 1), sub(row, old.followers, old.followed - 1),
-               sub(row, old.followed, old.ties - 1)}
+               sub(row, old.followed, old.ties - 1),
+               sub(row, old.limits, old.limits + old.limited - 1)}
       count, groups = count + #old.groups, groups .. sub(row, old.at, phases().tail_of(row) - 4)
     end
     local more = pack_more(edges, bounds, count, groups)
@@ -55,7 +56,7 @@ local function expand(id, row, delivery, data)
   -- The same for a task alone: the root of its run, named by its task.
   local function root_row(row, inner, entries, body, value, bounds, count, groups)
     local name = sub(task_of(row), 1, 200)
-    local more = pack_more({'', '', ''}, bounds, count, groups)
+    local more = pack_more({'', '', '', ''}, bounds, count, groups)
     local rest = entries .. value .. name .. body .. more
     local special = (more ~= '' and 32 or 0) + (bounds[4] > 0 and 64 or 0)
     return pack('>IBBBBB', 41 + #rest, special, 1, 0, 0, byte(row, 6)) .. sub(row, 7, 8) .. pack('>I4', NONE)
@@ -158,6 +159,7 @@ local function expand(id, row, delivery, data)
   remember(id, delivery, attempt, losses, 1, since)
   timeless[#timeless + 1] = id
   local x = node(r, i)
+  if has(x.flags, 32) then limits().leave(r, x) end
   x.state = EXPANDED
   if not has(x.flags, 2) then x.flags = x.flags + 2 end
   if flags > 0 and not has(x.flags, flags) then x.flags = x.flags + flags end

@@ -1,5 +1,6 @@
 -- Handing out: what is due is queued, then the best of the queues asked for is popped.
 local function queue_one(id, row)
+  if not may_queue(id, row) then return end
   local raw = call('HGET', P .. 'd', id)
   local queue, priority = queue_of(id, row)
   push(id, queue, priority, raw and true or false, raw and byte(raw, 9) > 0)

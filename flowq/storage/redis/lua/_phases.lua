@@ -14,10 +14,11 @@ local OUTCOME, PASSED = 128, 1024
 -- races; LOSE lets all that a race owns lose; FILL lets entries of a bounded expansion begin while
 -- there are places; OVERDUE stops the body of what has passed its deadline; RESUME, of a root, queues
 -- what is held; ENTRIES weighs the entries of what goes along with others; ALONGSIDE weighs the node;
--- TRAIL + state counts that in what follows it, TRAIL + EXPANDED that it has begun.
+-- TRAIL + state counts that in what follows it, TRAIL + EXPANDED that it has begun; LET_IN tries those
+-- again that wait where the node had a place.
 local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP = 11, 12, 13, 14, 15, 16, 28
 local LOSE, FILL, OVERDUE, RESUME = 29, 30, 31, 32
-local ENTRIES, ALONGSIDE, TRAIL = 33, 34, 35
+local ENTRIES, ALONGSIDE, TRAIL, LET_IN = 33, 34, 35, 46
 local rare
 
 function phases()
@@ -49,14 +50,15 @@ function phases()
     if not has(byte(row, 5), 32) then return nil end
     local last = tail_of(row)
     local at = last - 3 - unpack_('>I4', row, last - 3)
-    local edges, tolerate, count, need, most, time, owned, n, m, led, follows, along =
-      unpack_('>I4I4HI4I4I6I4HI4I4I4H', row, at)
-    local owns = at + 44 + 8 * edges
+    local edges, tolerate, count, need, most, time, owned, n, m, led, follows, along, limited =
+      unpack_('>I4I4HI4I4I6I4HI4I4I4HI4', row, at)
+    local owns = at + 48 + 8 * edges
     local followers = owns + 8 * owned
     local followed = followers + 8 * led
     local ties = followed + 8 * follows
-    local signal = ties + 16 * along
-    local more = {lenient = at + 44, edges = edges, led = led, followers = followers, follows = follows,
+    local its = ties + 16 * along
+    local signal = its + limited
+    local more = {lenient = at + 48, limits = its, limited = limited, edges = edges, led = led, followers = followers, follows = follows,
                   followed = followed, along = along, ties = ties, tolerate = tolerate, groups = {}, need = need,
                   most = most, time = time, owns = owns, owned = owned, at = signal + n + m,
                   signal = sub(row, signal, signal + n - 1),

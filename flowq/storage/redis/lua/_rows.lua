@@ -9,8 +9,8 @@
 --                  expansion its deadline, of a join how long it sleeps or waits  25 owned nodes
 --                  (ranges)  29 signal length  31 length of the failure that blocks it
 --                  35 followers  39 those it follows (ranges)  43 what goes along (of, first, own,
---                  count: 16 bytes each)  45 lenient edges, owned nodes, followers, those it
---                  follows, along, signal, failure, groups, length of all that (4). A group:
+--                  count: 16 bytes each)  45 length of its limits  49 lenient edges, owned nodes, followers, those it
+--                  follows, along, limits (places 4, length 2, key), signal, failure, groups, length of all that (4). A group:
 --                  1 phase  2 when  3 inner  7 entries (ranges)  11 nodes (ranges)  15 value length
 --                  19 those, in this order
 -- special: 1 expires  2 alone in its step  4 delayed  8 times to live of its own  16 rule of its own

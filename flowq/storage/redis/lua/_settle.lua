@@ -117,6 +117,7 @@ local function settle_other(id, lease, meta, data)
   local queue = queue_of(id, row)
   if kind == 1 then
     remember(id, delivery, attempt + 1, losses, 1, since)
+    if tonumber(data) > 0 then put_off(id, row) end
     call('ZADD', P .. 's', now + tonumber(data), id)
     call('ZADD', P .. 'k:' .. queue, 0, 1)
   elseif kind == 5 then
@@ -130,6 +131,7 @@ local function settle_other(id, lease, meta, data)
       return end_task(id, row, FAILED, data, meta)
     end
     remember(id, delivery, attempt, losses, 1, since)
+    put_off(id, row)
     call('ZADD', P .. 's', now + math.min(math.max(waited, 1000), 30000), id)
     call('ZADD', P .. 'k:' .. queue, 0, 1)
   end

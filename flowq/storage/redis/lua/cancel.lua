@@ -14,6 +14,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 local force = ARGV[2] == '1'
 local ids = {}

@@ -15,6 +15,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 local session, id, delivery, total = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local first = tonumber(ARGV[6])

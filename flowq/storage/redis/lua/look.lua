@@ -15,6 +15,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 local cells = ARGV[2] == '1'
 local out, open, places = {}, {}, {}

@@ -3,7 +3,7 @@
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 run  3 first  4 how many (at most 500)
 -- Gives   records, and for each: row without its message, task, head of its cell or "",
---         attempts, losses, 1 scheduled or 0, handed out at (ms) or 0
+--         attempts, losses, 1 scheduled or 0, handed out at (ms) or 0, limit at which it waits
 -- Cost    O(nodes * sessions)
 -- Repeat  reads only
 -- @include _base
@@ -15,6 +15,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 local run, first, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local raw = call('GETRANGE', P .. 'c:' .. run, first * 32, (first + count) * 32 - 1)
@@ -34,7 +35,7 @@ local cells = call('HMGET', P .. 'v:' .. run, unpack(fields))
 local out = {raw}
 for k = 1, count do
   local row, cell = rows[k] or '', cells[k] and sub(cells[k], 6, 30) or ''
-  local one = {'', '', cell, 0, 0, 0, 0}
+  local one = {'', '', cell, 0, 0, 0, 0, ''}
   if row ~= '' then
     one[1] = sub(row, 1, offset_of(row))
     one[2] = task_of(row)
@@ -42,6 +43,10 @@ for k = 1, count do
   local state = byte(raw, (k - 1) * 32 + 1)
   local id, _ = run .. fields[k]
   if state >= HELD and state <= EXPANDED then _, one[4], one[5] = record_of(id) end
+  if state == HELD and has(byte(row, 5), 32) then
+    local r = run_of(run)
+    one[8] = limits().waits_at(r, node(r, first + k - 1))
+  end
   if state == QUEUED then
     if call('ZSCORE', P .. 's', id) then
       one[6] = 1

@@ -14,6 +14,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 local session = ARGV[2]
 if not call('ZSCORE', P .. 'L', session) then return {0, 0} end

@@ -14,6 +14,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 close_gap(tonumber(ARGV[3]))
 local out = {}

@@ -3,7 +3,7 @@
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 id  3 delay, ms  4 due, ms
 -- Gives   1 if it was moved, 0 if it was left as it is
--- Cost    O(sessions + log n); for a node the place in its list, 100,000 at most
+-- Cost    O(sessions + log n), and a page of those that may have its places; for a node the place in its list, 100,000 at most
 -- Repeat  safe
 -- @include _base
 -- @include _queue
@@ -14,6 +14,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 local id = ARGV[2]
 local row = body_row(id)
@@ -38,12 +39,14 @@ if due > now then
       remember(id, 0, 0, 0, 2, 0)
     end
     leave_list(id, queue, priority)
+    put_off(id, row)
   end
   call('ZADD', P .. 's', due, id)
   call('ZADD', P .. 'k:' .. queue, 0, 1)
 elseif scheduled then
   call('ZREM', P .. 's', id)
-  push(id, queue, priority, call('HEXISTS', P .. 'd', id) == 1, losses > 0)
+  if may_queue(id, row) then push(id, queue, priority, call('HEXISTS', P .. 'd', id) == 1, losses > 0) end
 end
-flush()
+walk()
+leave()
 return 1

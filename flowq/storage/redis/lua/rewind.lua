@@ -16,6 +16,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 -- @include _rewind
 local r, generation = run_of(ARGV[2]), tonumber(ARGV[3])

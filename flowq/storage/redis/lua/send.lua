@@ -14,6 +14,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 local r = run_of(ARGV[2])
 local name, to, key, who, body = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]

@@ -17,6 +17,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 -- @include _grow
 -- @include _settle

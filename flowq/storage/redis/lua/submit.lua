@@ -16,6 +16,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 front = false
 local run, first, count, total = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])

@@ -14,6 +14,7 @@
 -- @include _phases
 -- @include _extras
 -- @include _along
+-- @include _limits
 -- @include _back
 -- @include _rewind
 local limit = tonumber(ARGV[2])
