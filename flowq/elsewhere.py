@@ -11,8 +11,12 @@ _NO_TIMEOUT: Final = (
     "time limits of bodies are not supported yet; deadline= on a flow or map ends what takes longer"
 )
 _NO_LIMIT: Final = (
-    "limits across runs are not supported yet; max_parallel= bounds the items of a map, and a "
-    "queue of its own what runs at a time"
+    "limits of a task over all runs are not supported yet; max_parallel= bounds a map, a run, or "
+    "all runs of a flow, and a queue of its own what runs at a time"
+)
+_OF_FLOWS: Final = (
+    "write max_parallel= on @q.flow for all its runs together, .options(max_parallel=...) of a "
+    "call for one run"
 )
 
 ELSEWHERE: Final = {
@@ -63,9 +67,9 @@ ELSEWHERE: Final = {
     "dagrun_timeout": "write deadline=, in seconds, on the flow",
     "max_active_tis_per_dag": _NO_LIMIT,
     "max_active_tis_per_dagrun": "write max_parallel= on the map",
-    "max_active_tasks": _NO_LIMIT,
+    "max_active_tasks": _OF_FLOWS,
     "max_active_runs": "limits of runs at once are not supported yet",
-    "concurrency": _NO_LIMIT,
+    "concurrency": _OF_FLOWS,
     "poke_interval": "raise flowq.Retry(delay=60) in the body, or let the run wait: wait_for(name)",
     "deferrable": "sleep(seconds) and wait_for(name) are steps that hold no worker",
     "external_dag_id": "call that flow in this one, or wait_for(name) and let it run.send(name)",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
+from flowq.binding import check_call
 from flowq.caching import Slot, slot_for
 from flowq.chunks import calls, run_chunk
 from flowq.clock import Clock
@@ -40,9 +41,11 @@ from flowq.errors import (
     TaskCancelled,
 )
 from flowq.fragment import expand_map, take_arm
+from flowq.limits import inherit
 from flowq.message import Delivery, Message, decode_message, id_text, split_node
 from flowq.naming import AGAIN, BRANCH, MAP
 from flowq.outcome import Done, Expand, Failed, GiveBack, Outcome, RetryAt, Unknown
+from flowq.plan import NodeRow
 from flowq.policy import RetryPolicy, nearest
 from flowq.storage.base import Store
 from flowq.values import load_args
@@ -216,6 +219,8 @@ class Executor:
             current = _current(message, delivery, policy, self._store)
             if message.bindings:
                 args, kwargs = load_args(message, delivery, self._store, self._serializer)
+                if any(b.spread for b in message.bindings):
+                    check_call(task, args, kwargs, who=f"{message.name}: task {task.name}")
             else:
                 args, kwargs = self._serializer.loads(message.payload)[:2]
             if cache and self.caches:
@@ -326,7 +331,7 @@ class Executor:
             rows = returned_rows(value, self._submitter, message.name)
         except BaseException as err:  # the values' own code is in it
             return None, err
-        return Expand(delivery.id, delivery.delivery, rows), None
+        return _expand(delivery, message, rows), None
 
     def _make_items(self, delivery: Delivery, message: Message, started: int) -> Outcome:
         """Let a map become its items."""
@@ -340,7 +345,7 @@ class Executor:
         except BaseException as err:  # the elements' own code, up to a SystemExit of an import
             log.error("%s: its items cannot be made: %s", message.name, exception_text(err))
             return self._unready(delivery, message, err, started)
-        return Expand(delivery.id, delivery.delivery, rows)
+        return _expand(delivery, message, rows)
 
     def _go_on_again(self, delivery: Delivery, message: Message, started: int) -> Outcome:
         """Go on with a retry of a run in which something has to end first."""
@@ -384,7 +389,7 @@ class Executor:
         except BaseException as err:  # the values' own code, up to a SystemExit of an import
             log.error("%s: its arm cannot be made: %s", message.name, exception_text(err))
             return self._unready(delivery, message, err, started)
-        return Expand(delivery.id, delivery.delivery, rows)
+        return _expand(delivery, message, rows)
 
     def _unready(
         self, delivery: Delivery, message: Message, err: BaseException, started: int
@@ -434,6 +439,11 @@ def raise_in_thread(thread: int) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(TaskCancelled)
     )
+
+
+def _expand(delivery: Delivery, message: Message, rows: list[NodeRow]) -> Expand:
+    """Let a node become what was made of it, under the limits that it is under."""
+    return Expand(delivery.id, delivery.delivery, inherit(rows, message.limits))
 
 
 def _absorb() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flowq.along import Awaited, spread
 from flowq.binding import check_call
 from flowq.chunks import calls
 from flowq.errors import BindingError, Failure, GraphError
@@ -94,11 +95,12 @@ class Filling:
                 continue
             rest = self._bind(binding, args, kwargs, pool, row.name)
             if rest is not None:
-                bindings.append(Binding(binding.to, rest))
+                bindings.append(rest)
         captures = tuple([self.template(c, pool, row.name) for c in m.captures])
         if checked and m.task not in BUILT_IN:
             names = {**kwargs, **{b.to: 0 for b in bindings if type(b.to) is str}}
-            self._check(self._submitter.spec(m.task), args, names, m.chunk)
+            if not any(b.spread for b in bindings):  # else checked when its values are there
+                self._check(self._submitter.spec(m.task), args, names, m.chunk)
         payload = self._serializer.dumps(
             (tuple(args), kwargs, pool) if pool else (tuple(args), kwargs),
             f"arguments of node {row.name!r} (task {m.task})",
@@ -136,16 +138,18 @@ class Filling:
 
     def _bind(
         self, binding: Binding, args: list[Any], kwargs: dict[str, Any], pool: list[Any], who: str
-    ) -> Template | None:
+    ) -> Binding | None:
         """Give what is left of a binding; a value that is known goes among the arguments."""
         to, template = binding.to, binding.value
-        if type(template) is Elem and template.spread:
-            assert isinstance(to, int)
+        value = self._known(template)
+        spreading = isinstance(template, Elem) and template.spread
+        if value is _NOTHING:
+            forced = isinstance(template, Elem) and template.forced
+            return Binding(to, self.template(template, pool, who), spreading, forced)
+        if spreading:
+            assert isinstance(to, int) and isinstance(template, Elem)
             args[to:] = self._spread(template)
             return None
-        value = self._known(template)
-        if value is _NOTHING:
-            return self.template(template, pool, who)
         if isinstance(to, int):
             args[to] = value
         else:
@@ -173,7 +177,7 @@ class Filling:
             kwargs[binding.to] = made
 
     def _known(self, template: Template) -> Any:
-        """The value of an element, or of a capture that is a value; else nothing."""
+        """The value of an element, or of a capture, if that is a value by now; else nothing."""
         if type(template) is Elem:
             return self._elem(template)
         if type(template) is Cap:
@@ -185,21 +189,14 @@ class Filling:
         return _NOTHING
 
     def _elem(self, template: Elem) -> Any:
-        found = self.element if template.part is None else self.element[template.part]
-        return _item(found, template.path)
+        found = self._found(template)
+        return _NOTHING if type(found) is Awaited else _item(found, template.path)
+
+    def _found(self, template: Elem) -> Any:
+        return self.element if template.part is None else self.element[template.part]
 
     def _spread(self, template: Elem) -> Sequence[Any]:
-        element = self._elem(template)
-        kind = type(element)
-        if kind is tuple or (kind is list and template.forced):
-            found: Sequence[Any] = element
-            return found
-        if template.forced and kind is not Failure:
-            raise BindingError(
-                f"item {self.place} is a {kind.__name__}, not a tuple; starmap takes tuples of "
-                "arguments"
-            )
-        return (element,)
+        return spread(self._elem(template), template.forced, self.place)
 
     def template(self, template: Template, pool: list[Any] | None, who: str) -> Template:
         """Fill in a template; values that are known go to the pool of the message around it."""
@@ -207,6 +204,8 @@ class Filling:
         if kind is Elem or kind is Cap:
             value = self._known(template)
             if value is _NOTHING:
+                if isinstance(template, Elem):
+                    return Ref(self._found(template).node, template.path)
                 assert isinstance(template, Cap)
                 captured = self._captures[template.place]
                 return _deeper(captured, template.path)

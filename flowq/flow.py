@@ -13,6 +13,7 @@ from flowq.errors import ConfigError, GraphError, TaskDefinitionError
 from flowq.habits import habit
 from flowq.handle import composes, refuse_handles
 from flowq.hints import hints_of
+from flowq.limits import Limits, of_flow
 from flowq.once import OF_STARTS
 from flowq.policy import NAME, ONLY_MAPS, check_options, misplaced, nearest
 from flowq.primitives.build import Part, has_parts
@@ -75,10 +76,13 @@ class Flow(Generic[P, R]):
     options : FlowOptions
         What was declared; called, it sets options of the runs that follow.
     parameters : inspect.Signature
+    limits : Limits
+        Those that bind all its runs together.
     """
 
     func: Callable[P, Any]
     options: FlowOptions[P, R]
+    limits: Limits
 
     def __init__(self, app: Submitter, func: Any, options: Mapping[str, Any]) -> None:
         from flowq.naming import task_name
@@ -125,6 +129,7 @@ class Flow(Generic[P, R]):
         self.parameters = parameters_of(func, self.name, False)
         update_wrapper(cast(Any, self), func, updated=())
         self.options = FlowOptions(self, checked)
+        self.limits = of_flow(self.name, checked.get("max_parallel"))
         self._base: Flow[P, R] = self
         self._run_options: Mapping[str, Any] = {}
         self._map_options: Mapping[str, Any] = {}
@@ -208,7 +213,7 @@ class Flow(Generic[P, R]):
 
     def each(self, /, **kwargs: Any) -> Map[R]:
         """Make a map over the list that is piped in: ``extract.s() | nightly.each()``."""
-        return map_of(self._signature((), kwargs), (), {}, self._map_options, piped=True)
+        return self._mapped((), kwargs, self._map_options, piped=True)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -219,13 +224,29 @@ class Flow(Generic[P, R]):
         self, lists: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
     ) -> ResultGroup[R]:
         def make() -> Map[R]:
-            return map_of(self._signature((), kwargs), lists, {}, options)
+            return self._mapped(lists, kwargs, options)
 
         trace = TRACE.get()
         if trace is not None:
             return cast("ResultGroup[R]", trace.add(make))
         refuse_handles((*lists, *kwargs.values()), self.name, _INSTEAD)
         return make().start()
+
+    def _mapped(
+        self,
+        lists: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        *,
+        piped: bool = False,
+    ) -> Map[R]:
+        """Make a map of it, of which speaks what is said of places."""
+        most = self._run_options.get("max_parallel")
+        item = self._signature((), kwargs)
+        if most is None:
+            return map_of(item, lists, {}, options, piped=piped)
+        bare = item._without(("max_parallel",))
+        return map_of(bare, lists, {}, {**options, "max_parallel": most}, piped=piped)
 
     def _with(self, options: Mapping[str, Any]) -> Flow[P, R]:
         # those that only maps have go with maps; whether it is mapped comes later

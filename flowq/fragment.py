@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flowq.along import alongs, awaited_in
 from flowq.chunks import chunks_of
 from flowq.errors import BindingError, Failure, GraphError, NoArm
 from flowq.filling import Filling
@@ -30,7 +31,7 @@ from flowq.message import Mapping as MappingTemplate
 from flowq.naming import BRANCH, BUILT_IN, MAP
 from flowq.plan import INNER, Kind, Later, NodeRow, Phase, When, decode_rows, ranges_of, relocate
 from flowq.serializer import short_repr
-from flowq.states import Rule
+from flowq.states import Rule, trigger_rule
 from flowq.wiring import Submitter
 
 __all__ = [
@@ -220,7 +221,8 @@ def expand_map(
     carrier : Message
         Of the map; its first plan is that of one item, row 0 being the item itself.
     lists : sequence
-        What it is over: one list, or several that are zipped.
+        What it is over: one list, or several that are zipped; of a map that it follows, its
+        items.
     pool : sequence
         The pool of the carrier's payload.
     submitter : Submitter
@@ -281,6 +283,9 @@ def expand_map(
             blocked = blocking(element, len(given) > 1 or bool(chunksize))
             filled = filling.row(head, not blocked)
             row = msgspec.structs.replace(filled, owner=INNER, blocked=blocked)
+            if above := set(awaited_in(element, len(given) > 1)):
+                rule = trigger_rule("all_success", len(above))
+                row = msgspec.structs.replace(row, parents=ranges_of(above), rule=rule)
             out.append(_indexed(row, place))
             for k, row in enumerate(rest, base):
                 own = row.owner == INNER + 1 + i
@@ -301,6 +306,7 @@ def expand_map(
         "need": need,
         "most": max_parallel,
         "deadline_ms": round(deadline * 1000),
+        "along": alongs(lists, count),
     }
     return [msgspec.structs.replace(face, **bounds), *out, *behind]
 

@@ -83,6 +83,8 @@ class Graph:
         self.soft = _optional(bodies)
         for body in bodies:
             for node in list(body.nodes):
+                if node.lists is not None:
+                    node.follows = _followed(node)
                 if node.inner is not None and "trigger_rule" in node.options:
                     _join_before(node)
             for node in body.nodes:
@@ -232,6 +234,31 @@ def _await(node: Node, parents: Iterable[Node]) -> None:
                 f"reach it; use the value of {name!r}"
             )
         at.parents.append(parent)
+
+
+def _followed(node: Node) -> list[Node]:
+    """Find the maps whose items a map takes one by one, and of which it awaits nothing else.
+
+    Policies may be against it: see `flowq.lower.facts`.
+    """
+    if node.chunk or "trigger_rule" in node.options:
+        return []
+    whole = {n for x in node.lists or () if type(x) is not Node for n in leaves(x)}
+    whole.update(node.reads)
+    found = Counter(node.parents)  # what is inside it, or its order, awaits more than items
+    lists = dict.fromkeys(x for x in node.lists or () if type(x) is Node)
+    return [x for x in lists if found[x] == 1 and x not in whole and _is_followable(x)]
+
+
+def _is_followable(node: Node) -> bool:
+    """Whether the items of a map are there as soon as it has begun, and stay what they are."""
+    return (
+        node.items is not None
+        and not node.chunk
+        and "need" not in node.options
+        and node.options.get("items") != "cancel"
+        and all(group.phase is not Phase.FALLBACK for group in node.later)
+    )
 
 
 def _optional(bodies: list[Body]) -> set[Node]:

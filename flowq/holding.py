@@ -6,13 +6,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 
+from flowq.limits import limit_of
 from flowq.looking import failure_in, moment
-from flowq.message import Ref, decode_template, id_text, read_cell
+from flowq.message import Ref, decode_template, id_text, node_id, read_cell, split_node
 from flowq.plan import ROOT, Bits, indexes
 from flowq.states import State
-from flowq.storage.base import NodeInfo, Store
+from flowq.storage.base import NodeInfo, Places, Store
 
-__all__ = ["LOST", "by_the_clock", "called", "lost", "place", "timed", "who_sent"]
+__all__ = ["LOST", "by_the_clock", "called", "full", "lost", "place", "timed", "who_sent"]
 
 S = State
 LOST = b"lost"
@@ -54,7 +55,7 @@ def who_sent(store: Store, run: bytes, info: NodeInfo) -> str:
 
 def place(owner: NodeInfo, info: NodeInfo, infos: Callable[[State], Iterable[NodeInfo]]) -> str:
     """Say which nodes have the places that a node waits for; empty if it waits for none."""
-    if not owner.most or owner.state is not S.EXPANDED or info.parents:
+    if not owner.most or owner.state is not S.EXPANDED:
         return ""
     busy = [i for state in UNDER_WAY for i in infos(state) if i.owner == owner.index]
     if not busy:
@@ -62,6 +63,39 @@ def place(owner: NodeInfo, info: NodeInfo, infos: Callable[[State], Iterable[Nod
     busy.sort(key=lambda i: i.index)
     taken = f"{len(busy):,} of {owner.most:,} places are taken"
     return f", until one of these ends: {taken} by {named(busy)}"
+
+
+def full(store: Store, run: bytes, info: NodeInfo) -> str:
+    """Say of a node that is held which limits have no room for it, and which nodes have that.
+
+    Empty if it is not held at one.
+    """
+    if not info.waits_at:
+        return ""
+    there = store.places(node_id(run, info.index))
+    told = [p for p in there if p.key == info.waits_at or p.taken >= p.most]
+    return "".join(f", {_taken(store, run, places)}" for places in told)
+
+
+def _taken(store: Store, run: bytes, places: Places) -> str:
+    text = f"max_parallel={places.most} of {limit_of(places.key)}"
+    if places.taken < places.most:  # it is let in by the next step
+        return f"{text} has room again"
+    wait = "waits" if places.waiting == 1 else "wait"
+    held = _holders(store, run, places)
+    return f"{text} is full: held by {held}; {places.waiting:,} {wait}"
+
+
+def _holders(store: Store, run: bytes, places: Places) -> str:
+    """Name those who have the places of a limit, those of other runs with their run."""
+    told = []
+    for holder in places.holders[:NAMED]:
+        theirs, index = split_node(holder)
+        page = store.nodes(theirs, after=index - 1, limit=1)
+        name = page[0].name if page and page[0].index == index else str(index)
+        told.append(name if theirs == run else f"{name} of run {id_text(theirs)}")
+    more = f" and {places.taken - len(told):,} more" if places.taken > len(told) else ""
+    return ", ".join(told) + more
 
 
 def lost(store: Store, run: bytes, info: NodeInfo, infos: Sequence[NodeInfo]) -> str:

@@ -247,11 +247,21 @@ Template: TypeAlias = Ref | Items | Lit | Const | Data | Seq | Mapping | Elem | 
 """How a value is put together from the values of nodes."""
 
 
-class Binding(msgspec.Struct, frozen=True, array_like=True):
-    """Which parameter a template fills: a position in ``args``, or a keyword."""
+class Binding(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Which parameter a template fills: a position in ``args``, or a keyword.
+
+    With `spread`, a value that is a tuple fills as many arguments as it has items (a list too if
+    `forced`); then no position follows it.
+    """
 
     to: int | str
     value: Template
+    spread: bool = False
+    forced: bool = False
+
+    def on(self, value: Template) -> Binding:
+        """Give the same with another template."""
+        return Binding(self.to, value, self.spread, self.forced)
 
 
 def nodes_of(template: Template) -> Iterator[int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+from flowq.limits import Limits
 from flowq.plan import Kind, Phase, When
 from flowq.states import Rule
 from flowq.wiring import TaskSpec
@@ -73,6 +74,9 @@ class Node:
         that it is over, zipped if there are several; empty until one is piped in.
     width : int
         How many items such a map may have.
+    follows : sequence of Node
+        For such a map: those maps among its lists of which it reads nothing but the items, one for
+        each of its own; filled by `Graph`.
     unpack : bool or None
         For a map: whether its elements become arguments; None if as fits the task.
     chunk : int
@@ -90,6 +94,8 @@ class Node:
         known. Its `spec` is the flow, its arguments and edges what that is called with.
     where : str
         File and line of the user's code that made it, where that is known.
+    shared : Limits
+        For the graph of a flow: limits over all runs of that flow.
     race : bool
         For a join: whether it is one between what is among its edges, whose first success is its
         value.
@@ -131,6 +137,7 @@ class Node:
         "dynamic",
         "edges",
         "elements",
+        "follows",
         "index",
         "inner",
         "instead",
@@ -151,6 +158,7 @@ class Node:
         "race",
         "reads",
         "rule",
+        "shared",
         "signal",
         "sleep_ms",
         "spec",
@@ -187,6 +195,7 @@ class Node:
         self.items: list[Any] | None = None
         self.dynamic = False
         self.lists: list[Any] | None = None
+        self.follows: Sequence[Node] = ()
         self.width = 0
         self.unpack: bool | None = None
         self.arms: list[Arm] | None = None
@@ -201,6 +210,7 @@ class Node:
         self.name = ""
         self.index = -1
         self.late: Any = None
+        self.shared: Limits = ()
         self.where = ""
         self.race = False
         self.sleep_ms = 0

@@ -16,7 +16,6 @@ import msgspec
 from flowq.errors import DecodeError
 from flowq.message import (
     NO_NODE,
-    Binding,
     Cause,
     Else,
     Items,
@@ -166,6 +165,10 @@ class Along(msgspec.Struct, frozen=True, array_like=True):
     first: int
     own: int
     count: int
+
+    def moved(self, place: Callable[[int], int]) -> Along:
+        """Give the same with the indexes of its nodes moved."""
+        return Along(place(self.of), place(self.first), place(self.own), self.count)
 
 
 class NodeRow(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -338,6 +341,11 @@ def decode_rows(raw: bytes) -> list[NodeRow]:
         raise DecodeError(f"bytes that are no plan: {err}") from None
 
 
+def _behind(prefix: str, key: str) -> str:
+    """Give the key of a limit, what is put before names being known."""
+    return f"/{prefix}{key[1:]}" if key.startswith("/") else key
+
+
 def relocate(
     rows: Iterable[NodeRow],
     *,
@@ -391,10 +399,13 @@ def relocate(
         if message is not None:
             # an id is filled in once the run is known; until then it is empty
             id = node_id(run, at if k == 0 else base + k - 1) if run else b""
-            bindings = tuple([Binding(b.to, shifted(b.value, place)) for b in message.bindings])
+            bindings = tuple([b.on(shifted(b.value, place)) for b in message.bindings])
             captures = tuple([shifted(c, place) for c in message.captures])
+            limits = message.limits
+            if limits and prefix:  # those of the run have paths for keys
+                limits = tuple([(_behind(prefix, key), most) for key, most in limits])
             message = msgspec.structs.replace(
-                message, id=id, name=name, bindings=bindings, captures=captures
+                message, id=id, name=name, bindings=bindings, captures=captures, limits=limits
             )
         made.append(
             NodeRow(
@@ -437,9 +448,7 @@ def relocate(
                 row.blocked,
                 moved(row.followers),
                 moved(row.follows),
-                tuple(
-                    [Along(place(x.of), place(x.first), place(x.own), x.count) for x in row.along]
-                ),
+                tuple([x.moved(place) for x in row.along]),
             )
         )
     return made

@@ -166,6 +166,15 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return check
 
 
+def _places(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000_000:
+        raise ValueError(
+            "must be a whole number from 1 on, of what may go on at a time; leave it out for no "
+            "limit"
+        )
+    return value
+
+
 def _number(low: int, high: int) -> Callable[[Any], float]:
     def check(value: Any) -> float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -434,11 +443,13 @@ OPTIONS: Final[dict[str, Option]] = {
         "So many successes are enough: the rest is not wanted any more, and fewer are a failure.",
     ),
     "max_parallel": Option(
-        _whole(1, 10_000_000),
+        _places,
         None,
-        ("map",),
+        ("map", "flow"),
         "",
-        "How many items may be under way at a time, from their first start to their end.",
+        "Of a map: how many items may be under way at a time, from their first start to their end."
+        " Of a graph that is started or called: how many of its tasks may be queued or running at"
+        " a time; on @q.flow: of all runs of the flow together.",
     ),
     "max_width": Option(
         _whole(1, 10_000_000),

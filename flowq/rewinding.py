@@ -109,7 +109,7 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
                 todo.append(around)  # it never began: whether it does, its parents say
                 break
             opened.add(around)
-            todo.extend(tree.children.get(around, ()))
+            todo.extend(_readers(tree, around))
             todo.extend(_losers_inside(tree, around))
             todo.extend(_afterwards(tree, around))
             if around == ROOT:
@@ -119,6 +119,17 @@ def choose(nodes: Iterable[NodeInfo], roots: Iterable[int]) -> Rewind:
     return Rewind(
         ranges_of(chosen), ranges_of(opened - chosen - dropped - {ROOT}), ranges_of(dropped)
     )
+
+
+def _readers(tree: _Tree, around: int) -> Iterable[int]:
+    """What reads an expansion that is opened again.
+
+    What only goes along with the nodes in it, and is made by now, does with those of them alone.
+    """
+    for index in tree.children.get(around, ()):
+        node = tree.nodes[index]
+        if not (node.grown and around in indexes(node.follows)):
+            yield index
 
 
 def _losers_above(tree: _Tree, index: int) -> Iterable[int]:

@@ -78,7 +78,15 @@ def _before(
     at = node
     while True:
         above = [nodes[i] for i in indexes(at.parents) if i in nodes and nodes[i].ended_ms]
-        if above:
+        if followed := set(indexes(at.follows)):
+            # it did not wait for these to end, but to begin
+            begun = (_before(n, nodes, inside) for n in above if n.index in followed)
+            above = [n for n in above if n.index not in followed]
+            above += [n for n in begun if n is not None]
+        owner = nodes.get(at.owner)
+        # what goes along with others may have waited for its own map, which had other lists
+        since = owner.ready_ms if owner is not None and owner.follows else 0
+        if any(n.ended_ms >= since for n in above):
             return _last(above)
         if at.phase:  # a handler or cleanup had waited for all that has its turn before
             body = (n for n in inside.get(at.owner, ()) if n.phase < at.phase)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from flowq.along import Followed, spread
 from flowq.chunks import calls
 from flowq.errors import (
     Cancelled,
@@ -155,11 +156,16 @@ class Values:
         return None if raw is None else read_cell(raw)
 
     def node(self, node: int) -> Any:
-        """Give the value of a node, or what stands in its place."""
+        """Give the value of a node, or what stands in its place.
+
+        Of one that the reader follows: its items, as a `Followed`.
+        """
         raw = self._cells.get(node)
         if raw is None:
             return self._named(Pending, node)
         cell = read_cell(raw)
+        if cell.state == State.EXPANDED:
+            return Followed.read(node, decode_template(cell.body))
         if cell.state == State.SUCCESS:
             if cell.flags & TEMPLATE:
                 inner = decode_template(cell.body)
@@ -278,7 +284,10 @@ class Values:
             raise DecodeError("a payload that holds no arguments") from None
         for binding in message.bindings:
             value = self.resolve(binding.value, pool)
-            if isinstance(binding.to, int):
+            if binding.spread:
+                assert isinstance(binding.to, int)
+                args[binding.to :] = spread(value, binding.forced, message.index)
+            elif isinstance(binding.to, int):
                 args[binding.to] = value
             else:
                 kwargs[binding.to] = value

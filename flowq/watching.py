@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TextIO
 
 from flowq.errors import DecodeError
 from flowq.holding import LOST
+from flowq.limits import limit_of
 from flowq.looking import culprit_of, failure_in, shown_state, tries_of
 from flowq.message import decode_message, id_text, node_id, read_cell, split_node
 from flowq.outline import FAILED, Line, count, forgiven, outline, stem, within
@@ -198,9 +199,15 @@ def explained(
         yield info, why, tries
 
 
+def _held(info: NodeInfo) -> str:
+    if info.waits_at:
+        return f"for a place, by max_parallel of {limit_of(info.waits_at)}"
+    return "until its run goes on"
+
+
 def _holding(store: Store, run: bytes, infos: Iterable[NodeInfo]) -> dict[int, str]:
     """Say of nodes that could go on what they wait for: a moment, what is sent, a paused run."""
-    held = {i.index: "until its run goes on" for i in infos if i.state is State.HELD}
+    held = {i.index: _held(i) for i in infos if i.state is State.HELD}
     later = [i for i in infos if i.state is State.SCHEDULED]
     for at in range(0, len(later), MOST_LOOKS):
         some = later[at : at + MOST_LOOKS]
@@ -434,7 +441,7 @@ def _head(seen: Seen) -> Text:
     if seen.name:
         text.append(f"  {id_text(seen.id)[:13]}", "dim")  # enough to name it by
     text.append(f"  {word}", STYLES.get(word, ""))
-    if any(info.state is State.HELD for info in seen.infos):
+    if any(info.state is State.HELD and not info.waits_at for info in seen.infos):
         text.append("  paused", STYLES["held"])
     if seen.infos:
         done, known = seen.progress.done, seen.progress.known

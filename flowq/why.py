@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from flowq.arms import ArmSeen, arms_of, condition_of
 from flowq.fragment import BRANCH
-from flowq.holding import LOST, by_the_clock, lost, place, timed, who_sent
+from flowq.holding import LOST, by_the_clock, full, lost, place, timed, who_sent
 from flowq.looking import Home, culprit_of, failure_in, lacking, moment, one_value, source_in
 from flowq.message import id_text, node_id, read_cell
 from flowq.outline import FAILED, forgiven, stem, within
-from flowq.plan import ROOT, Bits, Kind, Phase
+from flowq.plan import ROOT, Bits, Kind, Phase, indexes
 from flowq.states import RULES, Rule, State, trigger_rule
 from flowq.storage.base import NodeInfo
 
@@ -92,15 +92,20 @@ class Why:
         return found is not None and found.paused
 
     def _lines(self, states: Iterable[State]) -> Iterator[str]:
-        """A line for each node in these states; items of one map together."""
+        """A line for each node in these states; items of one map, or at one limit, together."""
         for state in states:
             found = list(islice(self._infos(state), READ + 1))
             more = "at least " if len(found) > READ else ""
             maps = Counter(stem(info.name) for info in found)
+            limits = Counter(info.waits_at for info in found)
             told = set()
             for info in found:
                 path = stem(info.name)
-                if not path or maps[path] <= TOGETHER:
+                if (at := info.waits_at) and limits[at] > TOGETHER:
+                    if at not in told:
+                        told.add(at)
+                        yield f"{more}{limits[at]:,} held, such as {self.node(info)}"
+                elif not path or maps[path] <= TOGETHER:
                     yield self.node(info)
                 elif path not in told:
                     told.add(path)
@@ -131,9 +136,10 @@ class Why:
         if info.state is S.WAITING:
             return self._waits(info)
         if info.state is S.HELD:
-            if self._paused():
-                return f", its run is paused: flowq run resume {id_text(self._run)}"
-            return ", until its run has been set going again"
+            paused = f", its run is paused: flowq run resume {id_text(self._run)}"
+            paused = paused if self._paused() else ""
+            at = full(self._app.store, self._run, info)
+            return at + paused or ", until its run has been set going again"
         if info.state is S.EXPANDED:
             return self._inside(info)
         if info.state is S.RUNNING:
@@ -195,19 +201,21 @@ class Why:
                 Phase.FALLBACK: f"only if {where} fails",
             }[Phase(info.phase)]
             return f", {until}" + (f" ({', '.join(left)})" if left else "")
-        if owner is not None and (places := place(owner, info, self._infos)):
-            return places
         left, more = [], 0
+        followed = set(indexes(info.follows))
+        until = "begin"
         for parent in self._parents(info):
-            if not parent.state.final:
+            follows = parent.index in followed
+            if not (parent.state.final or (follows and parent.state is S.EXPANDED)):
+                until = until if follows else "end"
                 more += len(left) == CAUSES
                 if len(left) < CAUSES:
                     left.append(f"{parent.name} ({parent.state.label})")
         rest = f" and {more:,} more" if more else ""
         if not left:
-            return ""
+            return place(owner, info, self._infos) if owner is not None else ""
         lacks = _lacks(info.rule, list(self._parents(info))) if info.rule is not None else ""
-        return f", until {lacks or 'these end'}: {', '.join(left)}{rest}"
+        return f", until {lacks or f'these {until}'}: {', '.join(left)}{rest}"
 
     def _inside(self, info: NodeInfo) -> str:
         """Say what an expansion that has begun waits for."""
@@ -300,6 +308,11 @@ class Why:
         if not ends:
             return ""
         ran = bool(info.ready_ms) or not info.state.final
+        if info.follows:
+            followed = set(indexes(info.follows))
+            along = f"; item by item with {_listed([p for p in ends if p.index in followed])}"
+            ends = [p for p in ends if p.index not in followed]
+            return along + (f", after {_listed(ends)}" if ends else "")
         if info.rule is None or (len(ends) == 1 and info.rule.b == 0):
             return f"; {'it came after' if ran else 'above it'} {_listed(ends)}"
         name = rule_name(info.rule, len(ends))

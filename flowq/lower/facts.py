@@ -65,6 +65,7 @@ class Facts:
         self.policies = policies(bodies)
         self.priorities = priorities(bodies, graph.options.get("priority") or 0)
         self.read = read_by_others(bodies)
+        self._follows, self._followers = followed(bodies, self.policies)
 
     def size(self, node: Node) -> int:
         """How many rows a node takes, what is inside it and what follows it included."""
@@ -101,6 +102,8 @@ class Facts:
         """Give the edges out of a node: those that count its end, and those that don't mind."""
         children: Sequence[Node] = node.children
         lenient: Ranges = ()
+        if node in self._followers:
+            children = [c for c in children if node not in self._follows.get(c, ())]
         if not node.alarms and not self.graph.soft:  # most graphs
             return ranges(children), lenient
         if node in self.graph.soft:
@@ -110,6 +113,14 @@ class Facts:
             heads = [n for a in node.alarms for n in a.nodes if node in n.parents]
             children = [*children, *heads]
         return ranges(children), lenient
+
+    def followers(self, node: Node) -> Ranges:
+        """Give the maps that begin with a map, and whose items go along with its items."""
+        return ranges(self._followers.get(node, ()))
+
+    def follows(self, node: Node) -> Ranges:
+        """Give the maps with whose items those of a map go along."""
+        return ranges(self._follows.get(node, ()))
 
 
 def ranges(nodes: Sequence[Node]) -> Ranges:
@@ -239,6 +250,24 @@ def policies(bodies: Sequence[Body]) -> dict[Node, str]:
             if policy in ("cancel", "continue") and fails:
                 found[node] = policy
     return found
+
+
+def followed(
+    bodies: Iterable[Body], policies: Mapping[Node, str]
+) -> tuple[dict[Node, list[Node]], dict[Node, list[Node]]]:
+    """Find which maps go item by item along with which, and the same the other way round.
+
+    One that counts as a success with a value of its own is awaited: its list may be that value.
+    """
+    follows: dict[Node, list[Node]] = {}
+    followers: dict[Node, list[Node]] = {}
+    for body in bodies:
+        for node in body.nodes:
+            for one in node.follows:
+                if policies.get(one) != "continue":
+                    follows.setdefault(node, []).append(one)
+                    followers.setdefault(one, []).append(node)
+    return follows, followers
 
 
 def _needs_some(node: Node) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 
 from flowq.errors import Failure, GraphError
 from flowq.fragment import blocking, share_of
+from flowq.limits import Limits, bind, of_run
 from flowq.lower.carriers import branch_message, map_message
 from flowq.lower.facts import Facts, bits_of_items, ranges
 from flowq.lower.later import after, following, later_of
@@ -35,6 +36,7 @@ from flowq.plan import (
     indexes,
     ranges_of,
 )
+from flowq.policy import MAX_PRIORITY
 from flowq.states import Rule
 
 __all__ = ["MAX_NAME", "Rows"]
@@ -67,6 +69,7 @@ class Rows:
         self._above = above
         self._rows: list[NodeRow] = []
         self._blocked: dict[int, bytes] = {}
+        self._limits: dict[int, Limits] = {}
 
     @classmethod
     def of(cls, facts: Facts, run: bytes = b"") -> Rows:
@@ -136,6 +139,8 @@ class Rows:
         for index, blocked in self._blocked.items():
             at = index - self._first
             self._rows[at] = msgspec.structs.replace(self._rows[at], blocked=blocked)
+        if self._limits:
+            bind(self._rows, self._first, self._limits)
 
     def _steps(
         self, groups: Sequence[tuple[Body, str]], owner: int, place: int | None = None
@@ -156,6 +161,7 @@ class Rows:
         entries, within, value = self._templates.body(body)
         later, behind = later_of(body.later, self._templates)
         self._put(node, owner, path, entries, (len(body.nodes), within), value, later, behind)
+        self._limit(at, prefix.removesuffix("/"), self._facts.options_of(node), node.shared)
         return [
             (self._body, body, at, prefix),
             *self._steps(after(body.later, prefix), at),
@@ -288,8 +294,9 @@ class Rows:
             later=later,
             tolerate=share_of(node.options.get("tolerate", 0), inner),
             need=node.options.get("need", 0),
-            most=node.options.get("max_parallel", 0),
+            most=node.options.get("max_parallel", 0) if node.items is not None else 0,
             deadline_ms=_deadline(self._facts.options_of(node)),
+            followers=self._facts.followers(node),
         )
 
     def _face(self, body: Body, path: str, owner: int, at: int, bits: int = 0) -> NodeRow:
@@ -302,6 +309,8 @@ class Rows:
         options = body.face.options if body.face is not None else {}
         if options.get("atomic"):
             bits |= Bits.ATOMIC
+        if body.face is not None:
+            self._limit(at, path, options, body.face.shared)
         return NodeRow(
             path,
             Kind.EXPANSION,
@@ -316,6 +325,12 @@ class Rows:
             later=later,
             deadline_ms=_deadline(options),
         )
+
+    def _limit(self, at: int, path: str, options: Mapping[str, Any], shared: Limits) -> None:
+        """Take note of the limits of an expansion: its own in the run, and those of the store."""
+        limits = (*of_run(path, options.get("max_parallel")), *shared)
+        if limits:
+            self._limits[at] = limits
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -400,12 +415,16 @@ class Rows:
         else:
             root = self._facts.graph.root.inner
             assert root is not None
+            if self._facts.follows(node):  # not behind all those with whose ends it is to go along
+                priority = min(MAX_PRIORITY, priority + 1)
             message = map_message(self._messages, node, path, priority, root, self._carried)
         self._lay_later(node.later, node.index + 1)
         reads = reads_of(message.bindings)
-        self._rows[node.index - self._first] = self._row(
-            node, owner, path, Kind.TASK, message, reads, self._facts.bits(node)
-        )
+        row = self._row(node, owner, path, Kind.TASK, message, reads, self._facts.bits(node))
+        if node.items is not None:
+            followers, follows = self._facts.followers(node), self._facts.follows(node)
+            row = msgspec.structs.replace(row, followers=followers, follows=follows)
+        self._rows[node.index - self._first] = row
         return self._steps(following(node.later, f"{path}/"), node.index)
 
     def _carried(self, body: Body, source: Node | None, captured: Captured, path: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flowq.errors import BindingError, GraphError
 from flowq.habits import helpful
+from flowq.limits import Limits
 from flowq.node import Body
 from flowq.once import OF_STARTS
 from flowq.policy import OPTIONS, check_options, nearest
@@ -339,6 +340,10 @@ class DAG(Composition[Any]):
     def _bare(self) -> Part:
         return Contents(self)
 
+    def _shared(self) -> Limits:
+        """The limits that bind it wherever it runs."""
+        return ()
+
     def _bare_of_starts(self) -> DAG:
         return self  # its nodes know it; the options are the root's
 
@@ -348,6 +353,7 @@ class DAG(Composition[Any]):
             if name in self._options:
                 raise GraphError(f"{self!r}: {name}= speaks of a run; here it is part of another")
         node, inner = build.expansion(body, self._name, self._options)
+        node.shared = self._shared()
         node.order.extend(self._after)
         contents = Contents(self)
         build.keep.append(contents)

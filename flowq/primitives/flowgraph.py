@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from flowq.errors import CycleError, GraphError, NodeUsedAsValue
+from flowq.graph import Graph
+from flowq.limits import Limits
 from flowq.node import Body, leaves
 from flowq.once import Called
 from flowq.plan import Plan, Ranges
@@ -104,7 +106,7 @@ class FlowGraph(DAG, Generic[R]):
     What ``nightly.build(day=...)`` gives, to look at (``.graph``, ``.mermaid()``) and to start.
     """
 
-    __slots__ = ("_backward", "_named", "_submitter", "_wheres", "run_of")
+    __slots__ = ("_backward", "_named", "_submitter", "_wheres", "bound", "run_of")
 
     _wheres: Mapping[int, str]
 
@@ -117,6 +119,8 @@ class FlowGraph(DAG, Generic[R]):
         self._named: dict[str, FlowNode] = {}
         self._backward = False
         self._wheres = {}
+        self.bound: Limits = ()
+        """The limits of the flow that built it, over all its runs."""
         self.run_of: tuple[Called | None, tuple[Any, ...], Mapping[str, Any]] = (None, (), {})
         """The flow that built it, and its arguments, where it is the graph of a run."""
 
@@ -130,6 +134,14 @@ class FlowGraph(DAG, Generic[R]):
     def _planned(self, app: Submitter | None) -> tuple[Submitter, Plan, Ranges | None]:
         # a flow that calls nothing belongs to an app all the same
         return super()._planned(self._submitter if app is None else app)
+
+    def _graph(self) -> Graph:
+        graph = super()._graph()
+        graph.root.shared = self._shared()
+        return graph
+
+    def _shared(self) -> Limits:
+        return self.bound
 
     def _run_of(self) -> tuple[Called | None, tuple[Any, ...], Mapping[str, Any]]:
         return self.run_of

@@ -78,6 +78,7 @@ class FlowSignature(Composition[R]):
         self._refuse_ttl()
         own = {k: v for k, v in self._flow.options.items() if k in OF_GRAPHS}
         node, _ = build.expansion(body, self._base(), {**own, **self._options})
+        node.shared = self._flow.limits
         node.spec, node.late = self._flow, self
         node.args, node.kwargs = list(self._args), dict(self._kwargs)
         node.order.extend(self._after)
@@ -99,8 +100,10 @@ class FlowSignature(Composition[R]):
     def graph_of_run(self) -> FlowGraph[R]:
         """Build the graph of a run, with the options of the run; all arguments are values."""
         self._complete()
-        options = {**self._flow.options, **self._options}
+        declared = {k: v for k, v in self._flow.options.items() if k != "max_parallel"}
+        options = {**declared, **self._options}
         made = self._trace(options.pop("name", self._base()), self._args, self._kwargs)
+        made.bound = self._flow.limits
         made.run_of = (self._flow, self._args, self._kwargs)
         return cast("FlowGraph[R]", made.options(**options))
 

@@ -40,6 +40,8 @@ _OF_THE_MAP: Final = (
     *OF_STARTS,
 )
 """Options that speak of the map; all others speak of each item."""
+_BOUNDS: Final = ("deadline", "max_parallel")
+"""Those of them that graphs have too."""
 
 
 class Each(Unknown):
@@ -267,10 +269,10 @@ def map_of(
                 f"map of {item!r}: keyword arguments are for tasks; bind them in its steps"
             )
         item = item._with(kwargs=kwargs)
-    # said on what is mapped, these speak of the map; but a map has its own, and the deadline of a
-    # graph is that of each item
+    # said on what is mapped, these speak of the map; but a map has its own, and what bounds a graph
+    # bounds each item
     inner = {} if isinstance(item, Map) else item._options
-    own = {name: inner[name] for name in _OF_THE_MAP if name in inner and name != "deadline"}
+    own = {name: inner[name] for name in _OF_THE_MAP if name in inner and name not in _BOUNDS}
     bare = item._without(own) if own else item
     made: Map[Any] = Map(
         bare,

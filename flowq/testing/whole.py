@@ -10,7 +10,7 @@ import msgspec
 
 from flowq.errors import GraphError
 from flowq.fragment import MAP
-from flowq.message import NO_NODE, Binding, Message, decode_template, encode_template, node_id
+from flowq.message import NO_NODE, Message, decode_template, encode_template, node_id
 from flowq.plan import INNER, Bits, Kind, NodeRow, Ranges, indexes, ranges_of, shifted
 from flowq.policy import RetryPolicy
 from flowq.serializer import Serializer
@@ -81,8 +81,9 @@ def with_stand_ins(
         if at in graphs:
             id = node_id(run, places[at]) if run else b""
             old = row.message
-            message = Message(id, STAND_IN, payload, name=row.name,
-                              index=old.index if old is not None else None)  # fmt: skip
+            message = Message(id, STAND_IN, payload, name=row.name)
+            if old is not None:
+                message = msgspec.structs.replace(message, index=old.index, limits=old.limits)
             row = msgspec.structs.replace(row, kind=Kind.TASK, message=message, **_NONE_OF_A_TASK)
         out.append(moving.row(row, node_id(run, places[at]) if run else b""))
     return out
@@ -111,9 +112,7 @@ class _Moving:
             message = msgspec.structs.replace(
                 message,
                 id=id,
-                bindings=tuple(
-                    [Binding(b.to, shifted(b.value, self._read)) for b in message.bindings]
-                ),
+                bindings=tuple([b.on(shifted(b.value, self._read)) for b in message.bindings]),
                 captures=tuple([shifted(c, self._read) for c in message.captures]),
             )
         return msgspec.structs.replace(
@@ -123,6 +122,9 @@ class _Moving:
             children=self._ranges(row.children),
             lenient=self._ranges(row.lenient),
             reads=self._ranges(row.reads),
+            followers=self._ranges(row.followers),
+            follows=self._ranges(row.follows),
+            along=tuple([x.moved(self._read) for x in row.along]),
             message=message,
             entries=self._ranges(row.entries),
             body=self._ranges(row.body),

@@ -25,9 +25,9 @@ WIDE = 1_200
 VALUE = [ITEMS, sum(range(1, ITEMS + 1)), 10, 4, 30]
 
 
-def start(farm: Farm) -> Any:
+def start(farm: Farm, **options: Any) -> Any:
     flow, cleanup = farm.q.flows["farm.grown"], farm.q.tasks["farm.cleanup"]
-    return flow.options(finally_=cleanup.s(farm.journal))(farm.journal, ITEMS, "a")
+    return flow.options(finally_=cleanup.s(farm.journal), **options)(farm.journal, ITEMS, "a")
 
 
 def kill_until_it_ends(farm: Farm, run: Any, rand: random.Random, most: int = 5) -> int:

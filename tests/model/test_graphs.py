@@ -114,9 +114,14 @@ def check(plan: Plan) -> None:
             assert row.owner < i and plan.rows[row.owner].kind is Kind.EXPANSION
         for parent in indexes(row.parents):
             assert parent < i and plan.rows[parent].owner == row.owner
-            assert i in set(indexes(plan.rows[parent].children))
+            above = plan.rows[parent]
+            follows = parent in set(indexes(row.follows))
+            assert i in set(indexes(above.followers if follows else above.children))
         for child in indexes(row.children):
             assert i in set(indexes(plan.rows[child].parents))
+        for follower in indexes(row.followers):
+            assert i in set(indexes(plan.rows[follower].follows))
+        assert {*indexes(row.follows)} <= {*indexes(row.parents)}
         around = {*indexes(row.parents)}
         at = row.owner
         while at < i and at:

@@ -149,6 +149,7 @@ def by_name(plan: Plan) -> dict[str, Any]:
             row.bits,
             named(row.parents),
             named(row.children),
+            named(row.followers),
             given(row),
         )
         for row in plan.rows

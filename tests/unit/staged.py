@@ -24,16 +24,21 @@ class Stage:
         self.calls = calls
         self.kind = ""
 
-    def work(self) -> None:
-        """Run what is there and whatever it leads to, in the order in which it is handed out."""
+    def work(self) -> int:
+        """Run what is there and whatever it leads to, in the order in which it is handed out.
+
+        Gives the number of steps that it took.
+        """
         executor, lane = Executor(self.app), Lane(0)
         lane.thread = threading.get_ident()
         outcomes: list[Outcome] = []
+        steps = 0
         while True:
+            steps += 1
             step = self.app.store.step("w", outcomes, want=1, queues=self.app.queues())
             outcomes = [executor.run(lane, Job(d)) for d in step.deliveries]
             if not outcomes and not step.ready and step.next_ms != 0:
-                return
+                return steps
 
     def step(self) -> None:
         """Run one task that is ready."""

@@ -118,7 +118,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
         "held": [[], [], []], "release": [0, 0], "cancel": [1, 0], "reschedule": 1, "page": 0,
         "sweep": [0, 0, 0], "look": [[3, 0, 0, 0, 0, 0]], "nodes": [b""], "wait": 1,
         "status": [0, 0, 0, 0], "runs": [b"", b"", b"", b"", b""], "left": [0],
-        "grow": -1, "rewind": b"done", "send": b"kept", "pause": [5, 0],
+        "grow": -1, "rewind": b"done", "send": b"kept", "pause": [5, 0], "places": [],
     }  # fmt: skip
     wire = Recorder(answers)
     store._wire = wire  # type: ignore[assignment]
@@ -149,6 +149,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store._reserve("s1", [Expand(id, 4, [root, root])])
     store.send(run, "go", b"V", to="n", key="k", who="me")
     store.pause(run)
+    store.places(run + b"\0\0\0\1")
 
     sent = wire.sent
     assert set(sent) == set(scripts.NAMES)
@@ -177,3 +178,4 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["left"] == [b"0", b"0", b"a", b"b"]
     assert rest["send"] == [run, b"go", b"n", b"k", b"me", b"V"]
     assert rest["pause"] == [run, b"1"]
+    assert rest["places"] == [run + b"\0\0\0\1", b"100"]

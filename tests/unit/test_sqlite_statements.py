@@ -16,7 +16,7 @@ from flowq.storage.sqlite.statements import SCHEMA, SQL
 SOURCE = "".join(
     path.read_text(encoding="utf-8") for path in Path(flowq.storage.sqlite.__path__[0]).glob("*.py")
 )
-SMALL = {"store", "queue", "session", "s", "CONSTANT"}
+SMALL = {"store", "queue", "session", "s", "rewind", "CONSTANT"}
 """Tables of a few rows, or none; and a query without a table."""
 PEOPLE = {"status", "left"}
 """What only people ask for may count, and who ends when nothing is left."""

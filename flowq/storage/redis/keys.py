@@ -39,7 +39,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "index (4 bytes) -> row; 'r' -> created, times to live, name; "
         "'q' -> lanes; 'u' -> nodes uploaded, until it is complete; 'x' and index -> what is "
         "reserved for its fragment; 'X' -> ranges that nobody sees yet; 'o' and index -> its row "
-        "before it became an expansion; 'f' and index -> what goes along with the nodes in it; 'l' and index: it goes on though it has lost a race; "
+        "before it became an expansion; 'f' and index -> what goes along with the nodes in it; "
+        "'l' and index: it goes on though it has lost a race; "
         "'t' and index: it was overdue while it ran; "
         "'m' and index -> how many are under way in a bounded expansion, entries behind the next; "
         "'w' -> what is to run again; 'I' -> how much was sent to it; 'i' and number -> what; "
@@ -52,6 +53,9 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "index of a bounded expansion, and of a node in it that goes along with others and might "
         "begin, were there a place",
     ),
+    "taken:<limit>": ("zset", "nodes that have a place there; a limit of a run is '/', run, key"),
+    "wanted:<limit>": ("zset", "nodes that wait for one -> their turn"),
+    "turns": ("string", "the last page in which some were held, for that"),
     "b:<run>": ("list", "indexes of nodes that were held while it was paused"),
     "j:<run>": ("zset", "index, signal and name of a join that waits for it -> since when, ms"),
     "c:<run>": ("string", "32 bytes a node: what changes"),

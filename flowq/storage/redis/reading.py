@@ -15,6 +15,7 @@ from flowq.storage.base import (
     DeadLetter,
     Look,
     NodeInfo,
+    Places,
     QueueInfo,
     RunInfo,
     Sent,
@@ -40,6 +41,7 @@ __all__ = ["Reading"]
 _CELL_BYTES: Final = 4 * 1024 * 1024
 _FIELDS: Final = 250
 _NODES: Final = 500
+_HOLDERS: Final = 100
 _CLOSING: Final = 4
 """In the mode of a record: nothing of those whose turn it is begins any more."""
 _FAILED: Final = (State.FAILED, State.BLOCKED)
@@ -158,6 +160,15 @@ class Reading:
                 break
             first += want
         return found[:limit]
+
+    def places(self, id: bytes) -> list[Places]:
+        """Describe the limits of a node; see `Store.places`."""
+        if len(id) != 20:
+            return []
+        return [
+            Places(key.decode(), most, taken, holders, waiting)
+            for key, most, taken, waiting, holders in self._run("places", id, b"%d" % _HOLDERS)
+        ]
 
     def runs(self, *, after: bytes = b"", limit: int = 100) -> list[RunInfo]:
         """List runs, newest first; see `Store.runs`."""
@@ -289,10 +300,9 @@ def _filled(info: SessionInfo, deadline: int, held: int) -> SessionInfo:
 
 
 def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
-    head_raw, task, cell, attempt, losses, scheduled, since = one
-    stored, generation, flags, _, _, _, ready, *_, mode = RECORD.unpack_from(
-        records, k * RECORD.size
-    )
+    head_raw, task, cell, attempt, losses, scheduled, since, waits_at = one
+    record = RECORD.unpack_from(records, k * RECORD.size)
+    stored, generation, flags, _, _, _, ready, *_, mode = record
     state = State(stored)
     if state == State.QUEUED:
         state = State.SCHEDULED if scheduled else State.RUNNING if since else State.QUEUED
@@ -325,6 +335,7 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         signal=head.signal,
         most=head.most,
         follows=head.follows,
+        waits_at=waits_at.decode(),
         closing=state == State.EXPANDED and (mode >= PASSED or bool(mode & _CLOSING)),
     )
 

@@ -145,7 +145,8 @@ def _rich(row: NodeRow) -> bool:
     return bool(
         row.later or row.lenient or row.tolerate or row.need or row.most or row.sleep_ms
         or row.deadline_ms or row.signal or row.blocked or row.bits & _RACE
-        or (row.message and row.message.limits) or row.followers or row.follows or row.along or (row.message and row.body)
+        or row.followers or row.follows or row.along
+        or (row.message and (row.body or row.message.limits))
     )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ __all__ = ["NAMES", "Script", "load"]
 
 NAMES = (
     "cancel", "enqueue", "grow", "held", "left", "look", "nodes", "open", "page", "pause",
-    "release", "renew", "reschedule", "rewind", "runs", "send", "status", "step", "submit", "sweep",
-    "wait",
+    "places", "release", "renew", "reschedule", "rewind", "runs", "send", "status", "step",
+    "submit", "sweep", "wait",
 )  # fmt: skip
 _INCLUDE = re.compile(r"^-- @include (\w+)\n", re.M)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -91,7 +90,7 @@ def check(db: sqlite3.Connection, now: int, run: bytes) -> list[str]:
         wrong.append(f"{len(nodes)} of {count} nodes are stored")
     wrong += _wrong_parents(nodes, expansions, base)
     wrong += _wrong_expansions(nodes, expansions, base)
-    wrong += _wrong_places(db, number, nodes, stretches, base)
+    wrong += _wrong_places(db, number, nodes, base)
     if (root >= State.SUCCESS) != bool(ended):
         wrong.append(f"the root is {State(root).label}, the run's end is {ended}")
     return wrong
@@ -150,23 +149,22 @@ def _wrong_parents(
 
 
 def _wrong_places(
-    db: sqlite3.Connection,
-    number: int,
-    nodes: dict[int, _Node],
-    stretches: list[tuple[int, int]],
-    base: int,
+    db: sqlite3.Connection, number: int, nodes: dict[int, _Node], base: int
 ) -> Iterator[str]:
-    held = Counter(node for span in stretches for _, node in db.execute(SQL["check_places"], span))
     for node in nodes.values():
-        takes = node.state in (State.QUEUED, State.RUNNING) and node.flags & LIMITED
-        n = len(unpack_limits(db.execute(SQL["limits"], (node.id,)).fetchone()[0])) if takes else 0
-        if held[node.id] != n:
-            yield f"node {node.id - base} has {held[node.id]} places, it should have {n}"
+        if not node.flags & LIMITED:
+            continue
+        takes = node.state in (State.QUEUED, State.RUNNING)
+        for key, _ in unpack_limits(db.execute(SQL["limits"], (node.id,)).fetchone()[0]):
+            where = (number if key[:1] == "/" else 0, key, node.id)
+            if db.execute(SQL["has_place"], where).fetchone()[0] != takes:
+                yield f"node {node.id - base} is {State(node.state).label}, its place at {key} not"
     if db.execute(SQL["any_walk"]).fetchone() is not None:
         return  # some may be left that somebody else has just given back
     for id, gate, raw, taken in db.execute(SQL["check_gates"], (number,)):
         key = db.execute(SQL["gate_of"], (gate,)).fetchone()[1]
-        if taken < dict(unpack_limits(raw))[key]:
+        first = db.execute(SQL["waiters"], (gate, 1)).fetchone()[0] == id
+        if first and taken < dict(unpack_limits(raw))[key]:
             yield f"node {id - base} waits at {key}, where there is room"
 
 

@@ -263,8 +263,8 @@ WHERE p.gate = ? ORDER BY p.node LIMIT ?
 -- name: limits_of
 SELECT r.id, p.limits FROM run r JOIN message m ON m.id = r.base + ?1 JOIN plan p ON p.id = m.id
 WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND m.flags & 3 = 0 AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
--- name: check_places
-SELECT p.gate, p.node FROM place p WHERE p.node BETWEEN ? AND ?
+-- name: has_place
+SELECT count(*) FROM gate g JOIN place p ON p.gate = g.id WHERE g.run = ? AND g.key = ? AND p.node = ?
 -- name: check_gates
 SELECT m.id, m.gate, p.limits, (SELECT count(*) FROM place x WHERE x.gate = m.gate) FROM message m JOIN plan p ON p.id = m.id
 WHERE m.run = ? AND m.state = 2 AND m.gate IS NOT NULL ORDER BY m.prio DESC, m.rank, m.id
@@ -338,6 +338,13 @@ UPDATE run SET ended_ms = 0, forget_ms = NULL, request = NULL WHERE id = ?
 UPDATE message SET state = 5, flags = flags & ~2148007936, generation = ?, cell = NULL, session = NULL WHERE id = ?
 -- name: reopen
 UPDATE message SET state = 5, flags = flags & ~2148007936, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
+-- name: ask_again
+UPDATE message SET state = 0, ready_ms = NULL, due_ms = NULL, succeeded = 0, failed = 0, skipped = 0, cancelled = 0, culprit = NULL
+WHERE id IN (SELECT value FROM json_each(?))
+-- name: ended_in_bounds
+SELECT id FROM message WHERE id IN (SELECT value FROM json_each(?)) AND state >= 6 AND flags & 1048576
+-- name: expanded_of
+SELECT id FROM message WHERE id IN (SELECT value FROM json_each(?)) AND state = 5
 -- name: root_of_run
 SELECT r.id, r.base, m.state, m.generation FROM run r JOIN message m ON m.id = r.base
 WHERE r.uuid = ?1 AND r.live = 1 AND (r.forget_ms IS NULL OR r.forget_ms > ?2)

@@ -2,8 +2,8 @@
 """A new generation of a run: which nodes wait again, and what they count.
 
 What is to be done lies in the table ``rewind``; a walk of its own goes through it in stages, a page
-at a time, so that whoever comes by goes on after a crash. What would change a node of the run before
-all of that is done raises `flowq.storage.sqlite.batch.Rewinding`, and is done again after it.
+at a time, so that whoever comes by goes on after a crash. What would change a node of the run
+before all of that is done raises `flowq.storage.sqlite.batch.Rewinding`, and is done after it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Stages:
             (_count_inside, reopened),
             (_set_deadlines, reopened),
             (_unpark, reopened[:1]),
-            (_weigh, chosen),
+            (_weigh, sorted(chosen + reopened)),
             (_pass, reopened),
         ]
 
@@ -220,8 +220,13 @@ def _blame(change: Change, id: int, root: int) -> int | None:
 
 
 def _reopen(change: Change, ids: list[int], root: int) -> None:
-    """Let expansions around have begun, under their next generation."""
+    """Let expansions around have begun, under their next generation.
+
+    Where only so many of their kind may be under way, those that had ended wait for a place.
+    """
+    asking = [id for (id,) in _rows(change, "ended_in_bounds", ids)]
     change.db.execute(SQL["reopen"], (json.dumps([id for id in ids if id != root]),))
+    change.db.execute(SQL["ask_again"], (json.dumps(asking),))
     change.db.execute(SQL["forget_parked"], (json.dumps(ids),))
 
 
@@ -253,7 +258,7 @@ def _count_inside(change: Change, ids: list[int], root: int) -> None:
 
 def _set_deadlines(change: Change, ids: list[int], root: int) -> None:
     """Let times begin: behind all counts, or one that passes would end what is half counted."""
-    for id in ids:
+    for (id,) in _rows(change, "expanded_of", ids):
         timers.set_deadline(change, id)
 
 
@@ -263,7 +268,7 @@ def _unpark(change: Change, ids: list[int], root: int) -> None:
 
 
 def _weigh(change: Change, ids: list[int], root: int) -> list[int]:
-    """Look at what is chosen; but what stands in something that waits itself begins with that."""
+    """Look at what waits; but what stands in something that waits itself begins with that."""
     return [id for (id,) in _rows(change, "begun_around", ids)]
 
 

@@ -121,12 +121,12 @@ class SqliteStore:
 
     def _told(self, what: Callable[[Change], T], ids: int = 0) -> T:
         """Do what may concern a run that is being rewound: that is driven to its end first."""
-        while True:
-            try:
-                with self._change(ids) as change:
-                    return what(change)
-            except Rewinding:
-                self._finish_rewinds()
+        try:
+            with self._change(ids) as change:
+                return what(change)
+        except Rewinding:
+            self._finish_rewinds()
+        return self._told(what, ids)
 
     def _finish_rewinds(self) -> None:
         left = True

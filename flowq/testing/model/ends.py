@@ -261,6 +261,8 @@ class Ends(Reads):
             if t.parked:
                 self._unpark(t)
         self._edges.extend((run, index, S.EXPANDED, None) for index in sorted(chosen | asks))
+        bounded = [i for i in sorted(reopened) if run.nodes[i].plan.most]
+        self._edges.extend((run, index, S.SCHEDULED, None) for index in bounded)
         while self._edges:
             self._drive()
         for index in sorted(reopened, reverse=True):  # inner ones first
