@@ -6,10 +6,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
-from queue import SimpleQueue
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
@@ -33,6 +35,40 @@ USAGE, UNREACHABLE = 2, 4
 ONE_SIGNAL: Final = 1.0
 """Signals within so many seconds of the first are one: timeout(1), and others who end a process
 and then its group, send two at once."""
+
+
+class _Asked:
+    """What the main thread waits for: signals, the end of the pool (0), the end of its time (-1).
+
+    It waits for a byte and not for a lock: a signal may be taken by any thread of the process, and
+    then nobody wakes who waits for a lock, so that it would be heard with the next one. A byte is
+    written by whichever thread takes it, before Python sees anything of it.
+    """
+
+    def __init__(self) -> None:
+        self._told: deque[tuple[int, float]] = deque()
+        self._hears, self._wakes = socket.socketpair()
+        self._wakes.setblocking(False)
+
+    def fileno(self) -> int:
+        """Give the descriptor for `signal.set_wakeup_fd`."""
+        return self._wakes.fileno()
+
+    def put(self, signum: int, at: float = 0.0) -> None:
+        """Tell it; also from a handler of signals, and when nobody listens any more."""
+        self._told.append((signum, at))
+        with suppress(OSError):  # full: it will wake; closed: it has ended
+            self._wakes.send(b"\0")
+
+    def get(self) -> tuple[int, float]:
+        """Wait for what comes next."""
+        while not self._told:
+            self._hears.recv(64)
+        return self._told.popleft()
+
+    def close(self) -> None:
+        self._hears.close()
+        self._wakes.close()
 
 
 class Consumer:
@@ -190,14 +226,16 @@ class Consumer:
             0 after a graceful end, 2 if there is no task or the app cannot be loaded, 4 if the
             store cannot be reached.
         """
-        asked: SimpleQueue[tuple[int, float]] = SimpleQueue()
+        asked = _Asked()
 
         def ask(signum: int, frame: FrameType | None) -> None:
-            asked.put((signum, time.monotonic()))  # reentrant, as a handler needs it
+            asked.put(signum, time.monotonic())
 
         # Before anything is started, so that a signal at any moment ends it as it should.
         before: dict[int, Any] = {}
+        wakeup = -1
         if threading.current_thread() is threading.main_thread():
+            wakeup = signal.set_wakeup_fd(asked.fileno(), warn_on_full_buffer=False)
             before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             return self._run(asked)
@@ -213,15 +251,18 @@ class Consumer:
             for number, handler in before.items():
                 if handler is not None:  # None: it was not Python's
                     signal.signal(number, handler)
+            if before:
+                signal.set_wakeup_fd(wakeup)
+            asked.close()
 
-    def _run(self, asked: SimpleQueue[tuple[int, float]]) -> int:
+    def _run(self, asked: _Asked) -> int:
         self._begin(self.kind == "process" or self.app.store.shares_processes)
         pool = self._pool
         assert pool is not None
 
         def ended() -> None:
             pool.join()
-            asked.put((0, 0.0))
+            asked.put(0)
 
         threading.Thread(target=ended, name="flowq-ended", daemon=True).start()
         try:
@@ -239,9 +280,9 @@ class Consumer:
         log.info("stopped")
         return pool.status
 
-    def _await(self, asked: SimpleQueue[tuple[int, float]], first: float) -> None:
+    def _await(self, asked: _Asked, first: float) -> None:
         """Wait for the end of the pool; after another signal, or too long, end it."""
-        timer = threading.Timer(self.shutdown_timeout, asked.put, ((-1, 0.0),))
+        timer = threading.Timer(self.shutdown_timeout, asked.put, (-1,))
         timer.daemon = True
         timer.start()
         signum, at = asked.get()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,3 +133,26 @@ def test_running_in_memory_works_in_threads_of_this_process(app: FlowQ) -> None:
 
     assert status == 0
     assert [r.get() for r in results] == [2 * i for i in range(20)]
+
+
+def test_a_signal_that_another_thread_takes_is_heard_at_once() -> None:
+    """The system gives it to any of them; so it does where the main thread has one already."""
+    code = """
+import signal, sys, threading, time
+from flowq import FlowQ
+
+q = FlowQ("signals", "memory://")
+q.task(int)
+
+def take():
+    while not q.store.sessions():  # the consumer has begun
+        time.sleep(0.01)
+    time.sleep(0.2)  # and its main thread waits
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+threading.Thread(target=take, daemon=True).start()
+sys.exit(q.consumer().run())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+
+    assert ended.returncode == 0, ended.stderr
