@@ -184,6 +184,7 @@ def expand(change: Change, row: tuple[Any, ...], outcome: Expand) -> None:
         db.execute(SQL["drop_message"], (key,))
         db.execute(SQL["drop_plan"], (key,))
         db.execute(SQL["root_known"], (outcome.id, first))
+        db.execute(SQL["started_by_run"], (grown, -key))
         db.execute(SQL["drop_growth"], (first,))
         db.execute(SQL["go_live"], (grown,))
         key = first

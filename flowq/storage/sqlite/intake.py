@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -12,7 +13,7 @@ from flowq.message import NO_NODE, Message, encode_message, id_text
 from flowq.plan import ROOT, Kind, NodeRow, Plan
 from flowq.states import State
 from flowq.storage.base import SUBMIT_PAGE
-from flowq.storage.sqlite import timers
+from flowq.storage.sqlite import started, timers
 from flowq.storage.sqlite.change import Change
 from flowq.storage.sqlite.rows import (
     FAILED_KEEP_MS,
@@ -29,7 +30,7 @@ from flowq.storage.sqlite.rows import (
 )
 from flowq.storage.sqlite.statements import SQL
 
-__all__ = ["enqueue", "insert_nodes", "open_run", "submit"]
+__all__ = ["UPLOAD_MS", "enqueue", "insert_nodes", "open_run", "submit", "task_flags"]
 
 UPLOAD_MS: Final = 3_600_000
 """An upload that was given up is removed after so long."""
@@ -42,7 +43,8 @@ _QUEUED, _SCHEDULED, _WAITING, _EXPANDED = (
 Changes = Callable[[int], AbstractContextManager[Change]]
 
 
-def _task_flags(message: Message) -> int:
+def task_flags(message: Message) -> int:
+    """Pack what a message alone says."""
     timed = message.delay_ms or message.due_ms or message.expires_ms or message.expires_in_ms
     return (TIMED if timed else 0) | (PREFETCH if message.prefetch == 1 else 0)
 
@@ -50,17 +52,25 @@ def _task_flags(message: Message) -> int:
 # --- tasks alone ---------------------------------------------------------------------------------
 
 
-def enqueue(changes: Changes, messages: Sequence[Message]) -> list[bool]:
-    """Take tasks called alone; False where an id is known."""
+def enqueue(changes: Changes, messages: Sequence[Message]) -> list[bool | None]:
+    """Take tasks called alone; False where an id is known, None where its parent was stopped."""
     with changes(len(messages)) as change:
-        fresh = [True] * len(messages)
-        if len({m.id for m in messages}) < len(messages) or not _insert(change, messages):
+        fresh: list[bool | None] = [True] * len(messages)
+        starts = started.Starts(change, [m.parent for m in messages if m.parent])
+        alike = starts.barred or len({m.id for m in messages}) < len(messages)
+        if alike or not _insert(change, messages):
             # Some are known: which, is worth a look at each.
             seen: set[bytes] = set()
             for i, message in enumerate(messages):
                 fresh[i] = message.id not in seen and not _known(change, message.id)
+                if fresh[i] and message.parent in starts.barred:
+                    fresh[i] = None
+                    continue
                 seen.add(message.id)
             _insert(change, [m for m, new in zip(messages, fresh, strict=True) if new])
+        for message, new in zip(messages, fresh, strict=True):
+            if new and message.parent:
+                starts.note(message.parent, message.id)
         return fresh
 
 
@@ -76,6 +86,7 @@ def _known(change: Change, id: bytes) -> bool:
         change.db.execute(SQL["abandon"], (run,))
         change.db.execute(SQL["root_known"], (None, row))
         return False
+    change.db.execute(SQL["drop_started"], (json.dumps([-row]),))
     for statement in ("drop_message", "drop_plan", "drop_losses"):
         change.db.execute(SQL[statement], (row,))
     return False
@@ -90,7 +101,7 @@ def _insert(change: Change, messages: Sequence[Message]) -> bool:
     now = change.now
     for id, message in enumerate(messages, change.first):
         queue = change.db.known.queue(change.db, message.queue)
-        flags = _task_flags(message)
+        flags = task_flags(message)
         due = expires = None
         if flags & TIMED:
             due, expires = change.times(message)
@@ -133,8 +144,8 @@ def _insert(change: Change, messages: Sequence[Message]) -> bool:
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def submit(changes: Changes, plan: Plan) -> bool:
-    """Start a run, in pages where it is large; False if it is known."""
+def submit(changes: Changes, plan: Plan) -> bool | None:
+    """Start a run, in pages where it is large; False if it is known, None if it is refused."""
     n = len(plan.rows)
     bodies = bodies_of(plan.rows)
     run = base = 0
@@ -146,14 +157,22 @@ def submit(changes: Changes, plan: Plan) -> bool:
                 run = open_run(change, plan.id, plan.name, base, n, *ttls)
                 if not run:
                     return False
+                if started.Starts(change, [plan.parent]).barred:
+                    change.db.execute(SQL["drop_run"], (run,))
+                    return None
             elif change.db.execute(SQL["uploading"], (run, plan.id)).fetchone() is None:
                 raise StoreUnavailable(
                     f"run {id_text(plan.id)} is being submitted by another process too; "
                     "submit it again"
                 )
             end = min(page + SUBMIT_PAGE, n)
+            starts = started.Starts(change, [plan.parent] if end == n else [])
+            if starts.barred:
+                change.db.execute(SQL["abandon"], (run,))
+                return None
             insert_nodes(change, plan.rows[page:end], run, base, page, bodies)
             if end == n:
+                starts.note(plan.parent, plan.id)
                 _go(change, run, base)
     return True
 
@@ -198,7 +217,7 @@ def insert_nodes(
         if message is not None:
             queue = change.db.known.queue(change.db, message.queue)
             priority = message.priority
-            flags |= _task_flags(message) | (LIMITED if message.limits else 0)
+            flags |= task_flags(message) | (LIMITED if message.limits else 0)
         if row.kind == Kind.EXPANSION:
             expansions.append((id, row.inner, row.need, row.most, row.deadline_ms))
         nodes.append(

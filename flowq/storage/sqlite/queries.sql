@@ -48,6 +48,51 @@ UPDATE run SET uuid = NULL, live = 0, forget_ms = 0 WHERE id = ?
 -- name: go_live
 UPDATE run SET live = 1, forget_ms = NULL WHERE id = ?
 
+-- name: parent_single
+SELECT -id, state, flags FROM message WHERE uuid = ?1 AND run IS NULL AND (forget_ms IS NULL OR forget_ms > ?2)
+-- name: parent_node
+SELECT m.run, m.state, m.flags FROM run r JOIN message m ON m.id = r.base + ?1
+WHERE r.uuid = ?2 AND r.live = 1 AND m.run = r.id AND (r.forget_ms IS NULL OR r.forget_ms > ?3)
+-- name: add_started
+INSERT INTO started(owner, parent, child) VALUES (?, ?, ?)
+-- name: started
+SELECT parent, child FROM started WHERE owner = ?1
+AND id > COALESCE((SELECT max(id) FROM started WHERE child = ?2 AND owner = ?1), 0) ORDER BY id LIMIT ?3
+-- name: started_by_run
+UPDATE started SET owner = ? WHERE owner = ?
+-- name: drop_started
+DELETE FROM started WHERE owner IN (SELECT value FROM json_each(?))
+-- name: drop_started_of
+DELETE FROM started WHERE id IN (SELECT id FROM started WHERE owner = ? LIMIT ?)
+
+-- --- forks
+
+-- name: take_ids
+UPDATE store SET next_id = next_id + ? RETURNING next_id
+-- name: kept_as
+SELECT name, nodes, keep_ms, failed_keep_ms FROM run WHERE id = ?
+-- name: copy_nodes
+INSERT INTO message(id, run, state, flags, queue, prio, rank, ready_ms, expires_ms, delivery, attempt, generation, owner,
+parents, succeeded, failed, skipped, cancelled, rule, culprit, cell)
+SELECT id + ?1, ?2, state, flags, queue, prio, rank, ready_ms, expires_ms, delivery, attempt, generation, owner + ?1,
+parents, succeeded, failed, skipped, cancelled, rule, culprit, cell FROM message WHERE id BETWEEN ?3 AND ?4 AND run = ?5
+-- name: copy_expansions
+INSERT INTO expansion(id, turn, unfinished, failures, cancels, skips, culprit, need, won, most, under, deadline_ms, marks, outcome)
+SELECT id + ?1, turn, unfinished, failures, cancels, skips, culprit, need, won, most, under, deadline_ms, marks, outcome
+FROM expansion WHERE id BETWEEN ?2 AND ?3
+-- name: copy_along
+INSERT INTO along(leader, own, first, count) SELECT leader + ?1, own + ?1, first + ?1, count FROM along WHERE leader BETWEEN ?2 AND ?3
+-- name: copy_growth
+INSERT INTO growth(first, run, count, live, done, node, delivery)
+SELECT first + ?1, ?2, count, live, done, node + ?1, delivery FROM growth WHERE run = ?3 AND live = 1
+-- name: rows_to_copy
+SELECT id, name, task, parents, children, lenient, reads, followers, follows, entries, inside, value, tolerate, later, owns, sleep_ms, signal, limits, blocked, body
+FROM plan WHERE id BETWEEN ? AND ? ORDER BY id
+-- name: run_another
+UPDATE message SET flags = ?, queue = ?, prio = ? WHERE id = ?
+-- name: say_another
+UPDATE plan SET task = ?, limits = ?, body = ? WHERE id = ?
+
 -- --- growing
 
 -- name: held_single

@@ -73,6 +73,7 @@ __all__ = [
     "body_flags",
     "fails",
     "forbidden",
+    "move_ranges",
     "node_bits",
     "node_flags",
     "pack_later",
@@ -262,6 +263,11 @@ def pack_ranges(ranges: Ranges, base: int) -> bytes | None:
 def unpack_ranges(raw: bytes | None) -> Iterator[tuple[int, int]]:
     """Give (first row id, count) pairs."""
     return _RANGE.iter_unpack(raw or b"")
+
+
+def move_ranges(raw: bytes | None, shift: int) -> bytes | None:
+    """Give packed ranges of ids that lie elsewhere."""
+    return raw and b"".join(_RANGE.pack(first + shift, n) for first, n in _RANGE.iter_unpack(raw))
 
 
 def pack_rule(rule: Rule, parents: int) -> bytes | None:

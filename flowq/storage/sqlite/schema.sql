@@ -176,6 +176,15 @@ CREATE INDEX sent_run ON sent(run);
 CREATE INDEX sent_kept ON sent(run, name) WHERE node IS NULL;
 CREATE INDEX sent_key ON sent(run, key) WHERE key <> '';
 
+CREATE TABLE started(           -- what bodies have started
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner INTEGER NOT NULL,     -- run.id; of a task alone -message.id
+    parent BLOB NOT NULL,       -- whose body did: 16 or 20 bytes
+    child BLOB NOT NULL         -- task or run, 16 bytes
+);
+CREATE INDEX started_owner ON started(owner);
+CREATE INDEX started_child ON started(child);
+
 CREATE TABLE awaiting(          -- joins that wait for what is sent
     node INTEGER PRIMARY KEY,   -- message.id
     run INTEGER NOT NULL,

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -31,6 +32,7 @@ from flowq.storage.base import (
 )
 from flowq.storage.sqlite import (
     checking,
+    forks,
     growth,
     handing,
     intake,
@@ -41,6 +43,7 @@ from flowq.storage.sqlite import (
     rewind,
     settling,
     signals,
+    started,
     sweep,
 )
 from flowq.storage.sqlite.batch import Rewinding
@@ -111,11 +114,12 @@ class SqliteStore:
             change = Change(db, self._clock.now_ms(), ids)
             yield change
             change.close()
+            moved = [change.run_of(run)[0] for run in change.moved]
         left = {queue: n for queue, n in change.ready.items() if n > 0}
         for queue in change.later | change.left:
             left.setdefault(queue, 1)
-        if left or change.ended:
-            self._wakes.tell(left, change.ended)
+        if left or change.ended or moved:
+            self._wakes.tell(left, change.ended, moved)
         if change.stopped:
             self._wakes.tell_all()
 
@@ -137,15 +141,29 @@ class SqliteStore:
                     change.resume()
                     change.walk()
 
-    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+    def enqueue(self, messages: Sequence[Message]) -> list[bool | None]:
         """Take tasks called alone; see `Store.enqueue`."""
         if not messages:
             return []
         return intake.enqueue(self._change, messages)
 
-    def submit(self, plan: Plan) -> bool:
+    def submit(self, plan: Plan) -> bool | None:
         """Start a run; see `Store.submit`."""
         return intake.submit(self._change, plan)
+
+    def fork(
+        self,
+        run: bytes,
+        new: bytes,
+        *,
+        seen: int,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+        messages: Mapping[int, Message] = MappingProxyType({}),
+    ) -> bool | None:
+        """Start a run that takes over what it does not run itself; see `Store.fork`."""
+        return forks.fork(self._change, run, new, seen, (chosen, reopened, dropped), messages)
 
     def step(
         self,
@@ -398,6 +416,15 @@ class SqliteStore:
 
         return self._wakes.wait_ended(ids, timeout, look)
 
+    def wait_moved(self, run: bytes, *, seen: int, timeout: float) -> bool:
+        """Sleep until a run may have moved; see `Store.wait_moved`."""
+
+        def look(first: bool) -> bool:
+            info = self.run(run)
+            return info is None or info.changes != seen
+
+        return self._wakes.wait_moved(run, timeout, look)
+
     def wake(self) -> None:
         """Let every `wait_ready` of this object return now."""
         self._wakes.wake()
@@ -431,6 +458,13 @@ class SqliteStore:
         """List nodes of a run by index; see `Store.nodes`."""
         with self._db.read() as db:
             return reads.nodes(db, self._clock.now_ms(), run, after, limit, state)
+
+    def started(
+        self, id: bytes, *, after: bytes = b"", limit: int = 500
+    ) -> list[tuple[bytes, bytes]]:
+        """List what bodies of a run or task have started; see `Store.started`."""
+        with self._db.read() as db:
+            return started.started(db, self._clock.now_ms(), id, after, limit)
 
     def places(self, id: bytes) -> list[Places]:
         """Describe the limits of a node; see `Store.places`."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 from flowq.storage.base import Swept
 from flowq.storage.sqlite import settling
 from flowq.storage.sqlite.change import Change
@@ -29,6 +31,8 @@ def sweep(change: Change, limit: int) -> Swept:
         change.put("drop_message", id)
         change.put("drop_plan", id)
         change.put("drop_losses", id)
+    if gone:
+        db.execute(SQL["drop_started"], (json.dumps([-id for id, _ in gone]),))
     dropped = _drop_runs(change, max(0, limit - len(gone)))
     dropped += drop_given_up(change, max(0, limit - len(gone) - dropped))
     letters = db.execute(SQL["drop_dead"], (change.now, limit)).rowcount
@@ -48,6 +52,7 @@ def _drop_runs(change: Change, limit: int) -> int:
         run, base, nodes, _ = found
         db.execute(SQL["abandon"], (run,))  # from here on nobody sees it
         dropped += db.execute(SQL["drop_dead_of"], (run, limit - dropped)).rowcount
+        dropped += db.execute(SQL["drop_started_of"], (run, limit - dropped)).rowcount
         dropped += db.execute(SQL["drop_sent_of"], (run, limit - dropped)).rowcount
         if dropped == limit:
             break

@@ -48,8 +48,10 @@ Look = Callable[[bool], bool]
 class Wakes(Protocol):
     """Tells those that wait, and waits."""
 
-    def tell(self, ready: Mapping[int, int], ended: Iterable[bytes]) -> None:
-        """Say how many messages a queue has for others, and which ids ended.
+    def tell(
+        self, ready: Mapping[int, int], ended: Iterable[bytes], moved: Iterable[bytes] = ()
+    ) -> None:
+        """Say how many messages a queue has for others, which ids ended, and which runs moved.
 
         Of `ANY_QUEUE` whoever waits for work is told.
         """
@@ -65,6 +67,10 @@ class Wakes(Protocol):
 
     def wait_ended(self, ids: Iterable[bytes], timeout: float, look: Look) -> bool:
         """Wait for a hint that one of these ended."""
+        ...
+
+    def wait_moved(self, run: bytes, timeout: float, look: Look) -> bool:
+        """Wait for a hint that a run has moved."""
         ...
 
     def wake(self) -> None:
@@ -83,7 +89,9 @@ class MemoryWakes:
         self._changed = threading.Condition()
         self._count = 0
 
-    def tell(self, ready: Mapping[int, int], ended: Iterable[bytes]) -> None:
+    def tell(
+        self, ready: Mapping[int, int], ended: Iterable[bytes], moved: Iterable[bytes] = ()
+    ) -> None:
         """Wake all; who waits looks for itself."""
         with self._changed:
             self._count += 1
@@ -95,6 +103,13 @@ class MemoryWakes:
 
     def wait_ended(self, ids: Iterable[bytes], timeout: float, look: Look) -> bool:
         """Wait until one has ended."""
+        return self._wait_till(timeout, look)
+
+    def wait_moved(self, run: bytes, timeout: float, look: Look) -> bool:
+        """Wait until it has moved."""
+        return self._wait_till(timeout, look)
+
+    def _wait_till(self, timeout: float, look: Look) -> bool:
         deadline = time.monotonic() + timeout
         while self._wait(max(0.0, deadline - time.monotonic()), look):
             if look(False):
@@ -140,11 +155,14 @@ class FileWakes:
 
     # --- telling --------------------------------------------------------------------------------
 
-    def tell(self, ready: Mapping[int, int], ended: Iterable[bytes]) -> None:
-        """Wake as many that wait for a queue as it has work, and all that wait for an end."""
+    def tell(
+        self, ready: Mapping[int, int], ended: Iterable[bytes], moved: Iterable[bytes] = ()
+    ) -> None:
+        """Wake as many that wait for a queue as it has work, and all that wait for the rest."""
         wanted = {queue: n for queue, n in ready.items() if n > 0}
         gone = list(ended)
-        if not wanted and not gone:
+        runs = list(moved)
+        if not (wanted or gone or runs):
             return
         try:
             names = os.listdir(self._folder)
@@ -165,6 +183,8 @@ class FileWakes:
                         del wanted[served[0]]
             elif kind == "e" and gone:
                 self._send(name, _pack(gone))
+            elif kind == "m" and runs:
+                self._send(name, _pack(runs))
 
     def tell_all(self) -> None:
         """Wake everyone that waits for work."""
@@ -220,6 +240,11 @@ class FileWakes:
         return self._wait(
             f"e-{secrets.token_hex(8)}", timeout, look, lambda hint: _names_any(hint, wanted)
         )
+
+    def wait_moved(self, run: bytes, timeout: float, look: Look) -> bool:
+        """Wait for a hint that a run has moved."""
+        name = f"m-{secrets.token_hex(8)}"
+        return self._wait(name, timeout, look, lambda hint: _names_any(hint, {run}))
 
     def _wait(
         self, name: str, timeout: float, look: Look, concerns: Callable[[bytes], bool]

@@ -382,6 +382,7 @@ function extras()
   local function release(r, edges)
     local key = P .. 'b:' .. r.id
     local held = call('LRANGE', key, 0, edges - 1)
+    table.sort(held)
     for _, i4 in ipairs(held) do
       local x = node(r, (unpack_('>I4', i4)))
       if x and x.state == HELD and limits().enter(r, x) then limits().queue(r, x) end
