@@ -12,7 +12,7 @@ import pytest
 
 from flowq import FlowQ, ResultMissing, ResultTimeout, current_task
 from flowq.storage.base import NodeInfo
-from flowq.tracking import WATCHED, Tracker
+from flowq.tracking import PAGE, Tracker
 from flowq.wiring import Event
 
 PATIENCE = 20.0
@@ -220,7 +220,33 @@ def test_a_look_reads_what_may_have_moved_and_not_the_whole_run(
     moved = tracker.look() or []
 
     assert [i.state.label for i in moved] == ["running"]
-    assert read["rows"] <= 2 * WATCHED
+    assert read["rows"] <= 2 * PAGE
+    assert tracker.look() == []  # nothing moves: all that is open is read once, then nothing
+    read.clear()
+    assert tracker.look() == []
+    assert not read
+    q.store.release("s")
+
+
+def test_a_beginning_is_told_when_it_comes(q: FlowQ) -> None:
+    @q.task(name="one")
+    def one() -> int:
+        return 1
+
+    run = (one.s() >> one.s()).start()
+    tracker = Tracker(q.store, run._id)
+    tracker.look()
+    began = threading.Event()
+    waits = threading.Thread(target=lambda: (tracker.wait(PATIENCE), began.set()))
+    waits.start()
+    assert not began.wait(0.05)
+
+    step = q.store.step("s", want=1, queues=("default",))
+
+    assert step.deliveries
+    assert began.wait(PATIENCE / 4)  # long before it would look by itself
+    waits.join()
+    assert [i.state.label for i in tracker.look() or ()] == ["running"]
     q.store.release("s")
 
 
