@@ -162,6 +162,52 @@ class Result(ValueHandle[R]):
             self._missing()
         return state in (State.QUEUED, State.SCHEDULED)
 
+    @helpful
+    def retry(self) -> int:
+        """Let it run again, with all that depends on it, though its failure was forgiven.
+
+        Of what has become a run, what failed there; see `Run.retry`.
+
+        Returns
+        -------
+        int
+            How many nodes run again, or will.
+
+        Raises
+        ------
+        GraphError
+            It was called alone, and is a part of no run: call it again. Or it runs because of how
+            another ended.
+        """
+        run = self._as_run()
+        return self.rerun() if run is None else run.retry()
+
+    @helpful
+    def rerun(self) -> int:
+        """Let it run again, however it ended, with all that depends on it; see `Run.rerun`.
+
+        Returns
+        -------
+        int
+            How many nodes run again, or will.
+
+        Raises
+        ------
+        GraphError
+            As for `retry`.
+        """
+        if (run := self._as_run()) is not None:
+            return run.rerun(ROOT)
+        if len(self._id) == 16:
+            self._look(cells=False)
+            raise GraphError(
+                f"{self!r} was called alone, and a store keeps no message of what has ended: call "
+                f"it again, or start it as a graph (task.s(...).start()), whose run "
+                "can be retried"
+            )
+        id, index = split_node(self._id)
+        return Run[Any](self._app, id).rerun(index)
+
     def progress(self) -> Progress:
         """Say how far it is."""
         if (run := self._as_run()) is not None:

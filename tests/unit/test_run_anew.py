@@ -424,3 +424,28 @@ class TestFork:
 
         assert other.get() == third.get() == "b+long"
         assert run.state == "failed"
+
+
+class TestHandles:
+    def test_an_item_runs_again_by_its_handle(self, bodies: Bodies) -> None:
+        BAD.add(2)
+        run = give.map([1, 2, 3])
+        bodies.rest()
+        BAD.clear()
+
+        assert run[1].retry() == 1
+        bodies.rest()
+        assert run.get() == [1, 2, 3]
+        assert run[2].rerun() == 1
+        bodies.rest()
+
+        assert CALLS == [1, 2, 3, 2, 3]
+
+    def test_what_was_called_alone_says_what_to_do(self, bodies: Bodies) -> None:
+        alone = give(1)
+        bodies.rest()
+
+        with pytest.raises(GraphError, match="call it again"):
+            alone.retry()
+        with pytest.raises(GraphError, match="call it again"):
+            alone.rerun()
