@@ -102,8 +102,8 @@ def slot_for(
         Its arguments cannot be keyed.
     """
     digest = arguments_digest(task, args, kwargs, serializer, chunk)
-    version = task.options.get("version") or ""
-    return Slot(store, derived_id(b"cache", task.name.encode(), version.encode(), digest), seconds)
+    key = derived_id(b"cache", task.name.encode(), task.version.encode(), digest)
+    return Slot(store, key, seconds)
 
 
 def _runs_again(store: Store, id: bytes) -> bool:

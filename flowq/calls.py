@@ -63,6 +63,8 @@ class Settings:
         self.policy = {
             k: options[k] for k in _TRAVELS if k in options and options[k] != declared.get(k)
         }
+        if version := declared.get("version"):  # a worker may have another by then
+            self.policy["version"] = version
         self.prefetch: int = of("prefetch")
         self.cache: float = of("cache")
 

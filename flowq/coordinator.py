@@ -50,6 +50,7 @@ def done(
     started_ms: int,
     ended_ms: int,
     called: bytes = b"",
+    versions: tuple[str, str] | None = None,
 ) -> Done:
     """Give the outcome of a body that returned.
 
@@ -60,9 +61,9 @@ def done(
     """
     payload = serializer.dumps(value, "the result")
     try:
-        body = _encode(Value(payload, short_repr(value), "", called))
+        body = _encode(Value(payload, short_repr(value), "", called, versions))
     except UnicodeEncodeError:  # a repr of the user's own, with half a character
-        body = _encode(Value(payload, _text(short_repr(value)), "", called))
+        body = _encode(Value(payload, _text(short_repr(value)), "", called, versions))
     cell = pack_cell(
         _SUCCESS,
         body,
@@ -83,6 +84,7 @@ def decide(
     ended_ms: int,
     rand: Callable[[], float] = random.random,
     element: int | None = None,
+    versions: tuple[str, str] | None = None,
 ) -> Outcome:
     """Say what a body came to that did not return.
 
@@ -100,6 +102,8 @@ def decide(
         Gives numbers from 0 to 1, for jitter.
     element : int, optional
         Where the task was called for several elements of a map: the place of the one it was at.
+    versions : tuple of str, optional
+        See `Failure.versions`.
 
     Returns
     -------
@@ -124,7 +128,7 @@ def decide(
         if policy.wants(error):
             wait = min(wait_ms(policy, failed, rand), LONGEST_WAIT_MS)
             return RetryAt(delivery.id, delivery.delivery, wait)
-    failure = describe(message, error, failed, element)
+    failure = describe(message, error, failed, element, versions)
     cell = pack_cell(State.FAILED, _encode(failure), **times)
     return Failed(delivery.id, delivery.delivery, cell)
 
@@ -147,7 +151,11 @@ def _asked(error: Retry) -> int | None:
 
 
 def describe(
-    message: Message, error: BaseException, attempts: int, element: int | None = None
+    message: Message,
+    error: BaseException,
+    attempts: int,
+    element: int | None = None,
+    versions: tuple[str, str] | None = None,
 ) -> Failure:
     """Turn an exception into the failure that travels: text and names, never the object."""
     kinds = [
@@ -168,6 +176,7 @@ def describe(
         bases=tuple(kinds[1:]),
         index=message.index if element is None else element,
         called=message.called,
+        versions=versions,
     )
 
 

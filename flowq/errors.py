@@ -188,6 +188,9 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False)
         can be read.
     called : bytes
         For what was started under an idempotency key: see `flowq.message.Message.called`.
+    versions : tuple of str, or None
+        The ``version=`` of the task when the call was built, and the one under which it ran, if
+        that was another; ``""`` for none.
     """
 
     task: str
@@ -203,6 +206,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False)
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     called: bytes = b""
+    versions: tuple[str, str] | None = None
 
     def is_a(self, kind: type[BaseException]) -> bool:
         """Whether the remote exception was of this class, by name; see `TaskError.is_a`."""

@@ -211,9 +211,10 @@ class Executor:
                 return self._go_on_again(delivery, message, started)
             return self._unknown(delivery, message)
         try:
-            policy, cache = task.policy, task.cache
+            policy, cache, built = task.policy, task.cache, ""
             if message.policy:
                 cache = message.policy.get("cache", cache)
+                built = message.policy.get("version", built)
                 said = {k: getattr(policy, k) for k in policy.__struct_fields__} | message.policy
                 policy = msgspec.convert(said, RetryPolicy)
             current = _current(message, delivery, policy, self._store)
@@ -240,6 +241,7 @@ class Executor:
         chatty = log.isEnabledFor(logging.INFO)
         if chatty:
             log.info("%s starts%s", _who(current), _which(current), extra={"flowq_task": current})
+        versions = None if task.version == built else (built, task.version)
         error: BaseException | None
         value, error = self._body(lane, job, task, args, kwargs, current)
         if current.cancelled:
@@ -249,7 +251,9 @@ class Executor:
         outcome: Outcome | None = None
         if error is None:
             try:
-                outcome = done(delivery, value, self._serializer, started, ended, message.called)
+                outcome = done(
+                    delivery, value, self._serializer, started, ended, message.called, versions
+                )
                 if slot is not None:
                     slot.keep(outcome, message.task)
             except BaseException as err:  # again the value's own code
@@ -266,6 +270,7 @@ class Executor:
                 started_ms=started,
                 ended_ms=ended,
                 element=element,
+                versions=versions,
             )
         took = time.monotonic() - began
         before = self.usual.get(message.task)

@@ -295,7 +295,7 @@ class Handle(FitsAnywhere, Started):
         state = self._app.store.look((self._id,), cells=False)[0]
         said = self._lacking()
         return ResultTimeout(
-            f"{self!r} gave no value within {timeout:g} s; it is "
+            f"{self._who} gave no value within {timeout:g} s; it is "
             f"{shown_state(state.state) if state else 'not known any more'}"
             f"{f': {said}' if said else ''}"
         )
@@ -326,6 +326,11 @@ class Handle(FitsAnywhere, Started):
 
     def __hash__(self) -> int:
         return hash(self._id)
+
+    @property
+    def _who(self) -> str:
+        """What it is called in a text, which those read too who type commands."""
+        return f"run {self.id}"
 
     def __repr__(self) -> str:
         return f"<{self._kind}: {self.id}>"

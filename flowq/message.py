@@ -327,7 +327,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
         Name of its node in the run; empty for a task alone.
     bindings : tuple of Binding
     policy : dict
-        Retry options that differ from the task's own.
+        Retry options and ``cache`` that differ from the task's own; and ``version``, the task's
+        when the message was built, if it has one.
     index : int or None
         Place of its element in its map; of a chunk, that of its first element.
     prefetch : int
@@ -477,13 +478,15 @@ class Value(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """A result: codec byte and serialised value, and a short ``repr`` for people.
 
     `source` is the id of what had computed it, if it came from the cache; `called` is that of the
-    message, so that it is known when that is no longer kept.
+    message, so that it is known when that is no longer kept; `versions` is told in
+    `flowq.versions`, and None where the body ran under the version that the message says.
     """
 
     payload: bytes
     repr: str = ""
     source: str = ""
     called: bytes = b""
+    versions: tuple[str, str] | None = None
 
 
 class Cell(msgspec.Struct, frozen=True):

@@ -503,7 +503,8 @@ OPTIONS: Final[dict[str, Option]] = {
         None,
         ("task",),
         "",
-        "Of what the body does: a part of the key under which results are cached.",
+        "Of what the body does: a part of the key under which results are cached; `flowq run show` "
+        "tells which nodes ran under another than they were built with.",
     ),
     "context": Option(
         _flag, False, ("task",), "", "Pass the running task as keyword argument `task`."

@@ -46,6 +46,7 @@ from flowq.run import Run
 from flowq.states import State
 from flowq.storage.base import Look
 from flowq.values import Values
+from flowq.versions import as_words, versions_in
 from flowq.wiring import Progress, Stopping
 
 __all__ = ["Result", "ResultGroup"]
@@ -76,6 +77,10 @@ class Result(ValueHandle[R]):
         self._arguments = arguments
         self._index = index
         self._created = True
+
+    @property
+    def _who(self) -> str:
+        return f"{'task' if len(self._id) == 16 else 'node'} {self.id}"
 
     def __repr__(self) -> str:
         return f"<Result: task {self.id}>"
@@ -150,9 +155,9 @@ class Result(ValueHandle[R]):
         said = {k: v for k, v in (("delay", delay), ("eta", eta)) if v is not None}
         if len(said) != 1:
             raise GraphError(
-                f"{self!r}.reschedule: give delay= or eta=; delay=0 lets it run at once"
+                f"{self._who}, reschedule: give delay= or eta=; delay=0 lets it run at once"
             )
-        checked = check_options(said, "call", f"{self!r}.reschedule")
+        checked = check_options(said, "call", f"{self._who}, reschedule")
         state = self._app.store.reschedule(
             self._id,
             delay_ms=round(checked.get("delay", 0.0) * 1000),
@@ -229,7 +234,7 @@ class Result(ValueHandle[R]):
             id, index = split_node(self._id)
             return Run[Any](self._app, id).why(index)
         look = self._look()
-        text = f"{self!r}: {look.state.label}"
+        text = f"{self._who}: {look.state.label}"
         if look.state in (State.QUEUED, State.SCHEDULED):
             said = lacking(self._app, self._id, look.state)
             due = f", due at {moment(look.due_ms)}; {look.attempt} attempts have failed"
@@ -238,11 +243,12 @@ class Result(ValueHandle[R]):
             return f"{text}{due}; {said}" if said else f"{text}{due}"
         if look.state is State.SUCCESS and look.cell is not None:
             source = source_in(read_cell(look.cell))
-            return f"{text}, from the cache, as {source} gave it" if source else text
+            text += f", from the cache, as {source} gave it" if source else ""
+            return text + _ran_as(look)
         if look.state.final and look.state is not State.SUCCESS:
             gone = one_value(self._app, self._id, look)
             said = getattr(gone, "message", "") or getattr(gone, "reason", "")
-            return f"{text}, {said}" if said else text
+            return (f"{text}, {said}" if said else text) + _ran_as(look)
         return text
 
     def _as_run(self) -> Run[Any] | None:
@@ -268,7 +274,7 @@ class Result(ValueHandle[R]):
         if look.state is State.SUCCESS and look.cell is not None:
             if read_cell(look.cell).flags & EMPTY and not self._is_join():
                 raise NotProduced(
-                    f"{self!r} succeeded, but its result is not kept (result_ttl=0); to know "
+                    f"{self._who} succeeded, but its result is not kept (result_ttl=0); to know "
                     "whether it has ended use .wait() or .ready"
                 )
         known = self._message.task if self._message is not None else ""
@@ -436,6 +442,12 @@ class ResultGroup(Run[list[R]]):
                 if look is None:
                     self._missing(ids[i])
                 yield i, look
+
+
+def _ran_as(look: Look) -> str:
+    """Say under which version a body ran, if that was another than its call's."""
+    versions = None if look.cell is None else versions_in(read_cell(look.cell))
+    return "" if versions is None else f", {as_words(versions)}"
 
 
 def _placed(gone: Any, place: int) -> Any:

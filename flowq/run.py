@@ -38,6 +38,7 @@ from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo, Sent
 from flowq.text import notebook
 from flowq.timeline import critical_path, timeline
+from flowq.versions import Versions, other_versions
 from flowq.why import Why
 from flowq.wiring import Progress, RunNode, Stopping
 
@@ -223,6 +224,24 @@ class Run(ValueHandle[T]):
         for info in self._infos(_state(state)):
             yield self._node(info)
 
+    def other_versions(self) -> dict[str, Versions]:
+        """Say which of its nodes ran under another ``version=`` of their task than it was then.
+
+        The graph is fixed when the run is built; a body is what its worker has at that time.
+
+        Returns
+        -------
+        dict of str to tuple of str
+            By name of the node: the version with which it was built, and the one under which it
+            ran; ``""`` for none. What was skipped or cancelled, became a graph, or keeps no
+            result, is not known.
+
+        Notes
+        -----
+        It reads the values of all nodes, a page at a time.
+        """
+        return {i.name: v for i, v in other_versions(self._app.store, self._id, self._infos())}
+
     def progress(self) -> Progress:
         """Say how far it is: counted in bodies, those of what it has grown into too.
 
@@ -372,7 +391,7 @@ class Run(ValueHandle[T]):
         if came is None:
             self._missing()
         if came == "ended":
-            raise RunEnded(f"{self!r} has ended, so nothing can be sent to it")
+            raise RunEnded(f"{self._who} has ended, so nothing can be sent to it")
         if came == "repeated":
             return any(s.key == id and s.node is not None for s in self._app.store.sent(self._id))
         return came == "taken"
@@ -518,6 +537,7 @@ class Run(ValueHandle[T]):
         current = CURRENT.get()
         if current is not None:  # a body that runs again finds what it has started
             new = current.start_id(b"fork " + self._id + name.encode())
+            current.adopt(self._app, new)
 
         def messages(info: NodeInfo) -> Mapping[int, Message]:
             return {} if args is None else {info.index: self._with(info, args)}
@@ -561,7 +581,7 @@ class Run(ValueHandle[T]):
         ends and when, and what came of it. What stands in an arm of a branch that was not taken was
         never made, and is told so.
         """
-        whys = Why(self._app, self._id, self._infos, repr(self))
+        whys = Why(self._app, self._id, self._infos, self._who)
         if node is None:
             return whys.run(self._look(cells=False).state)
         try:
@@ -594,7 +614,7 @@ class Run(ValueHandle[T]):
         page = self._app.store.nodes(self._id, after=index - 1, limit=1)
         if not page or page[0].index != index:
             self._look(cells=False)  # is there such a run at all?
-            raise ResultMissing(f"{self!r} has no node {index}")
+            raise ResultMissing(f"{self._who} has no node {index}")
         return page[0]
 
     def _node(self, info: NodeInfo) -> RunNode:
@@ -620,7 +640,7 @@ class Run(ValueHandle[T]):
             self._names = {info.name: info.index for info in self._infos()}
         found = self._names.get(node)
         if found is None:
-            raise ResultMissing(f"{self!r} has no node {node!r}{nearest(node, self._names)}")
+            raise ResultMissing(f"{self._who} has no node {node!r}{nearest(node, self._names)}")
         return found
 
     def _next_up(self) -> bytes | None:

@@ -108,6 +108,8 @@ class Task(Generic[P, R]):
         The retry policy of the declaration.
     cache : float
         Seconds for which successes are cached, by the declaration; 0 where they are not.
+    version : str
+        What the declaration says of the body; empty where it says nothing.
     context : bool
         Whether it is given the running task as keyword argument ``task``.
     is_async : bool
@@ -133,6 +135,7 @@ class Task(Generic[P, R]):
         self.is_async = any(map(inspect.iscoroutinefunction, (func, kind.__call__)))
         self.policy = RetryPolicy.of(options)
         self.cache: float = options.get("cache") or 0.0
+        self.version: str = options.get("version") or ""
         self.parameters = parameters_of(func, self.name, self.context)
         update_wrapper(cast(Any, self), func, updated=())
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})

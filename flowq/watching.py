@@ -76,6 +76,12 @@ class Seen(NamedTuple):
     progress: Progress
 
     @property
+    def title(self) -> str:
+        """What it is called: a run by its id, a node by its path, a task by its name."""
+        whole = len(self.id) == 16 and self.infos
+        return f"run {id_text(self.id)}" if whole else self.name or id_text(self.id)
+
+    @property
     def seconds(self) -> float | None:
         """How long it took, or has taken so far."""
         end = self.ended_ms or (0 if self.state.final else time.time_ns() // 1_000_000)
@@ -295,8 +301,9 @@ class Lines:
                 self._items(line)
         if seen.state.final:
             took = duration(seen.seconds)
-            what = f"run {id_text(seen.id)}" if seen.infos else seen.name or id_text(seen.id)
-            self._say(_moment(seen.ended_ms), what, self._paint(shown_state(seen.state)), took)
+            self._say(
+                _moment(seen.ended_ms), seen.title, self._paint(shown_state(seen.state)), took
+            )
 
     def close(self) -> None:
         """Nothing is left to be done."""

@@ -19,6 +19,7 @@ from flowq.outline import FAILED, forgiven, stem, within
 from flowq.plan import ROOT, Bits, Kind, Phase, indexes
 from flowq.states import RULES, Rule, State, trigger_rule
 from flowq.storage.base import NodeInfo
+from flowq.versions import as_words, other_versions
 
 __all__ = ["CAUSES", "Why"]
 
@@ -42,6 +43,8 @@ class Why:
     run : bytes
     infos : callable
         Gives its nodes by index, without the root; those in one state, if one is given.
+    who : str
+        What the run is called.
     """
 
     def __init__(
@@ -129,6 +132,8 @@ class Why:
         text = f"{info.name or info.index}: {info.state.label}{self._cause(info)}"
         text += self._place(info)
         if whole:
+            for _, versions in other_versions(self._app.store, self._run, (info,)):
+                text += f", {as_words(versions)}"
             text += self._came_after(info)
         return text
 

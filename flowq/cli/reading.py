@@ -69,6 +69,8 @@ PAGE = 200
 """So many rows are asked for at once."""
 SHOWN = 10
 """So many items of a list are shown."""
+NAMED = 10
+"""So many ids that begin alike are named, the newest first."""
 
 
 def store_of(args: Any) -> Store:
@@ -171,7 +173,7 @@ def find_id(text: str, known: Iterator[bytes], what: str, hint: str = "") -> byt
     Raises
     ------
     CliError
-        None of them begins so, or several do.
+        None of them begins so (exit status 3), or several do (2).
     """
     try:
         return id_bytes(text)
@@ -184,8 +186,10 @@ def find_id(text: str, known: Iterator[bytes], what: str, hint: str = "") -> byt
     fitting = sorted({id for id in known if id.hex().startswith(wanted)})
     heads = sorted({id[:16] for id in fitting})
     if len(heads) > 1:
-        some = ", ".join(id_text(id) for id in heads[-3:])
-        raise CliError(f"{len(heads)} {what}s begin with {text!r}: {some}, ...", NOT_FOUND)
+        some = [id_text(id) for id in heads[: -NAMED - 1 : -1]]
+        more = [f"and {len(heads) - NAMED:,} older"] if len(heads) > NAMED else []
+        listed = "\n  ".join([f"{len(heads):,} {what}s begin with {text!r}:", *some, *more])
+        raise CliError(listed)
     if not heads:
         raise CliError(
             f"no id of a {what} begins with {text!r}, of the newest {LOOKED_AT:,}{hint}", NOT_FOUND

@@ -41,13 +41,15 @@ from flowq.message import id_text
 from flowq.outline import MANY, Line, outline
 from flowq.plan import Kind, Phase
 from flowq.states import State
+from flowq.versions import as_words, other_versions
 from flowq.watching import LOOKS, Live, Seen, Sight, counted, explained, view_for
 
 if TYPE_CHECKING:
     from flowq.storage import Store
     from flowq.storage.base import NodeInfo, RunInfo
+    from flowq.versions import Versions
 
-__all__ = ["follow", "found_run", "list_runs", "show", "watch"]
+__all__ = ["follow", "found_run", "list_runs", "show", "version_row", "watch"]
 
 LOST = 20
 """So many failed nodes are told at the end of a picture."""
@@ -99,14 +101,21 @@ def show(args: Any) -> int:
     found = list(nodes(store, id, wanted))
     states = Counter(info.state.label for info in found)
     if json:
-        rows = [_node(*told) for told in explained(store, id, found[: args.limit])]
+        some = found[: args.limit]
+        others = {info.index: v for info, v in other_versions(store, id, some)}
+        rows = [
+            {**_node(*told), "version": version_row(others.get(told[0].index))}
+            for told in explained(store, id, some)
+        ]
         document({**_run(run), "states": dict(states), "nodes": rows})
         return OK
     lines = outline(found, many=MANY if wanted is None and not args.items else len(found))
     shown = lines[: args.limit]
+    some = [x.info for x in shown if x.info is not None]
+    ran_as = {info.index: as_words(v) for info, v in other_versions(store, id, some)}
     told = {
-        info.index: (why, tries)
-        for info, why, tries in explained(store, id, [x.info for x in shown if x.info is not None])
+        info.index: ("; ".join(part for part in (why, ran_as.get(info.index)) if part), tries)
+        for info, why, tries in explained(store, id, some)
     }
     what = _run(run)
     pairs(
@@ -186,7 +195,7 @@ def _conclude(store: Store, seen: Seen) -> None:
         print(f"{info.name}  {paint(info.state.label)}  {one_line(why)}")
     if len(lost) > LOST:
         print(f"{len(lost) - LOST:,} more; flowq run why {id_text(seen.id)}")
-    parts = (moment(seen.ended_ms), f"run {id_text(seen.id)}", paint(shown_state(seen.state)))
+    parts = (moment(seen.ended_ms), seen.title, paint(shown_state(seen.state)))
     print("  ".join([*parts, duration(seen.seconds)]).strip())
 
 
@@ -253,6 +262,14 @@ def _state(word: str | None) -> State | None:
     except KeyError:
         known = ", ".join(s.label for s in State)
         raise CliError(f"--state {word!r} is none of {known}", USAGE) from None
+
+
+def version_row(versions: Versions | None) -> dict[str, str | None] | None:
+    """Give what programs are told of a body that ran under another version of its task."""
+    if versions is None:
+        return None
+    built, ran = versions
+    return {"built": built or None, "ran": ran or None}
 
 
 def _run(run: RunInfo) -> dict[str, Any]:

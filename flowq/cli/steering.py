@@ -29,15 +29,20 @@ def _switch(args: Any, verb: str) -> int:
     _, app, id = asked(args)
     run = app.run(id_text(id[:16]))
     try:
+        before = run.paused
         done = run.pause() if verb == "pause" else run.resume()
+        state, paused = run.state, run.paused
     except ResultMissing as err:
         raise CliError(str(err), NOT_FOUND) from None
+    changed = done and paused != before
     if wants_json(args):
-        document({"id": run.id, "state": run.state, "paused": run.paused})
-    elif done:
-        print(f"{run.id}  {'paused' if run.paused else 'goes on'}")
+        document({"id": run.id, "state": state, "paused": paused, "changed": changed})
+    elif not done:
+        print(f"{run.id}  {state}")
+    elif paused:
+        print(f"{run.id}  paused{'' if changed else ' already'}")
     else:
-        print(f"{run.id}  {run.state}")
+        print(f"{run.id}  {'goes on' if changed else 'goes on, as it was not paused'}")
     return OK if done else REFUSED
 
 

@@ -32,9 +32,11 @@ from flowq.cli.reading import (
     tries_of,
     wants_json,
 )
+from flowq.cli.run import version_row
 from flowq.errors import DecodeError, Failure
 from flowq.message import Message, decode_message, id_text, read_cell
 from flowq.states import State
+from flowq.versions import as_words, versions_in
 
 if TYPE_CHECKING:
     from flowq.storage import Store
@@ -49,11 +51,14 @@ def show(args: Any) -> int:
     id = _find(store, args.id)
     look = _look(store, id, args.name)
     if wants_json(args):
-        document(_described(store, id, look, iso))
+        what = _described(store, id, look, iso)
+        document({**what, "version": version_row(what["version"])})
         return OK
     what = _described(store, id, look, moment)
-    traceback = what.pop("traceback")
+    traceback, versions = what.pop("traceback"), what.pop("version")
     what["took"] = duration(what.pop("seconds"))
+    if versions is not None:
+        what["version"] = as_words(versions)
     pairs(what.items())
     if traceback:
         print(f"\n{traceback.rstrip()}")
@@ -135,6 +140,7 @@ def _described(
         "value": value,
         "error": error,
         "traceback": failure.traceback if failure is not None else None,
+        "version": versions_in(cell) if cell is not None else None,
     }
     return what
 

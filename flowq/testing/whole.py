@@ -31,6 +31,7 @@ class StandInTask:
     name = STAND_IN
     policy = RetryPolicy()
     cache = 0.0
+    version = ""
     context = False
     is_async = False
     func: Callable[..., Any]

@@ -162,9 +162,18 @@ def test_a_run_may_be_named_by_the_beginning_of_its_id(worked: Worked) -> None:
     assert status == 0
     assert whole in out
 
-    status, _, err = worked.read("run", "show", whole[:6])
-    assert status == 3
-    assert "2 runs begin" in err
+
+def test_a_beginning_that_fits_several_ids_is_a_mistake_which_names_them(worked: Worked) -> None:
+    runs = [worked.ids["broken"], worked.ids["run"]]  # newest first
+
+    for words in (("run", "show"), ("run", "why"), ("task", "show"), ("run", "cancel")):
+        status, out, err = worked.read(*words, runs[0][:6])
+
+        assert (status, out) == (2, "")
+        assert err.splitlines() == [
+            f"flowq: 2 runs begin with {runs[0][:6]!r}:",
+            *(f"  {id}" for id in runs),
+        ]
 
 
 @pytest.mark.parametrize("words", [["run", "show"], ["task", "show"], ["dead", "show"], ["result"]])

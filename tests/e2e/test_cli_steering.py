@@ -70,24 +70,33 @@ def test_a_run_is_paused_shown_so_and_resumed(shop: Shell) -> None:
     id = begin(shop, "sums")
 
     paused, out, _ = shop.run("run", "pause", id[:13], *APP)
+    _, twice, _ = shop.run("run", "pause", id, *APP)
     again, document, _ = shop.run("run", "pause", id, "--json", *APP)
     drain(shop)
     _, shown, _ = shop.run("run", "show", id, *APP)
     _, listed, _ = shop.run("run", "list", "--json", *APP)
     _, why, _ = shop.run("run", "why", id, *APP)
     resumed, told, _ = shop.run("run", "resume", id[:13], *APP)
+    needless, nothing, _ = shop.run("run", "resume", id, *APP)
     _, after, _ = shop.run("run", "resume", id, "--json", *APP)
     drain(shop)
 
     assert (paused, out) == (0, f"{id}  paused\n")
-    assert again == 0
-    assert run_of(document) == {"schema": 1, "id": id, "state": "running", "paused": True}
+    assert (again, twice) == (0, f"{id}  paused already\n")
+    assert run_of(document) == {
+        "schema": 1,
+        "id": id,
+        "state": "running",
+        "paused": True,
+        "changed": False,
+    }
     assert "running, paused" in shown and "until its run goes on" in shown
     assert run_of(listed)["paused"] is True
-    assert f"is paused: flowq run resume {id}" in why
+    assert f"run {id} is paused: flowq run resume {id}" in why and "<Run" not in why
     assert "add: held, its run is paused" in why
     assert (resumed, told) == (0, f"{id}  goes on\n")
-    assert run_of(after)["paused"] is False
+    assert (needless, nothing) == (0, f"{id}  goes on, as it was not paused\n")
+    assert (run_of(after)["paused"], run_of(after)["changed"]) == (False, False)
     assert shop.run("result", id, *APP)[:2] == (0, "3\n")
 
 

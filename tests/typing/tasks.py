@@ -106,6 +106,10 @@ assert_type(rg.get(blocking=True, timeout=60), list[int])
 assert_type(rg[0], Result[int])
 assert_type(rg[0:2], list[Result[int]])
 assert_type([x.get(blocking=True) for x in rg], list[int])
+# a member of a map in chunks is a chunk, whose value is a list; that is not seen, since a task has
+# the same type whatever options(...) are told
+assert_type(add.options(chunksize=2).map([1, 2])[0], Result[int])
+assert_type(add.chunks([1, 2], 2)[0], Result[int])
 assert_type(next(rg.as_completed()).get(timeout=1), int)
 assert_type(len(rg), int)
 

@@ -129,7 +129,7 @@ def test_what_a_pause_holds_says_how_to_resume(stage: Stage) -> None:
 
     resume = f"flowq run resume {run.id}"
     assert told(run).splitlines() == [
-        f"{run!r} is paused: {resume}",
+        f"run {run.id} is paused: {resume}",
         f"ask: held, its run is paused: {resume}",
     ]
     assert any("ask  held  until its run goes on" in line for line in lines_of(run))
@@ -176,14 +176,14 @@ def test_what_was_beside_enough_is_told_so(stage: Stage) -> None:
 def test_a_run_whose_need_was_not_met_says_so(stage: Stage) -> None:
     run = stage.run(ask.s().map([1]).options(need=2))
 
-    assert told(run) == f"{run!r} ended failed, fewer items succeeded than it needs"
+    assert told(run) == f"run {run.id} ended failed, fewer items succeeded than it needs"
 
 
 def test_what_a_deadline_ended_says_whose_it_was(stage: Stage) -> None:
     run, nested = stage.run(slow()), stage.run(outer())
 
     late_text = "DeadlineExceeded('its deadline has passed')"
-    assert told(run).splitlines()[0] == f"{run!r} ended failed, {late_text}"
+    assert told(run).splitlines()[0] == f"run {run.id} ended failed, {late_text}"
     assert told(run, "ask") == "ask: cancelled, since the deadline of the run had passed"
     assert told(nested, "slow/ask") == (
         "slow/ask: cancelled, since the deadline of slow had passed"

@@ -321,6 +321,19 @@ def test_words_of_other_libraries_are_answered_with_ours(divide: Any) -> None:
         _ = r.columns
 
 
+def test_progress_of_a_task_alone_goes_from_none_to_one(divide: Any, hand: Hand) -> None:
+    r = divide(1, 0)
+
+    seen = [r.progress()]
+    (delivery,) = hand.fetch()
+    seen.append(r.progress())
+    hand.settle(hand.call(delivery))
+    seen.append(r.progress())
+
+    counts = [(p.done, p.known, p.failed, p.running, p.more) for p in seen]
+    assert counts == [(0, 1, 0, 0, False), (0, 1, 0, 1, False), (1, 1, 1, 0, False)]
+
+
 def test_why_says_what_is_missing(divide: Any, hand: Hand, q: FlowQ) -> None:
     r = divide(1, 0)
 

@@ -209,7 +209,7 @@ def test_why_of_what_has_ended_tells_what_it_came_after_and_became(q: FlowQ, nig
     good, bad = nightly(3), nightly(9)
     run_all(q)
 
-    assert good.why() == f"{good!r} ended success"
+    assert good.why() == f"run {good.id} ended success"
     assert "clean: success, became 3 nodes: 3 success; it came after extract (success at" in (
         good.why("clean")
     )
@@ -311,6 +311,35 @@ def test_each_kind_of_handle_can_be_watched(
         assert handle.watch(timeout=30)
         assert "success" in capsys.readouterr().out.splitlines()[-1]
         assert handle.get(blocking=True, progress=True) is not None
+
+
+def test_every_handle_answers_to_one_set_of_verbs(
+    q: FlowQ, nightly: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean = q.tasks["clean"]
+    alone, many, run = clean(1), clean.map([1, 2]), nightly(2)
+    run_all(q)
+    titles = [
+        (alone, "clean"),
+        (many, f"run {many.id}"),
+        (run, f"run {run.id}"),
+        (run.result("clean[0]"), "clean[0]"),
+        (run.result("clean"), "clean"),
+    ]
+
+    for handle, title in titles:
+        assert handle.state == q.result(handle.id).state == "success"
+        assert handle.ready and handle.wait(timeout=0) and not handle.cancel()
+        assert handle.get() is not None and handle.why()
+        done = handle.progress()
+        assert (done.done, done.failed, done.running) == (done.known, 0, 0)
+        *_, last = handle.events(timeout=30)
+        assert (last.state, last.id) == ("success", handle.id)
+        assert handle.watch(timeout=30)
+        end = capsys.readouterr().out.splitlines()[-1].split("  ")
+        # Redis keeps no message, so no name, of a task alone that has succeeded
+        assert end[1] == title or (handle is alone and end[1] == alone.id)
+        assert end[2] == "success"
 
 
 def test_the_picture_on_a_terminal_fits_it(q: FlowQ, nightly: Any) -> None:
