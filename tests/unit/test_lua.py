@@ -117,8 +117,9 @@ def test_the_store_sends_what_the_headers_say() -> None:
         "enqueue": b"1", "submit": b"0", "step": [b"s", 0, 0, -1, [], [], [], [], 0], "renew": [[]],
         "held": [[], [], []], "release": [0, 0], "cancel": [1, 0], "reschedule": 1, "page": 0,
         "sweep": [0, 0, 0], "look": [[3, 0, 0, 0, 0, 0]], "nodes": [b""], "wait": 1,
-        "status": [0, 0, 0, 0], "runs": [b"", b"", b"", b"", b""], "left": [0],
+        "status": [0, 0, 0, 0], "runs": [b""] * 7, "left": [0],
         "grow": -1, "rewind": b"done", "send": b"kept", "pause": [5, 0], "places": [],
+        "park": b"no",
     }  # fmt: skip
     wire = Recorder(answers)
     store._wire = wire  # type: ignore[assignment]
@@ -149,6 +150,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store._reserve("s1", [Expand(id, 4, [root, root])])
     store.send(run, "go", b"V", to="n", key="k", who="me")
     store.pause(run)
+    store.park(run, b"?", seen=5, nodes=((1, 2),), stop=((2, 1),))
     store.places(run + b"\0\0\0\1")
 
     sent = wire.sent
@@ -174,7 +176,9 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["wait"][1:] == [b"1", id] and len(rest["wait"][0]) == 16
     assert rest["page"] == rest["status"] == []
     assert rest["grow"] == [b"s1", id, b"\0\0\0\4", b"1", b"-1", b""]
-    assert rest["rewind"] == [run, b"3", b"\0\0\0\1\0\0\0\2", b"\0\0\0\0\0\0\0\1", b""]
+    chosen = b"\0\0\0\1\0\0\0\2"
+    assert rest["rewind"] == [run, b"3", chosen, b"\0\0\0\0\0\0\0\1", b"", chosen, b"-1"]
+    assert rest["park"] == [run, b"?", b"5", chosen, b"\0\0\0\2\0\0\0\1"]
     assert rest["left"] == [b"0", b"0", b"a", b"b"]
     assert rest["send"] == [run, b"go", b"n", b"k", b"me", b"V"]
     assert rest["pause"] == [run, b"1"]

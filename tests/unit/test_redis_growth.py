@@ -233,8 +233,8 @@ def begin_to_rewind(
     store: RedisStore, plan: Plan, chosen: Ranges, pages: int, around: Ranges = ((0, 1),)
 ) -> None:
     """As `rewind` does, and then its process is killed."""
-    sets = [rows.pack_ranges(x) for x in (chosen, around, ())]
-    assert store._run("rewind", plan.id, b"1", *sets) == b"more"
+    sets = [rows.pack_ranges(x) for x in (chosen, around, (), chosen)]
+    assert store._run("rewind", plan.id, b"1", *sets, b"-1") == b"more"
     for _ in range(pages - 1):
         store._run("rewind", plan.id, b"-1")
 

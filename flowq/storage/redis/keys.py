@@ -46,7 +46,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "'w' -> what is to run again; 'I' -> how much was sent to it; 'i' and number -> what; "
         "'kept: ', name, '\\0' and for whom -> numbers of what is kept; "
         "'key: ' and key: something was sent with it; "
-        "'P': it is paused",
+        "'P': it is paused; 'V' -> how often something of it has moved; 'Z' -> indexes of what is "
+        "parked; 'p' and index -> what it ended with; 'R' -> what park() was asked for",
     ),
     "able:<run>": (
         "zset",

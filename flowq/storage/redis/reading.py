@@ -42,6 +42,8 @@ _CELL_BYTES: Final = 4 * 1024 * 1024
 _FIELDS: Final = 250
 _NODES: Final = 500
 _HOLDERS: Final = 100
+_PARKED: Final = 4
+"""In the bits of a row: nobody is to see its end."""
 _CLOSING: Final = 4
 """In the mode of a record: nothing of those whose turn it is begins any more."""
 _FAILED: Final = (State.FAILED, State.BLOCKED)
@@ -131,15 +133,26 @@ class Reading:
     def _runs(self, ids: Sequence[bytes]) -> Iterator[RunInfo]:
         """Describe those of these runs that are known."""
         found = self._run("runs", *ids)
-        for id, head, root, state, cell, paused in zip(
-            ids, *(found[k::5] for k in range(5)), strict=True
+        for id, head, root, state, cell, paused, changes, request in zip(
+            ids, *(found[k::7] for k in range(7)), strict=True
         ):
             if not state:
                 continue
             created, nodes, name = read_run(head)
             ended = HEAD.unpack_from(cell, 5)[3] if state[0] >= State.SUCCESS and cell else 0
             value = NodeHead(root).value
-            yield RunInfo(id, name, State(state[0]), created, ended, nodes - 1, value, paused == 1)
+            yield RunInfo(
+                id,
+                name,
+                State(state[0]),
+                created,
+                ended,
+                nodes - 1,
+                value,
+                paused == 1,
+                int(changes),
+                request,
+            )
 
     def nodes(
         self, run: bytes, *, after: int = -1, limit: int = 500, state: State | None = None
@@ -300,7 +313,7 @@ def _filled(info: SessionInfo, deadline: int, held: int) -> SessionInfo:
 
 
 def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
-    head_raw, task, cell, attempt, losses, scheduled, since, waits_at = one
+    head_raw, task, cell, attempt, losses, scheduled, since, waits_at, over = one
     record = RECORD.unpack_from(records, k * RECORD.size)
     stored, generation, flags, _, _, _, ready, *_, mode = record
     state = State(stored)
@@ -328,7 +341,7 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         ended_ms=ended,
         parents=head.parents,
         culprit=culprit,
-        bits=head.bits,
+        bits=head.bits & ~_PARKED,
         phase=head.phase,
         grown=bool(flags & EXPANSION and task),
         rule=None if head.rule is None else Rule(*head.rule),
@@ -336,7 +349,10 @@ def _node_info(index: int, records: bytes, k: int, one: list[Any]) -> NodeInfo:
         most=head.most,
         follows=head.follows,
         waits_at=waits_at.decode(),
-        closing=state == State.EXPANDED and (mode >= PASSED or bool(mode & _CLOSING)),
+        closing=state == State.EXPANDED
+        and over in (0, State.RUNNING)
+        and (mode >= PASSED or bool(mode & _CLOSING)),
+        parked=State(over) if over else None,
     )
 
 

@@ -14,8 +14,8 @@ from importlib.resources import files
 __all__ = ["NAMES", "Script", "load"]
 
 NAMES = (
-    "cancel", "enqueue", "grow", "held", "left", "look", "nodes", "open", "page", "pause",
-    "places", "release", "renew", "reschedule", "rewind", "runs", "send", "status", "step",
+    "cancel", "enqueue", "grow", "held", "left", "look", "nodes", "open", "page", "park",
+    "pause", "places", "release", "renew", "reschedule", "rewind", "runs", "send", "status", "step",
     "submit", "sweep", "wait",
 )  # fmt: skip
 _INCLUDE = re.compile(r"^-- @include (\w+)\n", re.M)

@@ -239,7 +239,9 @@ class RedisStore(Reading):
                     datas.append(_frame(data))
             framed += metas
             framed += datas
-        answer = self._wire.run(self._scripts["step"], framed, len(framed), again=False)
+        script, count = self._scripts["step"], len(framed)
+        while len(answer := self._wire.run(script, framed, count, again=False)) == 1:
+            self._go_on(answer[0])
         verdicts, ready, alone, next_ms, stops, ids, bodies, more, unopened = answer
         return Step(
             [_VERDICT[v] for v in verdicts],
@@ -304,7 +306,10 @@ class RedisStore(Reading):
     def release(self, session: SessionId, *, lost: Sequence[bytes] = (), reason: str = "") -> int:
         """End a session; see `Store.release`."""
         self._sessions.pop(session, None)
-        n, left = self._run("release", session.encode(), reason.encode()[:1000], *lost)
+        args = (session.encode(), reason.encode()[:1000], *lost)
+        while isinstance((answer := self._run("release", *args))[0], bytes):
+            self._go_on(answer[0])
+        n, left = answer
         self._drive(left)
         return int(n)
 
@@ -329,12 +334,14 @@ class RedisStore(Reading):
         chosen: Ranges,
         reopened: Ranges = (),
         dropped: Ranges = (),
+        seen: int = -1,
     ) -> bool | None:
-        """Let nodes of a run that has ended run again; see `Store.rewind`."""
+        """Let nodes of a run run again; see `Store.rewind`."""
         around = ranges_of([ROOT, *indexes(reopened)])
-        sets = [rows.pack_ranges(x) for x in (chosen, around, dropped)]
+        weighed = ranges_of([*indexes(chosen), *indexes(reopened)])
+        sets = [rows.pack_ranges(x) for x in (chosen, around, dropped, weighed)]
         while True:
-            answer = self._run("rewind", run, b"%d" % generation, *sets)
+            answer = self._run("rewind", run, b"%d" % generation, *sets, b"%d" % seen)
             if answer != b"busy":
                 break
             self._go_on(run)
@@ -347,6 +354,17 @@ class RedisStore(Reading):
             self._go_on(run)
         self._drive(1)
         return True
+
+    def park(
+        self, run: bytes, request: bytes, *, seen: int, nodes: Ranges, stop: Ranges = ()
+    ) -> bool | None:
+        """Let nobody see how nodes end that are to run anew; see `Store.park`."""
+        sets = rows.pack_ranges(nodes), rows.pack_ranges(stop)
+        while (answer := self._run("park", run, request, b"%d" % seen, *sets)) == b"busy":
+            self._go_on(run)
+            self._drive(1)
+        self._drive(1)
+        return None if answer == b"missing" else bool(answer != b"no")
 
     def _go_on(self, run: bytes) -> None:
         """Make a new generation of a run to the end."""
@@ -365,7 +383,9 @@ class RedisStore(Reading):
     ) -> Send | None:
         """Send a value to a run; see `Store.send`."""
         texts = (name.encode(), to.encode(), key.encode(), who.encode())
-        return _SENT[self._run("send", run, *texts, body, again=bool(key))]
+        while (answer := self._run("send", run, *texts, body, again=bool(key))) == b"busy":
+            self._go_on(run)
+        return _SENT[answer]
 
     def pause(self, run: bytes) -> State | None:
         """Let nothing more of a run be handed out; see `Store.pause`."""
@@ -380,7 +400,8 @@ class RedisStore(Reading):
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
         """Let an unstarted task become due at another time; see `Store.reschedule`."""
-        self._run("reschedule", id, b"%d" % delay_ms, b"%d" % due_ms)
+        while self._run("reschedule", id, b"%d" % delay_ms, b"%d" % due_ms) == 2:
+            self._go_on(id[:16])
         found = self.look([id], cells=False)[0]
         return None if found is None or found.run else found.state
 

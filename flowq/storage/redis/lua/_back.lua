@@ -35,7 +35,7 @@ local function end_task(id, row, state, cell, settled)
     if x and x.state == QUEUED then
       finish(r, x, state, cell, settled, state == FAILED and i or NONE)
     end
-    if x and x.state == EXPANDED then return end -- what is to follow its failure runs
+    if x and x.state < SUCCESS then return end -- what is to follow its failure runs, or it is parked
   end
   forget(id)
 end
@@ -83,6 +83,7 @@ end
 
 -- Back to its queue, before what was enqueued; or `first` of all, where nobody had begun it.
 local function give_back(id, row, losses, first)
+  if #id == 20 then run_of(sub(id, 1, 16)).moved = true end
   local queue, priority = queue_of(id, row)
   push(id, queue, priority, true, losses > 0, first)
 end

@@ -21,6 +21,9 @@ local PAGE = 500
 -- unpack() of more values than this is an error
 local MANY = 4000
 
+-- Somebody may wait for this id, or for this node of a run; for a move of it where "m" is behind its id.
+local tell
+
 local function has(bits, bit) return bits % (bit + bit) >= bit end
 
 -- Calls a command with any number of arguments behind its key, in pieces.

@@ -32,8 +32,7 @@ local function kept(id)
   end
 end
 
--- Somebody may wait for this id, or for this node of a run.
-local function tell(id, index)
+function tell(id, index)
   if anyone_waits == nil then anyone_waits = call('EXISTS', P .. 'wait') == 1 end
   if not anyone_waits then return end
   told[#told + 1] = index and id .. pack('>I4', index) or id

@@ -11,7 +11,7 @@ local ends = 0
 
 local finish
 -- What few scripts need, made when the first of it is: to make a function costs time in each call.
-local phases, extras, alongs, limits
+local phases, extras, alongs, limits, parks
 local turn -- the number of this page of what is held
 
 local function spread(r, i, state, culprit)
@@ -63,9 +63,9 @@ local function end_as(r, x, outcome, given)
   if x.lane == 255 then -- it was a task
     local id = r.id .. pack('>I4', x.i)
     settled = settled_by(id)
-    forget(id)
   end
   finish(r, x, outcome, cell or cell_of(kind, body), settled, x.n)
+  if x.lane == 255 and x.state >= SUCCESS then forget(r.id .. pack('>I4', x.i)) end
 end
 
 local function outcome_of(x, tolerate, stopped)
@@ -114,9 +114,13 @@ function finish(r, x, state, cell, settled, culprit)
   if row then
     owner, bits, phase = unpack_('>I4', row, 12), byte(row, 7), byte(row, 8)
     o = node(r, owner)
+    if has(bits, 4) then return parks().keep(r, x, state, cell, settled, culprit) end
     if (has(bits, 16) or o and o.flags >= 160) and extras().is_unwanted(r, o, x.i, phase, bits) then
       state, culprit, cell = SKIPPED, NONE, extras().lost_cell(cell)
     end
+  end
+  if not row and has(byte(row_of(r, 0) or '', 7) or 0, 4) then
+    return parks().keep(r, x, state, cell, settled, culprit)
   end
   if has(x.flags, 32) and not waited and x.flags % 8 < 2 then limits().leave(r, x) end
   if state == FAILED and has(x.flags, 32) and not has(x.flags, 2) and phases().falls_back(r, x, cell, settled) then
@@ -305,6 +309,10 @@ local function walk()
     if state == RESUME then
       local looked, all = extras().release(r, edges)
       edges = edges - looked
+      if all then head = head + 1 end
+    elseif state == UNPARK then
+      local before, looked, all = ends, parks().take_back(r, edges)
+      edges = edges - looked - (ends - before)
       if all then head = head + 1 end
     elseif not row or not is_whole(20, row) then head = head + 1
     elseif state == LET_IN then

@@ -1,5 +1,6 @@
 -- Handing out: what is due is queued, then the best of the queues asked for is popped.
 local function queue_one(id, row)
+  if #id == 20 then run_of(sub(id, 1, 16)).moved = true end
   if not may_queue(id, row) then return end
   local raw = call('HGET', P .. 'd', id)
   local queue, priority = queue_of(id, row)
@@ -320,7 +321,7 @@ local function lease_of(id, row, delivery, alone)
     return pack('>I4B', delivery, flags)
   end
   local bits, owner, c = byte(row, 7), sub(row, 12, 15), (unpack_('>I4', row, 20))
-  if byte(row, 8) > 0 or has(byte(row, 5), 32) or has(bits, 16) then flags = flags + 128 end
+  if byte(row, 8) > 0 or has(byte(row, 5), 32) or has(bits, 16) or has(bits, 4) then flags = flags + 128 end
   local edges, small = '', c <= 4
   if small then
     edges = sub(row, 42, 41 + 8 * c)

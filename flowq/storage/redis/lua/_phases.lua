@@ -15,10 +15,10 @@ local OUTCOME, PASSED = 128, 1024
 -- there are places; OVERDUE stops the body of what has passed its deadline; RESUME, of a root, queues
 -- what is held; ENTRIES weighs the entries of what goes along with others; ALONGSIDE weighs the node;
 -- TRAIL + state counts that in what follows it, TRAIL + EXPANDED that it has begun; LET_IN tries those
--- again that wait where the node had a place.
+-- again that wait where the node had a place; UNPARK, of a root, lets all end that is parked.
 local LENIENT, UNCALLED, PARDONED, GROUP, JUDGE, INSIDE, STOP = 11, 12, 13, 14, 15, 16, 28
 local LOSE, FILL, OVERDUE, RESUME = 29, 30, 31, 32
-local ENTRIES, ALONGSIDE, TRAIL, LET_IN = 33, 34, 35, 46
+local ENTRIES, ALONGSIDE, TRAIL, LET_IN, UNPARK = 33, 34, 35, 46, 47
 local rare
 
 function phases()
@@ -301,9 +301,11 @@ function phases()
     local found = {}
     if #ids == 0 then return found end
     for _, session in ipairs(call('ZRANGE', P .. 'L', 0, -1)) do
-      local leases = call('HMGET', P .. 'w:' .. session, unpack(ids))
-      for k = 1, #ids do
-        if leases[k] then found[ids[k]] = {session, leases[k]} end
+      for first = 1, #ids, MANY do
+        local leases = call('HMGET', P .. 'w:' .. session, unpack(ids, first, math.min(first + MANY - 1, #ids)))
+        for k = 1, #leases do
+          if leases[k] then found[ids[first + k - 1]] = {session, leases[k]} end
+        end
       end
     end
     return found
@@ -361,6 +363,7 @@ function phases()
     for j = first, first + count - 1 do
       local x = not done[j] and node(r, j)
       if x and (turn > 0 or not has(x.flags, 64)) then
+        if parks().is(r, j) then parks().unpark(r, x) end
         if lose and x.state < SUCCESS then extras().flag(r, 'l', j, x.state == EXPANDED) end
         if x.state == QUEUED or x.state == HELD then
           ids[#ids + 1] = r.id .. pack('>I4', j)

@@ -103,8 +103,15 @@ local function write_node(x)
               x.mode)
 end
 
+-- Field 'V' of n:<run> is another number once something of it has moved: what a script has changed, or
+-- what it says has `moved`.
 local function flush_runs()
   for _, r in ipairs(touched) do
+    if r.moved or #r.dirty + #r.done > 0 then
+      r.moved = nil
+      call('HINCRBY', r.n, 'V', 1)
+      tell(r.id .. 'm')
+    end
     for _, i in ipairs(r.done) do call('SETRANGE', r.c, i * 32, string.char(SUCCESS)) end
     local d = r.dirty
     local k = 1

@@ -113,6 +113,7 @@ local function settle_other(id, lease, meta, data)
   end
   local delivery = unpack_('>I4', meta)
   if kind == 8 then return expand(id, row, delivery, data) end
+  if #id == 20 then run_of(sub(id, 1, 16)).moved = true end
   local _, attempt, losses, _, since = record_of(id)
   local queue = queue_of(id, row)
   if kind == 1 then

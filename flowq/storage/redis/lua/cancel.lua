@@ -15,6 +15,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 local force = ARGV[2] == '1'
 local ids = {}
@@ -29,9 +30,14 @@ local function cancel_node(id)
   local x = phases().node_seen(r, i)
   if not x then return 0 end
   if call('HEXISTS', r.n, 'w') == 1 then return 2 end
+  if i == 0 and x.state < SUCCESS then
+    extras().go_on(r) -- else what is to clean up after it would wait
+    parks().take_all_back(r)
+  elseif parks().is(r, i) then
+    parks().unpark(r, x)
+  end
   if x.state == EXPANDED then
     phases().cancel_inwards(r, x, force)
-    if i == 0 then extras().go_on(r) end -- else what is to clean up after it would wait
   elseif x.state < EXPANDED then
     local settled = settled_by(id)
     if x.state == QUEUED and not call('ZSCORE', P .. 's', id) then leave_list(id, lane_of(r, x)) end
@@ -45,6 +51,7 @@ end
 for k, id in ipairs(ids) do
   out[k] = 1
   if held[id] then
+    if #id == 20 then parks().end_parking(id) end
     phases().mark(id, held[id])
   elseif #id == 16 and not forgotten[id] and not kept(id) then
     local row = body_row(id)

@@ -15,6 +15,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 front = false
 local n = tonumber(ARGV[2])

@@ -16,6 +16,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 local session, id, delivery, total = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local first = tonumber(ARGV[6])

@@ -15,6 +15,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 -- @include _hand
 local flat = call('HGETALL', P .. 'w:' .. ARGV[2])

@@ -16,6 +16,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 local cells = ARGV[2] == '1'
 local out, open, places = {}, {}, {}

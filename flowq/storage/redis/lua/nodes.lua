@@ -3,7 +3,8 @@
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 run  3 first  4 how many (at most 500)
 -- Gives   records, and for each: row without its message, task, head of its cell or "",
---         attempts, losses, 1 scheduled or 0, handed out at (ms) or 0, limit at which it waits
+--         attempts, losses, 1 scheduled or 0, handed out at (ms) or 0, limit at which it waits,
+--         if it is parked its state or that it runs, else 0
 -- Cost    O(nodes * sessions)
 -- Repeat  reads only
 -- @include _base
@@ -16,6 +17,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 local run, first, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local raw = call('GETRANGE', P .. 'c:' .. run, first * 32, (first + count) * 32 - 1)
@@ -35,10 +37,14 @@ local cells = call('HMGET', P .. 'v:' .. run, unpack(fields))
 local out = {raw}
 for k = 1, count do
   local row, cell = rows[k] or '', cells[k] and sub(cells[k], 6, 30) or ''
-  local one = {'', '', cell, 0, 0, 0, 0, ''}
+  local one = {'', '', cell, 0, 0, 0, 0, '', 0}
   if row ~= '' then
     one[1] = sub(row, 1, offset_of(row))
     one[2] = task_of(row)
+    if has(byte(row, 7), 4) then
+      local over = call('HGET', P .. 'n:' .. run, 'p' .. fields[k])
+      one[9] = over and byte(over) or RUNNING
+    end
   end
   local state = byte(raw, (k - 1) * 32 + 1)
   local id, _ = run .. fields[k]

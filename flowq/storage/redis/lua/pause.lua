@@ -15,6 +15,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 local r = run_of(ARGV[2])
 local root = phases().node_seen(r, 0)

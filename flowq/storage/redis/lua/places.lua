@@ -15,6 +15,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 local r = run_of(sub(ARGV[2], 1, 16))
 local x = phases().node_seen(r, (unpack_('>I4', ARGV[2], 17)))

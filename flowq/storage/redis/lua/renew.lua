@@ -15,6 +15,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 close_gap(tonumber(ARGV[3]))
 local out = {}

@@ -2,7 +2,7 @@
 -- reschedule: let an unstarted task become due at another time.
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 id  3 delay, ms  4 due, ms
--- Gives   1 if it was moved, 0 if it was left as it is
+-- Gives   1 if it was moved, 0 if it was left as it is, 2 if its run is made to run again
 -- Cost    O(sessions + log n), and a page of those that may have its places; for a node the place in its list, 100,000 at most
 -- Repeat  safe
 -- @include _base
@@ -15,8 +15,10 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 local id = ARGV[2]
+if #id == 20 and call('SISMEMBER', P .. 'again', sub(id, 1, 16)) == 1 then return 2 end
 local row = body_row(id)
 if not row or phases().holders({id})[id] then return 0 end
 if #id == 20 then
@@ -25,9 +27,11 @@ if #id == 20 then
   if has(x.flags, 4) then
     call('ZADD', P .. 's', math.max(now + tonumber(ARGV[3]), tonumber(ARGV[4])), id)
     extras().rouse(run_of(sub(id, 1, 16)))
+    flush()
     return 1
   end
 end
+if #id == 20 then run_of(sub(id, 1, 16)).moved = true end
 local queue, priority = queue_of(id, row)
 local _, _, losses = record_of(id)
 local due = math.max(now + tonumber(ARGV[3]), tonumber(ARGV[4]))

@@ -1,11 +1,12 @@
 #!lua
--- rewind: let nodes of a run that has ended run again; or go on with that, a page a call.
+-- rewind: let nodes of a run run again; or go on with that, a page a call.
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 run  3 generation, or -1 to go on  then ranges (8 bytes each): 4 chosen
---         5 reopened, the root among them  6 dropped
+--         5 reopened, the root among them  6 dropped  7 the first two together  8 number of changes that
+--         was seen, of a run that goes on
 -- Gives   "missing", "no", "same", "busy" (pages of the run, or of the
 --         generation before, are left), "more", or "done"
--- Cost    one page
+-- Cost    one page; to begin, O(chosen + sessions) of a run that goes on
 -- Repeat  safe: a generation is made once
 -- @include _base
 -- @include _queue
@@ -17,6 +18,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 -- @include _rewind
 local r, generation = run_of(ARGV[2]), tonumber(ARGV[3])
@@ -27,17 +29,22 @@ if generation >= 0 then
     return root.gen == generation % 256 and 'more' or 'busy'
   end
   if root.gen == generation % 256 then return 'same' end
-  if root.state < SUCCESS or (root.gen + 1) % 256 ~= generation % 256 then return 'no' end
+  if (root.gen + 1) % 256 ~= generation % 256 then return 'no' end
   for _, cursor in ipairs(call('LRANGE', P .. 'todo', 0, -1)) do
     if sub(cursor, 1, 16) == r.id then return 'busy' end
   end
-  local record = pack('>I4I4I4I4', 0, #ARGV[4] / 8, #ARGV[5] / 8, #ARGV[6] / 8)
-  call('HSET', r.n, 'w', record .. ARGV[4] .. ARGV[5] .. ARGV[6])
+  if root.state < SUCCESS then
+    if call('HGET', r.n, 'V') ~= ARGV[8] or not may_begin(r, ARGV[4], ARGV[5]) then return 'no' end
+  else
+    for _, key in ipairs({r.c, r.n, r.v}) do call('PERSIST', key) end
+    call('ZREM', P .. 'x', 'r' .. r.id)
+    call('SADD', P .. 'active', r.id)
+    call('HDEL', r.v, '\0\0\0\0')
+  end
+  local record = pack('>I4I4I4I4I4', 0, #ARGV[4] / 8, #ARGV[5] / 8, #ARGV[6] / 8, #ARGV[7] / 8)
+  call('HSET', r.n, 'w', record .. ARGV[4] .. ARGV[5] .. ARGV[6] .. ARGV[7])
+  call('HDEL', r.n, 'R')
   call('SADD', P .. 'again', r.id)
-  for _, key in ipairs({r.c, r.n, r.v}) do call('PERSIST', key) end
-  call('ZREM', P .. 'x', 'r' .. r.id)
-  call('SADD', P .. 'active', r.id)
-  call('HDEL', r.v, '\0\0\0\0')
   root.gen, root.state = generation % 256, EXPANDED
   dirty(r, root)
 end

@@ -3,7 +3,7 @@
 -- Keys    1 sessions (zset)
 -- Args    1 now  then the runs
 -- Gives   for each: what it keeps of itself, the root's row without its message, the root's state and
---         cell, 1 if it is paused; five times "" where it is not known
+--         cell, 1 if it is paused, its number of changes, what park() was asked for; seven times "" where it is not known
 -- Cost    O(runs)
 -- Repeat  reads only
 -- @include _base
@@ -13,7 +13,7 @@
 local out = {}
 for k = 2, #ARGV do
   local run = ARGV[k]
-  local got = call('HMGET', P .. 'n:' .. run, 'r', '\0\0\0\0', 'u', 'P')
+  local got = call('HMGET', P .. 'n:' .. run, 'r', '\0\0\0\0', 'u', 'P', 'V', 'R')
   local state = call('GETRANGE', P .. 'c:' .. run, 0, 0)
   if got[1] and got[2] and not got[3] and state ~= '' and not is_past(run, byte(state)) then
     out[#out + 1] = got[1]
@@ -21,8 +21,10 @@ for k = 2, #ARGV do
     out[#out + 1] = state
     out[#out + 1] = call('HGET', P .. 'v:' .. run, '\0\0\0\0') or ''
     out[#out + 1] = got[4] and 1 or 0
+    out[#out + 1] = got[5] or '0'
+    out[#out + 1] = got[6] or ''
   else
-    for _ = 1, 5 do out[#out + 1] = '' end
+    for _ = 1, 7 do out[#out + 1] = '' end
   end
 end
 return out

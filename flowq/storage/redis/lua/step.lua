@@ -5,7 +5,7 @@
 --         then the queues, "b", the ids, for each its delivery and kind, for each its data
 -- Gives   verdicts (one letter each), ready, alone, ms to the next moment or -1, stops,
 --         ids, rows, more: {place, delivery, attempt, losses, complete, values} where not 1, 0, 0,
---         1 if nobody has opened the session
+--         1 if nobody has opened the session; or only a run that is made to run again, nothing done
 -- Cost    O(outcomes + want); one page of edges
 -- Repeat  safe: a settlement is fenced by its delivery
 -- @include _base
@@ -18,6 +18,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 -- @include _grow
 -- @include _settle
@@ -26,6 +27,7 @@ local SOON = 3000
 local UNOPENED = 80
 local me, lease_ms, want = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local n, nq = tonumber(ARGV[6]), tonumber(ARGV[7])
+if n + want > 0 and call('EXISTS', P .. 'again') == 1 then return {call('SRANDMEMBER', P .. 'again')} end
 local w, stops_key = P .. 'w:' .. me, P .. 'z:' .. me
 local at = 8 + nq -- where "b" stands, the ids behind it
 local held = call('HMGET', w, unpack(ARGV, at, at + n))
@@ -173,6 +175,11 @@ if want > 0 and not burden and #lists > 0 then
   for _, one in ipairs(again_from) do remember(unpack(one)) end
   if #burdens > 0 then call('HSET', w, 'b', burdens[1]) end
   if #fields > 0 then call('HSET', w, unpack(fields)) end
+  for _, id in ipairs(ids) do
+    if #id == 20 then run_of(sub(id, 1, 16)).moved = true end
+  end
+  flush_runs()
+  flush_ended()
 end
 
 local ready, alone = 0, 0

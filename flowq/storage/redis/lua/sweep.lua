@@ -15,6 +15,7 @@
 -- @include _extras
 -- @include _along
 -- @include _limits
+-- @include _parks
 -- @include _back
 -- @include _rewind
 local limit = tonumber(ARGV[2])
@@ -40,7 +41,8 @@ local n = 0
 for _, id in ipairs(late) do
   local row = not held[id] and body_row(id) -- what runs is judged when it comes back
   local x = row and #id == 20 and node(run_of(sub(id, 1, 16)), (unpack_('>I4', id, 17)))
-  if row and not (x and x.state == HELD) then -- and what is held when it goes on
+  local again = #id == 20 and call('SISMEMBER', P .. 'again', sub(id, 1, 16)) == 1
+  if row and not again and not (x and x.state == HELD) then -- and what is held when it goes on
     try(id, fail_one, id, row)
     n = n + 1
   end
