@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from flowq.errors import ConfigError, FlowqError, GraphError
 from flowq.executor import Executor, Job, Lane
 from flowq.message import Delivery, decode_message
 from flowq.testing import ManualClock
+from flowq.watching import Lines, see
 from tests.unit.staged import Stage, states
 
 CLOCK = ManualClock()
@@ -352,6 +354,38 @@ def test_maps_of_maps_and_arms_stand_under_the_limits_around_them(hands: Hands) 
     assert run.get()[0] == 5
 
 
+def test_no_more_items_of_a_bounded_map_are_held_than_it_has_places(hands: Hands) -> None:
+    run = group(work.s().map(list(range(10))).options(max_parallel=3)).options(max_parallel=1)
+    started = run.start()
+    hands.take()
+
+    counts = Counter(states(started).values())
+    hands.end()
+    then = Counter(states(started).values())
+
+    assert counts == {"expanded": 1, "running": 1, "held": 2, "waiting": 7}
+    assert then == {"expanded": 1, "success": 1, "running": 1, "held": 2, "waiting": 6}
+    hands.all(started)
+
+
+def test_a_call_in_an_arm_is_bounded_by_its_path_in_the_run(hands: Hands) -> None:
+    @app_flow
+    def outer() -> Any:
+        return branch(work(2), {2: lambda: total(plain.options(max_parallel=1)(3))}, default=0)
+
+    run = outer()
+    hands.take()
+    while hands.names() != ["branch/plain/work"]:
+        hands.end()
+
+    assert run.why("branch/plain/work-2") == (
+        "branch/plain/work-2: held, max_parallel=1 of branch/plain is full: "
+        "held by branch/plain/work; 2 wait"
+    )
+    hands.all(run)
+    assert run.get() == 3
+
+
 def test_chunks_are_tasks(hands: Hands) -> None:
     run = chain(numbers.s(6), work.options(chunksize=2).each()).options(max_parallel=1).start()
 
@@ -492,6 +526,19 @@ def test_many_that_one_limit_holds_are_one_line(hands: Hands) -> None:
     assert line == (
         "8 held, such as work-2: held, max_parallel=1 of the run is full: held by work; 8 wait"
     )
+
+
+def test_what_shows_a_run_says_that_a_place_is_waited_for(hands: Hands) -> None:
+    run = plain.options(max_parallel=1)(2)
+    hands.take()
+
+    out = io.StringIO()
+    seen = see(run._app.store, run._id)
+    assert seen is not None
+    Lines(run._app.store, out).show(seen)
+
+    assert "  work-2  held  for a place, by max_parallel of the run" in out.getvalue()
+    assert "paused" not in out.getvalue()
 
 
 def test_a_run_that_is_paused_says_both(hands: Hands) -> None:
