@@ -311,6 +311,26 @@ def test_of_a_mapped_flow_it_speaks_of_the_map(hands: Hands) -> None:
     hands.all(run)
 
 
+def test_in_a_flow_it_speaks_of_the_map_as_well(hands: Hands) -> None:
+    @app_flow
+    def outer() -> Any:
+        xs = numbers(3)
+        return [two.options(max_parallel=1).map(xs), xs]
+
+    @app_flow
+    def piped() -> Any:
+        return chain(numbers.s(3), two.options(max_parallel=1).each())
+
+    for flow in (outer, piped):
+        run = flow()
+        hands.take()
+        while hands.names() == ["numbers"] or len(hands.busy) == 1:
+            hands.end()
+        assert len(hands.busy) == 2
+        assert Counter(s for n, s in states(run).items() if n.endswith("]"))["waiting"] == 2
+        hands.all(run)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_of_a_graph_that_is_mapped_it_speaks_of_each_item(hands: Hands, known: bool) -> None:
     item = two.options(max_parallel=1).s()
@@ -557,10 +577,10 @@ def test_a_run_that_is_paused_says_both(hands: Hands) -> None:
 
 @pytest.mark.parametrize("wrong", [0, True, 1.5, -1, "2"])
 def test_a_wrong_number_is_told(wrong: Any) -> None:
-    with pytest.raises(ConfigError, match=r"from 1 on.* leave it out for no limit"):
+    with pytest.raises(ConfigError, match=r"from 1 to .* leave it out for no limit"):
         app.flow(name=f"wrong-{wrong}", max_parallel=wrong)(lambda: work(1))
     for said in (plain, plain.s(1), group(work.s(1)), DAG("d"), work.s().map([1])):
-        with pytest.raises(GraphError, match=r"from 1 on.* leave it out for no limit"):
+        with pytest.raises(GraphError, match=r"from 1 to .* leave it out for no limit"):
             said.options(max_parallel=wrong)
 
 
