@@ -169,8 +169,8 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
 def _places(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10_000_000:
         raise ValueError(
-            "must be a whole number from 1 on, of what may go on at a time; leave it out for no "
-            "limit"
+            "must be a whole number from 1 to 10,000,000, of what may go on at a time; leave it "
+            "out for no limit"
         )
     return value
 

@@ -82,6 +82,7 @@ def show(args: Any) -> int:
             ("where", what["where"]),
             ("parameters", "\n".join(f"{k}: {v}" for k, v in said_parameters(flow).items())),
             ("options", ", ".join(f"{k}={v!r}" for k, v in flow.options.items())),
+            ("at a time", _bound(flow)),
             ("check", _said(found)),
         ]
     )
@@ -89,6 +90,14 @@ def show(args: Any) -> int:
         print()
         table(["node", "is", "after"], _rows(graph_of(flow, given), found))
     return OK
+
+
+def _bound(flow: Flow[..., Any]) -> str:
+    most = flow.options.get("max_parallel")
+    if most is None:
+        return ""
+    tasks = f"{most} task{'s' * (most != 1)}"
+    return f"{tasks} of all its runs together (max_parallel={most})"
 
 
 def _rows(graph: Graph, found: Checked) -> list[tuple[str, str, str]]:

@@ -37,6 +37,7 @@ from flowq.cli.reading import (
     store_of,
     wants_json,
 )
+from flowq.limits import limit_of
 from flowq.message import id_text
 from flowq.outline import MANY, Line, outline
 from flowq.plan import Kind, Phase
@@ -304,6 +305,7 @@ def _node(info: NodeInfo, why: str, tries: int | None) -> dict[str, Any]:
         "seconds": (info.ended_ms - info.started_ms) / 1000 if body else None,
         "why": why or None,
         "signal": info.signal or None,
+        "limit": limit_of(info.waits_at) if info.waits_at else None,
     }
 
 

@@ -28,7 +28,7 @@ def clean(x: int) -> int:
         raise ValueError("no 7")
     return x
 
-@q.flow
+@q.flow(max_parallel=8)
 def nightly(day: date, path: Path = Path("done")):
     '''What a day has brought.'''
     return total(clean.map(extract(day)))
@@ -107,6 +107,8 @@ def test_flows_are_listed_shown_and_drawn(shell: Shell) -> None:
     assert [row[0] for row in rows] == ["extract", "clean", "total"]
     assert rows[1] == ["clean", "map", "extract"]
     assert "day: date" in shown and "3 nodes (without a value for day)" in shown
+    assert "at a time   8 tasks of all its runs together (max_parallel=8)" in shown
+    assert told["flows.nightly"]["options"] == {"max_parallel": "8"}
     assert drawn == same
     assert 'n1[["clean × n"]]' in drawn and 'n0 -->|"each"| n1' in drawn
 

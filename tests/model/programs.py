@@ -99,6 +99,10 @@ class Body:
     finally_: bool = False
     atomic: bool = False
     deadline: float = 0
+    parallel: int = 0
+    """So many of its tasks may be queued or running at a time."""
+    shared: int = 0
+    """So many of those of all programs."""
 
 
 class Script(NamedTuple):

@@ -56,6 +56,8 @@ class _Drawing:
         self.left = size
         self.names = count()
         self.hurry = hurry
+        self.apart = Random(size)
+        """For what changes nothing but when steps run, so that no other draw depends on it."""
 
     def maybe(self, chance: float) -> bool:
         return self.r.random() < chance
@@ -86,6 +88,7 @@ class _Drawing:
             body.on_success, body.on_failure, body.finally_ = (self.maybe(0.2) for _ in range(3))
             body.atomic = self.maybe(0.15)
             body.deadline = self.deadline()
+            body.parallel, body.shared = (self.apart.choice([0, 0, 0, 1, 2]) for _ in range(2))
         return body
 
     def step(self, known: _Known, depth: int) -> None:

@@ -24,7 +24,16 @@ KINDS = {*TASKS, "map", "branch", "flow", "chain", "group", "first", "sleep", "w
 POLICIES = {"block", "cancel", "continue"}
 OF_MAPS = {"need", "chunk", "parallel", "tolerate", "deadline", "item_fallback", "item_on_error"}
 OF_NODES = {"default", "fallback", "on_error", "retries"}
-OF_BODIES = {"on_success", "on_failure", "finally_", "atomic", "deadline", "alone"}
+OF_BODIES = {
+    "on_success",
+    "on_failure",
+    "finally_",
+    "atomic",
+    "deadline",
+    "alone",
+    "parallel",
+    "shared",
+}
 
 
 def depth(body: Body) -> int:

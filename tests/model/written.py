@@ -39,7 +39,12 @@ def _flow(body: Body) -> Flow[..., Any]:
         options["atomic"] = True
     if body.deadline:
         options["deadline"] = body.deadline
-    flow: Flow[..., Any] = Flow(app, lambda *given: _said(body, list(given)), {"name": "program"})
+    if body.parallel:
+        options["max_parallel"] = body.parallel
+    declared: dict[str, Any] = {"name": "program"}
+    if body.shared:
+        declared["max_parallel"] = body.shared
+    flow: Flow[..., Any] = Flow(app, lambda *given: _said(body, list(given)), declared)
     return flow.options(**options)
 
 

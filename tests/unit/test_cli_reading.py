@@ -108,6 +108,21 @@ def test_a_dead_letter_shows_who_was_lost_with_it(q: FlowQ, typed: Type) -> None
     ]
 
 
+def test_what_waits_for_a_place_is_told_with_who_has_it(q: FlowQ, typed: Type) -> None:
+    s = q.tasks["echo"].s
+    run = group([s(1), s(2)]).options(max_parallel=1).start()
+
+    _, why = typed("run", "why", run.id, "echo-2")
+    _, rows = typed("run", "show", run.id)
+    _, document = typed("run", "show", run.id, "--json")
+
+    said = "max_parallel=1 of the run is full: held by echo; 1 waits"
+    assert "".join(why).startswith(f"echo-2: held, {said}")
+    assert any("for a place, by max_parallel of the run" in row for row in rows)
+    nodes = {n["node"]: n for n in json.loads("".join(document))["nodes"]}
+    assert (nodes["echo"]["limit"], nodes["echo-2"]["limit"]) == (None, "the run")
+
+
 def test_following_a_run_tells_each_node_and_ends_with_it(q: FlowQ, typed: Type) -> None:
     good = (q.tasks["echo"].s(1) | q.tasks["echo"].s()).start()
     bad = (q.tasks["fail"].s("no stock") | q.tasks["echo"].s()).start()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from flowq.errors import ConfigError, FlowqError, GraphError
 from flowq.executor import Executor, Job, Lane
 from flowq.message import Delivery, decode_message
 from flowq.testing import ManualClock
+from flowq.watching import Lines, see
 from tests.unit.staged import Stage, states
 
 CLOCK = ManualClock()
@@ -309,6 +311,26 @@ def test_of_a_mapped_flow_it_speaks_of_the_map(hands: Hands) -> None:
     hands.all(run)
 
 
+def test_in_a_flow_it_speaks_of_the_map_as_well(hands: Hands) -> None:
+    @app_flow
+    def outer() -> Any:
+        xs = numbers(3)
+        return [two.options(max_parallel=1).map(xs), xs]
+
+    @app_flow
+    def piped() -> Any:
+        return chain(numbers.s(3), two.options(max_parallel=1).each())
+
+    for flow in (outer, piped):
+        run = flow()
+        hands.take()
+        while hands.names() == ["numbers"] or len(hands.busy) == 1:
+            hands.end()
+        assert len(hands.busy) == 2
+        assert Counter(s for n, s in states(run).items() if n.endswith("]"))["waiting"] == 2
+        hands.all(run)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_of_a_graph_that_is_mapped_it_speaks_of_each_item(hands: Hands, known: bool) -> None:
     item = two.options(max_parallel=1).s()
@@ -350,6 +372,38 @@ def test_maps_of_maps_and_arms_stand_under_the_limits_around_them(hands: Hands) 
 
     assert (run.state, hands.most) == ("success", 2)
     assert run.get()[0] == 5
+
+
+def test_no_more_items_of_a_bounded_map_are_held_than_it_has_places(hands: Hands) -> None:
+    run = group(work.s().map(list(range(10))).options(max_parallel=3)).options(max_parallel=1)
+    started = run.start()
+    hands.take()
+
+    counts = Counter(states(started).values())
+    hands.end()
+    then = Counter(states(started).values())
+
+    assert counts == {"expanded": 1, "running": 1, "held": 2, "waiting": 7}
+    assert then == {"expanded": 1, "success": 1, "running": 1, "held": 2, "waiting": 6}
+    hands.all(started)
+
+
+def test_a_call_in_an_arm_is_bounded_by_its_path_in_the_run(hands: Hands) -> None:
+    @app_flow
+    def outer() -> Any:
+        return branch(work(2), {2: lambda: total(plain.options(max_parallel=1)(3))}, default=0)
+
+    run = outer()
+    hands.take()
+    while hands.names() != ["branch/plain/work"]:
+        hands.end()
+
+    assert run.why("branch/plain/work-2") == (
+        "branch/plain/work-2: held, max_parallel=1 of branch/plain is full: "
+        "held by branch/plain/work; 2 wait"
+    )
+    hands.all(run)
+    assert run.get() == 3
 
 
 def test_chunks_are_tasks(hands: Hands) -> None:
@@ -494,6 +548,19 @@ def test_many_that_one_limit_holds_are_one_line(hands: Hands) -> None:
     )
 
 
+def test_what_shows_a_run_says_that_a_place_is_waited_for(hands: Hands) -> None:
+    run = plain.options(max_parallel=1)(2)
+    hands.take()
+
+    out = io.StringIO()
+    seen = see(run._app.store, run._id)
+    assert seen is not None
+    Lines(run._app.store, out).show(seen)
+
+    assert "  work-2  held  for a place, by max_parallel of the run" in out.getvalue()
+    assert "paused" not in out.getvalue()
+
+
 def test_a_run_that_is_paused_says_both(hands: Hands) -> None:
     run = plain.options(max_parallel=1)(2)
     hands.take()
@@ -510,10 +577,10 @@ def test_a_run_that_is_paused_says_both(hands: Hands) -> None:
 
 @pytest.mark.parametrize("wrong", [0, True, 1.5, -1, "2"])
 def test_a_wrong_number_is_told(wrong: Any) -> None:
-    with pytest.raises(ConfigError, match=r"from 1 on.* leave it out for no limit"):
+    with pytest.raises(ConfigError, match=r"from 1 to .* leave it out for no limit"):
         app.flow(name=f"wrong-{wrong}", max_parallel=wrong)(lambda: work(1))
     for said in (plain, plain.s(1), group(work.s(1)), DAG("d"), work.s().map([1])):
-        with pytest.raises(GraphError, match=r"from 1 on.* leave it out for no limit"):
+        with pytest.raises(GraphError, match=r"from 1 to .* leave it out for no limit"):
             said.options(max_parallel=wrong)
 
 
