@@ -32,7 +32,16 @@ from flowq.serializer import Serializer
 from flowq.states import State
 from flowq.storage.base import NodeInfo, Store
 
-__all__ = ["Asked", "again", "fork", "go_on", "pause_before", "rerun_of", "retry_of"]
+__all__ = [
+    "Asked",
+    "again",
+    "fork",
+    "given_instead",
+    "go_on",
+    "pause_before",
+    "rerun_of",
+    "retry_of",
+]
 
 TRIES: Final = 200
 """So often nodes are read anew, since the run has moved; each takes a few round trips."""

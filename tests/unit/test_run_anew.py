@@ -41,6 +41,11 @@ def join(xs: list[Any]) -> str:
     return "+".join(map(str, xs))
 
 
+@app.flow(name="inner")
+def inner() -> Any:
+    return join([give.options(name="x")("x"), give.options(name="y")("y")])
+
+
 class Bodies:
     """Bodies that were handed out and end when a test says so."""
 
@@ -135,11 +140,7 @@ class TestRetry:
         bodies.rest()
         assert run.get() == [1, 2, 3]
 
-    def test_inside_a_flow_that_goes_on(self, bodies: Bodies, stage: Stage) -> None:
-        @app.flow(name=f"inner-{stage.kind}")
-        def inner() -> Any:
-            return join([give.options(name="x")("x"), give.options(name="y")("y")])
-
+    def test_inside_a_flow_that_goes_on(self, bodies: Bodies) -> None:
         BAD.add("x")
         run = (inner.s() | give.s(y=1).options(name="after")).start()
         names = bodies.fetch()

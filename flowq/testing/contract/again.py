@@ -28,7 +28,7 @@ from flowq.testing.contract.base import (
 from flowq.testing.contract.policies import edited, with_later
 from flowq.testing.contract.rewind import at
 
-__all__ = ["TestParks", "TestRewindsOfWhatGoesOn"]
+__all__ = ["TestParks", "TestRewindsOfWhatGoesOn", "info_of", "nodes_of"]
 
 S = State
 

@@ -26,7 +26,7 @@ from flowq.testing.contract.base import (
 )
 from flowq.testing.contract.policies import with_later
 
-__all__ = ["TestRewind"]
+__all__ = ["TestRewind", "at"]
 
 S = State
 
