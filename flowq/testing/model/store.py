@@ -259,7 +259,7 @@ class ModelStore(Ends):
     def _queue_due(self) -> None:
         self._tick += 1
         due = [t for t in self._things() if 0 < t.due_ms <= self._now and t.state in TIMED]
-        for t in due:
+        for t in sorted(due, key=lambda t: (t.due_ms, t.id)):
             if t.kind == Kind.TASK:
                 self._at(t, 0, front=not t.order[0], place=t.due_ms)
         rest = [t for t in due if t.kind != Kind.TASK]
