@@ -514,7 +514,7 @@ class ModelStore(Ends):
     def _go_on(self, run: Run) -> None:
         run.paused = False
         for t in run.nodes:
-            if t.state == S.HELD and not t.parked:
+            if t.state == S.HELD and not t.over:
                 self._at(t, 0, front=True, run=run.plan.id, place=t.index)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:
