@@ -634,7 +634,7 @@ DELETE FROM expansion WHERE id BETWEEN ? AND ?
 -- name: drop_all_losses
 DELETE FROM loss WHERE message BETWEEN ? AND ?
 -- name: drop_walks
-DELETE FROM walk WHERE node BETWEEN ? AND ? AND state <> 40
+DELETE FROM walk WHERE node BETWEEN ? AND ? AND state <> ?
 -- name: last_row
 SELECT max(id) FROM message WHERE id BETWEEN ? AND ?
 -- name: drop_run
