@@ -22,7 +22,7 @@ function parks()
 
   local function write_all(r)
     local left = {}
-    for i in pairs(r.parked) do left[#left + 1] = pack('>I4', i) end
+    for i in pairs(all_of(r)) do left[#left + 1] = pack('>I4', i) end
     table.sort(left)
     if #left > 0 then call('HSET', r.n, 'Z', table.concat(left)) else call('HDEL', r.n, 'Z') end
   end

@@ -325,3 +325,19 @@ local function rewind_page(r)
   end
   return more
 end
+
+-- Begins a new generation; the sets are packed as field 'w' has them.
+local function open_generation(r, root, generation, chosen, opened, dropped, weighed)
+  if root.state >= SUCCESS then
+    for _, key in ipairs({r.c, r.n, r.v}) do call('PERSIST', key) end
+    call('ZREM', P .. 'x', 'r' .. r.id)
+    call('SADD', P .. 'active', r.id)
+    call('HDEL', r.v, '\0\0\0\0')
+  end
+  local record = pack('>I4I4I4I4I4', 0, #chosen / 8, #opened / 8, #dropped / 8, #weighed / 8)
+  call('HSET', r.n, 'w', record .. chosen .. opened .. dropped .. weighed)
+  call('HDEL', r.n, 'R')
+  call('SADD', P .. 'again', r.id)
+  root.gen, root.state = generation % 256, EXPANDED
+  dirty(r, root)
+end
