@@ -90,7 +90,8 @@ class Ends(Reads):
             counts = t.counts_as(child)
             self._edges.append((t.run, child, counts, culprit if counts in FAILED else None))
         for child in () if t.has_begun else indexes(t.plan.followers):
-            self._edges.append((t.run, child, state, culprit if state in FAILED else None))
+            counts = t.counts_as(child)
+            self._edges.append((t.run, child, counts, culprit if counts in FAILED else None))
         for along in owner.followed:
             if 0 <= t.index - along.first < along.count:
                 self._edges.append((t.run, along.own + t.index - along.first, S.EXPANDED, None))

@@ -150,7 +150,9 @@ function finish(r, x, state, cell, settled, culprit)
   if has(x.flags, 32) then
     local more = phases().more_of(row)
     if more and more.edges > 0 then spread(r, x.i, LENIENT, NONE) end
-    if more and more.led > 0 and (waited or not has(x.flags, 2)) then spread(r, x.i, TRAIL + state, culprit) end
+    if more and more.led > 0 and (waited or not has(x.flags, 2)) then
+      spread(r, x.i, TRAIL + (state == FAILED and has(bits, 8) and SUCCESS or state), culprit)
+    end
     if more and not waited and more.signal ~= '' then extras().end_wait(r, x) end
     if not waited and not has(x.flags, 2) and more and #more.groups > 0 then
       spread(r, x.i, INSIDE + SKIPPED, NONE)

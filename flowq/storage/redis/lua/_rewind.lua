@@ -38,6 +38,20 @@ local function count_of(row, at, ranges)
   return n
 end
 
+-- Takes a message out of its list, if that is short; a ghost that stayed in a long one might take the
+-- turn of what is queued anew.
+local function leave_short_list(id, queue, priority)
+  local _, _, losses = record_of(id)
+  for level = priority * 2, priority * 2 + 1 do
+    local key = P .. 'r:' .. queue .. ':' .. level
+    if losses == 0 and call('LLEN', key) <= 4 * PAGE and not call('ZSCORE', P .. 'p:' .. queue, 'a' .. level)
+      and call('LREM', key, 1, id) == 1 then
+      return
+    end
+  end
+  leave_list(id, queue, priority)
+end
+
 -- It waits for nothing any more: not for its turn, nor for a moment, a place or what is sent.
 local function withdraw(r, x, id)
   if x.state ~= QUEUED and x.state ~= HELD then return end
@@ -46,7 +60,7 @@ local function withdraw(r, x, id)
     call('ZREM', P .. 's', id)
     return
   end
-  if x.state == QUEUED and call('ZREM', P .. 's', id) == 0 then leave_list(id, lane_of(r, x)) end
+  if x.state == QUEUED and call('ZREM', P .. 's', id) == 0 then leave_short_list(id, lane_of(r, x)) end
   call('ZREM', P .. 'e', id)
   if has(x.flags, 32) then limits().leave(r, x) end
 end

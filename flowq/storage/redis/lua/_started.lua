@@ -22,6 +22,12 @@ local function may_not_start(parent)
     local cell = not x and kept(id)
     state = x and x.state or cell and byte(cell) % 16
     if not x then parent = id end -- it is a task alone still
+    if x and not has(x.flags, 2) then -- nobody is to see its end; it ran when a deadline passed
+      local i4 = pack('>I4', x.i)
+      local got = call('HMGET', r.n, 'p' .. i4, 't' .. i4)
+      if got[2] then return true end
+      if got[1] then state = byte(got[1]) end
+    end
   end
   if state == SKIPPED or state == CANCELLED then return true end
   if state and state >= EXPANDED then return false end
