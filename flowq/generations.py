@@ -123,8 +123,8 @@ def again(store: Store, serializer: Serializer, run: bytes, asked: Asked) -> Aga
             if before.token != asked.token:
                 asked = Asked((*before.parts, *asked.parts), asked.token)
         choice = _choice(nodes, asked)
-        if choice is None and info.request:  # it has come to good: what is parked is let go
-            choice = choose(nodes, ())
+        if choice is None and any(node.parked is not None for node in nodes):
+            choice = choose(nodes, ())  # it has come to good: what is parked is let go
         if choice is None:
             return Again(0)
         count = sum(n for _, n in choice.chosen)
