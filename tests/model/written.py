@@ -8,7 +8,7 @@ from typing import Any
 
 from flowq import Flow, branch, chain, first, group, optional, sleep, wait_for
 from tests.model.bodies import GROWN, app, clean, handle, pure, work
-from tests.model.programs import DEFAULT, Body, Program, Step
+from tests.model.programs import DEFAULT, SHARED, Body, Program, Step
 
 __all__ = ["returned", "written"]
 
@@ -39,7 +39,12 @@ def _flow(body: Body) -> Flow[..., Any]:
         options["atomic"] = True
     if body.deadline:
         options["deadline"] = body.deadline
-    flow: Flow[..., Any] = Flow(app, lambda *given: _said(body, list(given)), {"name": "program"})
+    if body.parallel:
+        options["max_parallel"] = body.parallel
+    declared = {"max_parallel": SHARED} if body.shared else {}
+    flow: Flow[..., Any] = Flow(
+        app, lambda *given: _said(body, list(given)), {"name": "program", **declared}
+    )
     return flow.options(**options)
 
 
