@@ -132,6 +132,8 @@ def again(store: Store, serializer: Serializer, run: bytes, asked: Asked) -> Aga
             if before.token != asked.token:
                 asked = Asked((*before.parts, *asked.parts), asked.token)
         choice = _choice(nodes, asked)
+        if choice is None and any(node.parked is not None for node in nodes):
+            choice = choose(nodes, ())  # it has come to good: what is parked is let go
         if choice is None:
             return Again(0)
         count = sum(n for _, n in choice.chosen)
@@ -159,11 +161,12 @@ def again(store: Store, serializer: Serializer, run: bytes, asked: Asked) -> Aga
 def go_on(store: Store, serializer: Serializer, run: bytes, raw: bytes, attempt: int) -> bool:
     """Go on with what was asked for; gives whether something has to end first, still."""
     info = store.run(run)
-    if info is None or info.ended_ms:
+    if info is None:
         return False
     if info.request != raw:
         # not asked for yet, or done, or taken back, or taken over by who asked for more
-        return not info.request and attempt < UNASKED
+        return not (info.request or info.ended_ms) and attempt < UNASKED
+    # it may have ended meanwhile: what was to end first was stopped by something else
     done = again(store, serializer, run, _decode(raw))
     return done is not None and done.waits
 
@@ -273,9 +276,10 @@ def _to_end_first(nodes: Sequence[NodeInfo], choice: Rewind) -> _First:
     by = _by(nodes)
     busy = {i for i in indexes(choice.chosen) if _under_way(by[i])}
     shut = {i for i in (ROOT, *indexes(choice.reopened)) if _under_way(by[i]) and by[i].closing}
-    # what stands in one of these ends with it: it is stopped, or the cleanup that is waited for
-    stop = {i for i in busy if not _within(by, i, busy | shut)}
-    return _First(ranges_of(stop | shut), ranges_of(stop))
+    # what stands in one of these ends with it: it is stopped, or the cleanup that is waited for;
+    # were it parked, what it stands in could not end
+    first = {i for i in busy | shut if not _within(by, i, busy | shut)}
+    return _First(ranges_of(first), ranges_of(first & busy))
 
 
 def _under_way(node: NodeInfo) -> bool:

@@ -115,7 +115,7 @@ class Result(ValueHandle[R]):
         return Call(self._app, self._message, self._arguments)
 
     @helpful
-    def cancel(self, force: bool = False) -> Stopping:
+    def cancel(self, *, force: bool = False) -> Stopping:
         """Stop it: unstarted it ends ``cancelled``, a running body is signalled.
 
         A node that became a plan is stopped inwards, as a run is; see `Run.cancel`. What its bodies

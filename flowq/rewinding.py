@@ -205,7 +205,7 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
             else:
                 found.append(index)
         # what goes on may hold something that has stopped
-        todo += [(i, lenient) for i in tree.inside.get(at, ()) if _goes_on(tree.nodes[i])]
+        todo += [(i, lenient) for i in tree.inside.get(at, ()) if _goes_on(tree, i)]
         if lenient:
             for index in tree.inside.get(at, ()):
                 node = tree.nodes[index]
@@ -217,8 +217,13 @@ def to_retry(nodes: Sequence[NodeInfo], *, inside: int = ROOT, forgiven: bool = 
     return found
 
 
-def _goes_on(node: NodeInfo) -> bool:
-    return node.phase == Phase.BODY and node.state is State.EXPANDED
+def _goes_on(tree: _Tree, index: int) -> bool:
+    """Whether a node is an expansion that goes on, and whose fallback has not begun."""
+    node = tree.nodes[index]
+    if node.phase != Phase.BODY or node.state is not State.EXPANDED:
+        return False
+    inner = (tree.nodes[i] for i in tree.inside.get(index, ()))
+    return all(n.phase != Phase.FALLBACK or n.state is State.WAITING for n in inner)
 
 
 def _stopped(tree: _Tree, at: int, lenient: bool) -> list[int]:

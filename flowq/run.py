@@ -296,7 +296,7 @@ class Run(ValueHandle[T]):
             return {"text/plain": repr(self)}
 
     @helpful
-    def cancel(self, force: bool = False) -> Stopping:
+    def cancel(self, node: str | int | None = None, *, force: bool = False) -> Stopping:
         """Stop it: nothing new starts, what waits ends ``cancelled``, bodies are signalled.
 
         It goes inwards, to any depth, and to what bodies of it have started, unless that was said
@@ -306,6 +306,8 @@ class Run(ValueHandle[T]):
 
         Parameters
         ----------
+        node : str or int, optional
+            One node, with what stands in it, such as ``"clean[3]"``; else all of the run.
         force : bool
             End what is ``finally_`` too, by this or by a second call.
 
@@ -314,7 +316,17 @@ class Run(ValueHandle[T]):
         Stopping
             True if it is stopped or being stopped, by this call or an earlier one; False if it had
             ended otherwise, or its outcome stands. As text it says what is still to end.
+
+        Raises
+        ------
+        ResultMissing
+            There is no such node.
         """
+        if isinstance(node, bool):  # would be the node with index 1
+            raise TypeError(f"{type(self).__name__}.cancel: write force={node}")
+        if node is not None:
+            stopping: Stopping = self.result(node).cancel(force=force)
+            return stopping
         state = cancel(self._app.store, self._id, force=force)
         return self._stopping(ROOT, state, force)
 

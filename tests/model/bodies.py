@@ -11,10 +11,12 @@ from flowq.current import CurrentTask
 from flowq.errors import Cancelled, Failure, Pending, Skipped
 from tests.model.programs import Scripts, Step
 
-__all__ = ["app", "clean", "digest", "handle", "playing", "pure", "value_of", "work"]
+__all__ = ["app", "clean", "digest", "handle", "playing", "pure", "under", "value_of", "work"]
 
 app = FlowQ("laws", "memory://")
 SCRIPTS: Scripts
+GENERATION = 0
+"""Of the node whose body runs."""
 CALLS: dict[str, Any]
 """What the latest call for a node was given, by its path."""
 GROWN: dict[str, Step] = {}
@@ -25,6 +27,12 @@ def playing(scripts: Scripts, calls: dict[str, Any]) -> None:
     """Say what bodies do from now on."""
     global SCRIPTS, CALLS
     SCRIPTS, CALLS = scripts, calls
+
+
+def under(generation: int) -> None:
+    """Say of which generation the node is whose body runs next."""
+    global GENERATION
+    GENERATION = generation
 
 
 def digest(value: Any) -> Any:
@@ -53,13 +61,15 @@ def work(
 ) -> Any:
     """Do what the script of this node says, or of this element of it."""
     path = f"{task.node}#{task.index}" if chunked else str(task.node)
-    script = SCRIPTS(path)
+    script = SCRIPTS(path, GENERATION)
     if task.attempt <= script.fails:
         raise Retry(delay=0) if script.number == 3 else ValueError(f"{path} fails")
     if script.then == "skip":
         raise Skip(path)
     seen = [] if early else digest(list(given))
     CALLS[path] = seen
+    if script.then == "failure" and kind == "call":
+        return Failure("work", "", path, "error", "builtins.ValueError", "returned")
     if kind == "list":
         return [f"{path}.{i}" for i in range(script.number)]
     if kind == "cond":
@@ -74,7 +84,7 @@ def work(
 @app.task(name="pure", context=True, max_losses=255, cache=3_000_000)
 def pure(name: str, *, task: CurrentTask) -> int:
     """Do what the script says of all calls with this argument; it may not be called at all."""
-    script = SCRIPTS(str(task.node))
+    script = SCRIPTS(str(task.node), GENERATION)
     if script.fails:
         raise ValueError(f"{task.node} fails")
     if script.then == "skip":

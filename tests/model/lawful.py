@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from flowq.errors import GraphError, RunActive, RunEnded
+from flowq.errors import GraphError, RunEnded
 from flowq.message import id_bytes
 from flowq.plan import Bits, Phase
 from flowq.states import State
@@ -18,6 +18,7 @@ from flowq.storage import Store, open_store
 from flowq.storage.base import NodeInfo
 from flowq.testing import ManualClock
 from tests.model.bodies import digest, playing
+from tests.model.limited import limits_in
 from tests.model.meaning import Meaning
 from tests.model.played import Player, is_between
 from tests.model.programs import Body, Scripts, Step
@@ -54,24 +55,34 @@ class Played:
         Opens its store.
     order : int
         Which order of all that happens.
-    hurry : bool
-        Whether deadlines may pass.
+    hurry, calm : bool
+        Whether deadlines may pass; whether no failure stops others.
+    again : bool
+        Whether what runs again returns.
     """
 
     def __init__(
-        self, seed: int, size: int, make: Make, order: int = 0, *, hurry: bool = False
+        self,
+        seed: int,
+        size: int,
+        make: Make,
+        order: int = 0,
+        *,
+        hurry: bool = False,
+        calm: bool = False,
+        again: bool = False,
     ) -> None:
         self.rand = Random(f"{seed} {size} {order}")
-        self.program = drawn(Random(seed), size, hurry=hurry)
+        self.program = drawn(Random(seed), size, hurry=hurry, calm=calm)
         self.seed = seed
-        self.scripts = Scripts(seed)
+        self.scripts = Scripts(seed, again=again)
         self.calls: dict[str, Any] = {}
         self.sends = 0
         self.needing = {s.name for s in steps_in(self.program) if s.need}
         playing(self.scripts, self.calls)
         self.player = Player(make, self.rand)
         self.player.urge = self.answer
-        self.player.troubles.append(self.send)
+        self.player.troubles += [self.send, self.look_at_limits]
         with self.player.on_stage():
             self.run = written(self.program).start()
         self.id = id_bytes(self.run.id)
@@ -117,6 +128,22 @@ class Played:
             for _ in range(self.rand.choice([1, 1, 2])):  # told twice, it counts once
                 with suppress(RunEnded):
                     self.run.send(node.signal, value, to=to, id=value)
+
+    # --- what is limited -------------------------------------------------------------------------
+
+    def look_at_limits(self) -> bool:
+        """See that no more goes on than may, and that nothing is held where there is room."""
+        self.player.quiet()
+        nodes = self.player.nodes(self.id)
+        found = limits_in(self.program, nodes)
+        for limit in found.values():
+            assert limit.taken <= limit.most, limit
+        if not self.player.paused:
+            for node in nodes:
+                if node.state == State.HELD and node.waits_at:
+                    limit = found[node.waits_at]
+                    assert limit.taken == limit.most, f"{node.name} waits at {limit}"
+        return any(limit.taken for limit in found.values())
 
     # --- what came of it -------------------------------------------------------------------------
 
@@ -281,6 +308,21 @@ def assert_good(played: Played, found: dict[str, State]) -> None:
         assert Meaning(played.program, all_return, played.given()).end.state == State.FAILED
 
 
+def runs_again_in_the_middle(seed: int, size: int, new: Callable[[], Make]) -> None:
+    """The fifth law where the run goes on: it ends as if what ran again had returned at once."""
+    played = Played(seed, size, new(), calm=True, again=True)
+    rand, player = played.rand, played.player
+    for _ in range(rand.randint(1, 3)):
+        player.play(rand.randint(1, 80), partly=True)
+        by = {node.index: node for node in player.nodes(played.id)}
+        node = by[rand.choice(in_bodies(list(by.values())))]
+        meddle(played, rand.choice(["retry", "rerun"]), node)
+    found = played.ends()
+    first = {path for path, node in played.nodes().items() if not node.generation}
+    played.compare(found, played.scripts.keeping(first))
+    played.close()
+
+
 def ends_though_disturbed(seed: int, size: int, new: Callable[[], Make]) -> None:
     """The second law where users stop things and deadlines pass; then a retry runs what ended."""
     played = Played(seed, size, new(), hurry=True)
@@ -292,10 +334,14 @@ def ends_though_disturbed(seed: int, size: int, new: Callable[[], Make]) -> None
         meddle(played, rand.choice(["cancel", "cancel", "cancel", "retry", "rerun"]), node)
     nodes_then = played.nodes()
     found = played.ends()
-    for path, node in nodes_then.items():
-        if node.state.final and node.phase == Phase.BODY:
-            assert found[path] == node.state, path
     before = played.nodes()
+    for path, node in nodes_then.items():
+        same = all(
+            p in before and before[p].generation == n.generation
+            for p, n in around(path, nodes_then).items()
+        )
+        if same and node.state.final and node.phase == Phase.BODY:
+            assert found[path] == node.state, path
     with player.on_stage():
         count = played.run.retry()
     playing(kept_scripts(played, before), played.calls)
@@ -306,6 +352,17 @@ def ends_though_disturbed(seed: int, size: int, new: Callable[[], Make]) -> None
     played.close()
 
 
+def around(path: str, nodes: dict[str, NodeInfo]) -> dict[str, NodeInfo]:
+    """Give a node, and what it stands in but for the run."""
+    by = {node.index: node for node in nodes.values()}
+    found = {}
+    while path:
+        found[path] = nodes[path]
+        owner = by[nodes[path].owner]
+        path = owner.name if owner.index else ""
+    return found
+
+
 def meddle(played: Played, how: str, node: NodeInfo) -> None:
     """Do what a user may do at any moment; what is refused changes nothing."""
     player = played.player
@@ -314,13 +371,28 @@ def meddle(played: Played, how: str, node: NodeInfo) -> None:
             handle = played.run if not node.index else played.run.result(node.index)
             handle.cancel(force=played.rand.random() < 0.2)
             player.notice()
+            run = player.store.run(played.id)
+            assert run is not None
+            taken_back = not run.request or run.state.final or node.index
+            assert taken_back, "a cancel of a run takes back what is to run again"
             return
         player.quiet()
         before = player.picture()
+        ended = player.store.run(played.id).ended_ms
         try:
-            played.run.retry() if how == "retry" else played.run.rerun(node.index)
-        except (RunActive, GraphError):
+            if how == "retry":
+                played.run.retry(forgiven=played.rand.random() < 0.2)
+            else:
+                played.run.rerun(node.index)
+        except GraphError:
             assert player.picture() == before
+        if ended:  # paused it is no more
+            player.notice()
 
 
-LAWS: Final = [ends_as_it_means, retries_as_if_it_had_not_failed, ends_though_disturbed]
+LAWS: Final = [
+    ends_as_it_means,
+    retries_as_if_it_had_not_failed,
+    runs_again_in_the_middle,
+    ends_though_disturbed,
+]

@@ -26,6 +26,7 @@ from tests.model.weighing import (
     End,
     Unit,
     counted,
+    followed,
     forgiven_in,
     owned_by,
     units_of,
@@ -55,6 +56,8 @@ class Meaning:
         skipped), and the race that was decided or the map whose need was met.
     met : dict of str to int
         How many items have succeeded of maps that needed so many, by path.
+    items : dict of str to list of End
+        Of maps that have begun, by path: how their items ended, were none of them stopped.
     wrong : list of str
         What it was given that cannot be.
 
@@ -73,6 +76,7 @@ class Meaning:
         self.calls: dict[str, Any] = {}
         self.stopped: dict[str, tuple[State, str]] = {}
         self.met: dict[str, int] = {}
+        self.items: dict[str, list[End]] = {}
         self.wrong: list[str] = []
         self.end = self.graph(program, "", [])
 
@@ -108,8 +112,7 @@ class Meaning:
         forgiven = forgiven_in(units, named)
         counting = [
             u for k, u in enumerate(units)
-            if u.end.state in BAD and k not in forgiven
-            and not (u.end.state == FAILED and u.policy == "continue")
+            if u.end.state in BAD and k not in forgiven and not u.stands
         ]  # fmt: skip
         stopping = [u for u in counting if u.policy == "cancel"]
         if stopping:
@@ -154,6 +157,9 @@ class Meaning:
         """Run a node of a body, if its rule lets it, and what is to follow its failure."""
         path, step = f"{prefix}{unit.name}", unit.step
         ends = {k: units[k] for k in unit.above}
+        along = followed(step, units, tails)
+        if along is not None and f"{prefix}{units[along].name}" in self.items:
+            del ends[along]  # it has begun, and its items count one by one
         state = verdict_of(step.rule, [counted(u, unit.minds(k)) for k, u in ends.items()])
         if unit.joined:
             read = [counted(u, unit.minds(k)) for k, u in ends.items() if unit.reads(k)]
@@ -233,9 +239,7 @@ class Meaning:
             assert step.body is not None
             end = self.graph(step.body, f"{path}/", args)
         elif step.kind == "map":
-            known = [f"{step.name}.{i}" for i in range(step.length)]
-            over = known if step.over is None else units[tails[step.over][0]].delivered
-            end = self.map(path, step, over)
+            end = self.map(path, step, self.elements(path, step, units, tails))
         elif step.kind == "branch":
             end = self.branch(path, step, units, tails, policy)
         elif step.kind == "sleep":
@@ -270,6 +274,8 @@ class Meaning:
         seen = [] if step is not None and step.early else digest(given)
         self.calls[path] = seen
         kind = step.kind if step is not None else "call"
+        if script.then == "failure" and kind not in ("list", "cond", "grow"):
+            return End(SUCCESS, MISSING[FAILED])
         if kind == "list":
             return End(SUCCESS, [f"{path}.{i}" for i in range(script.number)])
         if kind == "cond":
@@ -281,12 +287,28 @@ class Meaning:
             return End(end.state, end.value if step.item == "flow" else [end.value, 1])
         return End(SUCCESS, value_of(path, seen))
 
-    def map(self, path: str, step: Step, over: Any) -> End:
-        """Run an item for each element, and put the list together."""
+    def elements(
+        self, path: str, step: Step, units: list[Unit], tails: list[list[int]]
+    ) -> list[End] | None:
+        """Give what each item of a map is for; None if it is over something that is no list."""
+        along = followed(step, units, tails)
+        if along is not None:
+            return self.items[path.removesuffix(step.name) + units[along].name]
+        over: Any = [f"{step.name}.{i}" for i in range(step.length)]
+        if step.over is not None:
+            over = units[tails[step.over][0]].delivered
         if not isinstance(over, list):
+            return None
+        parts = chunked(over, step.chunk)
+        wrong = [MISSING[FAILED] in (dict(x).values() if step.chunk else (x,)) for x in parts]
+        return [End(BLOCKED if bad else SUCCESS, x) for bad, x in zip(wrong, parts, strict=True)]
+
+    def map(self, path: str, step: Step, elements: list[End] | None) -> End:
+        """Run an item for each element, and put the list together."""
+        if elements is None:
             return End(FAILED)
-        elements = chunked(over, step.chunk)
         ends = [self.item(f"{path}[{i}]", step, x) for i, x in enumerate(elements)]
+        self.items[path] = ends
         if step.need:
             return self.needed(path, step, ends)
         failures = sum(e.state in BAD for e in ends)
@@ -294,7 +316,7 @@ class Meaning:
         if isinstance(tolerated, float):
             tolerated = floor(Fraction(str(tolerated)) * len(ends))
         if step.items == "cancel" and failures:
-            sure = [e.state for e in ends].index(FAILED) if failures == 1 else -1
+            sure = [e.state in BAD for e in ends].index(True) if failures == 1 else -1
             self.leave_open(f"{path}[{i}]" for i in range(len(ends)) if i != sure)
         if step.items != "keep":
             if failures > tolerated:
@@ -302,7 +324,7 @@ class Meaning:
             if any(e.state == CANCELLED for e in ends):
                 return End(CANCELLED)
         kept: list[Any] = []
-        for end, part in zip(ends, elements, strict=True):
+        for end, (_, part) in zip(ends, elements, strict=True):
             if end.state != SKIPPED:
                 value = end.value if end.state == SUCCESS else MISSING[end.state]
                 flat = step.chunk and end.state == SUCCESS
@@ -321,13 +343,14 @@ class Meaning:
         self.met[path] = step.need
         return self.known(path, [End(SUCCESS, some) for some in could])
 
-    def item(self, path: str, step: Step, element: Any) -> End:
-        """Run an item; where what it is given is a failure it is blocked."""
-        if element == "failure":
-            never_item(self.states, path, step, BLOCKED)
+    def item(self, path: str, step: Step, given: End) -> End:
+        """Run an item, if what it is given is there: an element, or how another item ended."""
+        state, element = verdict_of("all_success", [given.state]), given.value
+        if state is not None:
+            never_item(self.states, path, step, state)
             if step.item_on_error:
-                self.alarm(f"{path}/on_error/e", BLOCKED)
-            return End(BLOCKED)
+                self.alarm(f"{path}/on_error/e", state)
+            return End(state)
         if step.chunk:
             end = self.chunk(path, element, step.item_retries)
         elif step.item == "task":

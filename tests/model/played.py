@@ -15,14 +15,14 @@ from random import Random
 from typing import Any, NamedTuple
 
 from flowq.executor import Executor, Job, Lane
-from flowq.message import Delivery, node_id
-from flowq.outcome import GiveBack, Outcome
-from flowq.plan import Kind, Phase
+from flowq.message import Delivery, split_node
+from flowq.outcome import GiveBack, Outcome, RetryAt
+from flowq.plan import Kind, Phase, indexes
 from flowq.states import State
 from flowq.storage import Store
 from flowq.storage.base import NodeInfo, Step
 from flowq.testing import ManualClock
-from tests.model.bodies import app
+from tests.model.bodies import app, under
 
 __all__ = ["Player", "is_between"]
 
@@ -35,6 +35,9 @@ MOST = 2
 
 
 UNDER_WAY = (State.QUEUED, State.SCHEDULED, State.HELD, State.RUNNING, State.EXPANDED)
+
+
+BEGUN = (State.QUEUED, State.RUNNING, State.EXPANDED, State.SUCCESS, State.FAILED)
 
 
 class _Held(NamedTuple):
@@ -73,6 +76,7 @@ class Player:
         self.chaos = chaos
         self.held: list[_Held] = []
         self.settled: list[tuple[str, Outcome]] = []
+        self.ended: set[tuple[bytes, int]] = set()
         self.lane = Lane(0)
         self.lane.thread = threading.get_ident()
         self.paused: set[bytes] = set()
@@ -138,8 +142,24 @@ class Player:
         assert set(step.verdicts) == {"settled"}, step.verdicts
         self.held += [_Held(first.session, d) for d in step.deliveries]
         self.settled += [(first.session, x) for x in outcomes]
+        self.end(outcomes)
+
+    def end(self, outcomes: list[Outcome]) -> None:
+        """See that no body ends twice in one generation, that of a handler among them."""
+        for x in outcomes:
+            if not isinstance(x, RetryAt):
+                one = x.id, self.generation(x.id)
+                assert one not in self.ended, f"{one} ends twice"
+                self.ended.add(one)
+
+    def generation(self, id: bytes) -> int:
+        """Say how often a node was made to run again; never, if it is a task alone."""
+        run, index = split_node(id) if len(id) > 16 else (id, 0)
+        found = self.store.nodes(run, after=index - 1, limit=1)
+        return found[0].generation if found else 0
 
     def outcome(self, delivery: Delivery) -> Outcome:
+        under(self.generation(delivery.id))
         with self.on_stage():
             executor = Executor(app, interrupt=lambda _: None)
             return executor.run(self.lane, Job(delivery))
@@ -250,21 +270,16 @@ class Player:
         return True
 
     def look(self) -> bool:
-        """See that no more goes on than may, but for items of maps that are opened again."""
+        """See that no more items are under way than may be, and nothing that has to wait."""
         limited = False
+        self.quiet()
         for run in self.store.runs():
             nodes = self.nodes(run.id)
-            for held in (n for n in nodes if n.waits_at):
-                for places in self.store.places(node_id(run.id, held.index)):
-                    alone = places.key.startswith("/")  # others say different numbers
-                    assert not alone or places.taken <= places.most, f"{held.name}: {places}"
-                    limited = True
+            see_what_has_begun(nodes)
             for around in nodes:
                 if not around.most:
                     continue
                 items = [n for n in nodes if n.owner == around.index and n.phase == Phase.BODY]
-                if any(n.generation and n.kind == Kind.EXPANSION for n in items):
-                    continue
                 busy = [n.name for n in items if n.state in UNDER_WAY]
                 assert len(busy) <= around.most, f"{around.name}: {busy} are under way"
                 limited |= bool(busy)
@@ -290,6 +305,22 @@ class Player:
         open_ = [n.name for n in nodes if not n.state.final]
         assert not open_, f"played to its end, and open are {open_}"
         return {n.name if n.index else "": n.state for n in nodes if not is_between(n)}
+
+
+def see_what_has_begun(nodes: list[NodeInfo]) -> None:
+    """See that what has begun has parents that have ended, so many as it awaits.
+
+    What is parked has not, whatever it came to.
+    """
+    by = {n.index: n for n in nodes}
+    for node in nodes:
+        above = [by[i] for i in indexes(node.parents)]
+        if not above or node.state not in BEGUN:
+            continue
+        begun = [by[i].index for i in indexes(node.follows) if by[i].state in BEGUN]
+        there = sum(n.state.final or n.index in begun for n in above)
+        wanted = len(above) if node.rule is None else node.rule.c
+        assert there >= wanted, f"{node.name} is {node.state}, and {there} of {wanted} have ended"
 
 
 def is_between(node: NodeInfo) -> bool:

@@ -12,12 +12,25 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple, TypeAlias
 
-__all__ = ["DEFAULT", "EARLY", "TASKS", "Body", "Edge", "Program", "Script", "Scripts", "Step"]
+__all__ = [
+    "DEFAULT",
+    "EARLY",
+    "SHARED",
+    "TASKS",
+    "Body",
+    "Edge",
+    "Program",
+    "Script",
+    "Scripts",
+    "Step",
+]
 
 EARLY: Final = ("one_success", "at_least", "one_failed")
 """Rules under which a node may run before all of its parents have ended."""
 DEFAULT: Final = "default"
 """The key of an arm that is taken where no other is."""
+SHARED: Final = 2
+"""So many tasks of all bodies that share a limit may go on at a time."""
 TASKS: Final = ("call", "list", "cond", "grow", "pure")
 """Steps that are a call of one task."""
 PLAIN: Final = ("first", "sleep", "wait")
@@ -56,6 +69,7 @@ class Step:
     retries: int = 0
     body: Body | None = None
     over: int | None = None
+    along: bool = False
     length: int = 0
     item: str = ""
     items: str = "all"
@@ -88,7 +102,11 @@ class Step:
 
 @dataclass
 class Body:
-    """Steps that stand together, which of them are the value, and what is said of all."""
+    """Steps that stand together, which of them are the value, and what is said of all.
+
+    So many of its tasks (`parallel`) may go on at a time; with `shared`, so do those of all bodies
+    of which that is said, together.
+    """
 
     steps: list[Step]
     value: list[int]
@@ -100,13 +118,14 @@ class Body:
     atomic: bool = False
     deadline: float = 0
     parallel: int = 0
-    """So many of its tasks may be queued or running at a time."""
-    shared: int = 0
-    """So many of those of all programs."""
+    shared: bool = False
 
 
 class Script(NamedTuple):
-    """What a body does: fails so often, then ends as told."""
+    """What a body does: fails so often, then ends as told.
+
+    It returns a ``value``, raises a ``skip``, or returns a ``failure`` as its value.
+    """
 
     fails: int = 0
     then: str = "value"
@@ -126,6 +145,8 @@ class Scripts:
         What some do; all others return at once, with what they would have returned.
     kept : collection of str
         Which nodes do as before.
+    again : bool
+        Whether what runs again, under another generation than the first, returns.
 
     Notes
     -----
@@ -135,9 +156,15 @@ class Scripts:
     """
 
     def __init__(
-        self, seed: int, before: Scripts | None = None, kept: Collection[str] = ()
+        self,
+        seed: int,
+        before: Scripts | None = None,
+        kept: Collection[str] = (),
+        *,
+        again: bool = False,
     ) -> None:
         self._seed = seed
+        self._again = again
         self._before = before
         self._kept = kept
 
@@ -145,20 +172,20 @@ class Scripts:
         """Let some do the same as now, and all others return."""
         return Scripts(self._seed, self, kept)
 
-    def __call__(self, path: str) -> Script:
+    def __call__(self, path: str, generation: int = 0) -> Script:
         if self._before is not None and path.partition("#")[0] in self._kept:
             return self._before(path)
         name = path.rpartition("/")[2]
         pure = name.startswith("pure") and "-" in name
         r = Random(f"{self._seed} {name.partition('-')[0] if pure else path}")
         number = r.randrange(4)
-        if self._before is not None:
+        if self._before is not None or (self._again and generation):
             return Script(0, "value", number)
         kind = r.random()
         if pure:
             return Script(9 * (kind < 0.2), "skip" if kind > 0.9 else "value", number)
         if kind < 0.65:
-            return Script(0, "value", number)
+            return Script(0, "failure" if kind > 0.62 else "value", number)
         if kind < 0.75:
             return Script(r.choice([0, 0, 1]), "skip", number)
         return Script(r.choice([1, 1, 2, 9, 9, 9, 9]), "value", number)

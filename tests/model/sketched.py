@@ -51,16 +51,19 @@ class _Known:
 
 
 class _Drawing:
-    def __init__(self, rand: Random, size: int, hurry: bool) -> None:
+    def __init__(self, rand: Random, size: int, hurry: bool, calm: bool) -> None:
         self.r = rand
         self.left = size
         self.names = count()
         self.hurry = hurry
-        self.apart = Random(size)
-        """For what changes nothing but when steps run, so that no other draw depends on it."""
+        self.calm = calm
 
     def maybe(self, chance: float) -> bool:
         return self.r.random() < chance
+
+    def harsh(self, word: str, instead: str = "block") -> str:
+        """Say that a failure stops others, unless all is to stay calm."""
+        return instead if self.calm else word
 
     def deadline(self) -> float:
         """Draw a deadline, or none; which one takes no other numbers than another."""
@@ -84,11 +87,12 @@ class _Drawing:
         value = sorted(named | set(some))
         body = Body(steps, value, alone=len(value) == 1 and self.maybe(0.5))
         if not plain:
-            body.policy = self.r.choice(["", "", "", "", "block", "continue", "cancel"])
+            body.policy = self.r.choice(["", "", "", "", "block", "continue", self.harsh("cancel")])
             body.on_success, body.on_failure, body.finally_ = (self.maybe(0.2) for _ in range(3))
             body.atomic = self.maybe(0.15)
             body.deadline = self.deadline()
-            body.parallel, body.shared = (self.apart.choice([0, 0, 0, 1, 2]) for _ in range(2))
+            body.parallel = self.r.choice([0, 0, 0, 0, 1, 2, 3])
+            body.shared = self.maybe(0.15)
         return body
 
     def step(self, known: _Known, depth: int) -> None:
@@ -122,6 +126,7 @@ class _Drawing:
             at.body = self.body(depth + 1, sum(e.how != "order" for e in at.edges))
         elif kind == "grow":
             at.body = self.body(depth + 1, 0, plain=True)
+            at.body.parallel = r.choice([0, 0, 1, 2])
             at.item = r.choice(["flow", "list"])
         elif kind in ("chain", "group"):
             at.length = r.randint(1, 3)
@@ -176,21 +181,22 @@ class _Drawing:
 
     def map(self, at: Step, known: _Known, depth: int) -> None:
         r = self.r
-        maps = [i for i in known.kinds("map") if is_awaited(known.steps[i])]
-        lists = [*known.kinds("list"), *maps]
+        lists = [*known.kinds("list"), *known.kinds("map"), *known.kinds("map")]
         if lists and self.maybe(0.7):
             at.over = r.choice(lists)
-            if self.maybe(0.1):
+            if known.steps[at.over].kind == "map" and self.maybe(0.6):
+                self.along(at, known.steps[at.over])
+            elif self.maybe(0.1):
                 at.edges.append(Edge(at.over, "order"))
         else:
             at.length = r.choice([0, 1, 1, 2, 3])
-        over_map = at.over in maps
         at.item = r.choice(["task", "task", "chain", "flow"])
         if at.item == "flow":
             at.body = self.body(depth + 1, 1)
+            at.body.parallel = 0  # it would be that of the map
         said = r.random()
         if said < 0.3:
-            at.items = r.choice(["cancel", "keep", "keep"])
+            at.items = r.choice([self.harsh("cancel", "all"), "keep", "keep"])
         elif said < 0.45:
             at.tolerate = r.choice([0, 1, 2, 0.5, 1.0])
         elif said < 0.65:
@@ -199,10 +205,18 @@ class _Drawing:
         at.deadline = self.deadline()
         if at.item == "task":
             at.item_retries = r.choice([0, 0, 1])
-            at.chunk = 0 if over_map else r.choice([0, 0, 0, 1, 2])
+            at.chunk = 0 if at.along else r.choice([0, 0, 0, 0, 1, 2])
         if at.item in ("task", "flow"):
             at.item_fallback = "" if at.chunk else r.choice(["", "", "", "signature"])
             at.item_on_error = self.maybe(0.2)
+
+    def along(self, at: Step, above: Step) -> None:
+        """Let a map take the items of another one by one: nothing said may be against that."""
+        at.along = True
+        at.edges = [e for e in at.edges if e.parent != at.over]
+        above.need, above.chunk, above.fallback, above.default = 0, 0, "", False
+        above.items = "all" if above.items == "cancel" else above.items
+        above.policy = "block" if above.policy == "continue" else above.policy
 
     def branch(self, at: Step, known: _Known, depth: int) -> None:
         r = self.r
@@ -228,7 +242,7 @@ class _Drawing:
         beside = {e.parent for e in at.edges if e.parent >= 0} | {*at.listed}
         for arm in at.arms.values():
             beside |= {*arm} if isinstance(arm, list) else set()
-        if at.kind != "flow" and beside and self.maybe(0.5):
+        if at.kind != "flow" and beside and not at.along and self.maybe(0.5):
             at.rule = r.choice(
                 [*LATE, "one_success", f"at_least({r.randint(1, len(beside))})"]
                 + ["one_failed"] * 2
@@ -237,7 +251,7 @@ class _Drawing:
             return
         kind = r.random()
         if kind < 0.1:
-            at.policy = "cancel"
+            at.policy = self.harsh("cancel")
         elif kind < 0.2:
             at.policy = "block"
         elif kind < 0.3:
@@ -251,11 +265,9 @@ class _Drawing:
             at.retries = r.choice([0, 0, 1, 2])
 
 
-def is_awaited(step: Step) -> bool:
-    """Whether a map over this one awaits its whole list, and is not bound to it item by item."""
-    return bool(step.need or step.items == "cancel" or step.fallback)
+def drawn(rand: Random, size: int, *, hurry: bool = False, calm: bool = False) -> Program:
+    """Draw a program of about so many steps.
 
-
-def drawn(rand: Random, size: int, *, hurry: bool = False) -> Program:
-    """Draw a program of about so many steps; in a hurry, with deadlines that may pass."""
-    return _Drawing(rand, size, hurry).body(0, 0)
+    In a `hurry` it has deadlines that may pass; where it is `calm`, no failure stops others.
+    """
+    return _Drawing(rand, size, hurry, calm).body(0, 0)

@@ -30,6 +30,7 @@ from tests.model.lawful import (
     ends_though_disturbed,
     fresh_stores,
     retries_as_if_it_had_not_failed,
+    runs_again_in_the_middle,
 )
 
 SECONDS: Final = float(os.environ.get("FLOWQ_TEST_SOAK", "0"))
@@ -87,6 +88,14 @@ def test_a_retry_leaves_what_a_run_leaves_in_which_that_did_not_fail(
     opener: Callable[[], Make], seed: int, size: int
 ) -> None:
     retries_as_if_it_had_not_failed(seed, size, opener)
+
+
+@cases
+@drawing(40)
+def test_what_runs_again_in_the_middle_leaves_what_it_would_have_left_at_once(
+    opener: Callable[[], Make], seed: int, size: int
+) -> None:
+    runs_again_in_the_middle(seed, size, opener)
 
 
 @cases

@@ -9,8 +9,8 @@ from flowq.states import State
 from tests.model.programs import PLAIN, Body, Step
 
 __all__ = [
-    "BAD", "MISSING", "End", "Unit", "counted", "forgiven_in", "owned_by", "units_of", "value_in",
-    "verdict_of",
+    "BAD", "MISSING", "End", "Unit", "counted", "followed", "forgiven_in", "owned_by", "units_of",
+    "value_in", "verdict_of",
 ]  # fmt: skip
 
 SUCCESS, FAILED, BLOCKED = State.SUCCESS, State.FAILED, State.BLOCKED
@@ -57,11 +57,16 @@ class Unit:
         return self.step.kind in ("map", "branch") and self.step.rule != "all_success"
 
     @property
+    def stands(self) -> bool:
+        """Whether it failed, and counts as a success all the same."""
+        return self.end.state == FAILED and self.policy == "continue"
+
+    @property
     def delivered(self) -> Any:
         """What others get for its value."""
         if self.end.state == SUCCESS:
             return self.end.value
-        if self.end.state == FAILED and self.policy == "continue":
+        if self.stands:
             return self.default
         return MISSING[self.end.state]
 
@@ -99,6 +104,18 @@ def units_of(body: Body, policy: str) -> tuple[list[Unit], list[list[int]]]:
     return units, tails
 
 
+def followed(step: Step, units: list[Unit], tails: list[list[int]]) -> int | None:
+    """Find the map whose items a map takes one by one; None if it awaits all that it reads."""
+    if step.kind != "map" or step.over is None or step.chunk or step.rule != "all_success":
+        return None
+    above = units[tails[step.over][0]]
+    said = above.step
+    if said.kind != "map" or any(e.parent == step.over for e in step.edges):
+        return None
+    whole = said.chunk or said.need or said.items == "cancel" or said.fallback
+    return None if whole or above.policy == "continue" else tails[step.over][0]
+
+
 def value_in(step: Step, tails: list[int], units: list[Unit]) -> Any:
     """The value of a step, given the nodes with which it ends."""
     found = [units[k].delivered for k in tails]
@@ -110,7 +127,7 @@ def value_in(step: Step, tails: list[int], units: list[Unit]) -> Any:
 
 def counted(unit: Unit, minds: bool) -> State:
     """As what the end of a parent counts."""
-    if not minds or (unit.end.state == FAILED and unit.policy == "continue"):
+    if not minds or unit.stands:
         return SUCCESS
     return unit.end.state
 

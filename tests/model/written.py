@@ -8,7 +8,7 @@ from typing import Any
 
 from flowq import Flow, branch, chain, first, group, optional, sleep, wait_for
 from tests.model.bodies import GROWN, app, clean, handle, pure, work
-from tests.model.programs import DEFAULT, Body, Program, Step
+from tests.model.programs import DEFAULT, SHARED, Body, Program, Step
 
 __all__ = ["returned", "written"]
 
@@ -41,10 +41,10 @@ def _flow(body: Body) -> Flow[..., Any]:
         options["deadline"] = body.deadline
     if body.parallel:
         options["max_parallel"] = body.parallel
-    declared: dict[str, Any] = {"name": "program"}
-    if body.shared:
-        declared["max_parallel"] = body.shared
-    flow: Flow[..., Any] = Flow(app, lambda *given: _said(body, list(given)), declared)
+    declared = {"max_parallel": SHARED} if body.shared else {}
+    flow: Flow[..., Any] = Flow(
+        app, lambda *given: _said(body, list(given)), {"name": "program", **declared}
+    )
     return flow.options(**options)
 
 

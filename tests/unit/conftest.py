@@ -41,6 +41,8 @@ def stage(request: pytest.FixtureRequest, store_name: str, tmp_path: Path) -> It
     store = store_of(request.param, app, store_name, tmp_path, url)
     try:
         with app.aside(store, app.clock):
-            yield Stage(app, calls)
+            made = Stage(app, calls)
+            made.kind = request.param
+            yield made
     finally:
         store.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowq import BindingError, FlowQ, GraphError, ResultMissing, chain, group
+from flowq import BindingError, FlowQ, GraphError, ResultMissing, chain, first, group
 from flowq.errors import RunActive
 from flowq.executor import Executor, Job, Lane
 from flowq.message import Delivery, decode_message
@@ -41,9 +41,14 @@ def join(xs: list[Any]) -> str:
     return "+".join(map(str, xs))
 
 
-@app.flow(name="inner")
-def inner() -> Any:
+@app.flow(name="pair")
+def pair() -> Any:
     return join([give.options(name="x")("x"), give.options(name="y")("y")])
+
+
+@app.flow(name="failing", on_failure=give.s("alert"))
+def failing() -> Any:
+    return give("x")
 
 
 class Bodies:
@@ -142,7 +147,7 @@ class TestRetry:
 
     def test_inside_a_flow_that_goes_on(self, bodies: Bodies) -> None:
         BAD.add("x")
-        run = (inner.s() | give.s(y=1).options(name="after")).start()
+        run = (pair.s() | give.s(y=1).options(name="after")).start()
         names = bodies.fetch()
         x = next(n for n in names if n.endswith("x"))
         bodies.end(x)
@@ -173,6 +178,44 @@ class TestRetry:
         assert run.state == "success"
         assert CALLS == ["a", "alert", "clean", "a", "b", "clean"]
         assert run.get() == "b"
+
+    def test_a_fallback_that_runs_is_left_to_make_it_good(self, bodies: Bodies) -> None:
+        BAD.add("x")
+        run = (failing.s().options(fallback=give.s("instead")) | give.s("after")).start()
+        bodies.end(*bodies.fetch())
+        bodies.end(*bodies.fetch())
+        assert CALLS == ["x", "alert"]
+        assert len(bodies.fetch()) == 1
+
+        assert run.retry() == 0
+
+        bodies.rest()
+        assert (run.state, CALLS) == ("success", ["x", "alert", "instead", "after"])
+
+    def test_what_has_come_to_good_by_then_is_left_alone(self, bodies: Bodies) -> None:
+        BAD.add("x")
+        run = (failing.s().options(fallback=give.s("instead")) | give.s("after")).start()
+        bodies.end(*bodies.fetch())
+        bodies.fetch()
+        assert CALLS == ["x"]
+
+        assert run.retry() > 0  # its handler runs, and its fallback comes after that
+
+        bodies.rest()
+        assert (run.state, CALLS) == ("success", ["x", "alert", "instead", "after"])
+
+    def test_of_what_is_cancelled_while_handlers_run_inside_it(self, bodies: Bodies) -> None:
+        BAD.add("x")
+        run = group(failing.s(), give.s("long").options(name="long")).start()
+        bodies.end(*[name for name in bodies.fetch() if name != "long"])
+        bodies.fetch()
+        BAD.clear()
+        run.cancel()
+
+        assert run.retry() > 0
+
+        bodies.rest()
+        assert run.get() == ["x", "long"]
 
     def test_in_the_middle_of_a_cancel(self, bodies: Bodies) -> None:
         steps = chain(give.s("a"), give.s("b")).finally_(give.s("clean"))
@@ -303,6 +346,23 @@ class TestRerun:
 
         assert CALLS == ["a", "b", "clean", "b", "clean"]
         assert run.state == "success"
+
+    def test_of_a_run_that_ends_before_it_is_made_good(self, bodies: Bodies) -> None:
+        steps = [give.s(x).options(name=x) for x in ("fast", "slow")]
+        run = first(*steps).start()
+        bodies.fetch()
+        run.rerun("slow")
+        bodies.end("fast")  # it stops the other, whose end was to be awaited
+        bodies.end("slow")
+        assert run.ready
+
+        bodies.rest()
+
+        assert run.state == "success"
+        info = bodies.stage.app.store.run(run._id)
+        nodes = {n.name: n for n in bodies.stage.app.store.nodes(run._id)}
+        assert info is not None and not info.request
+        assert [nodes[x].generation for x in ("fast", "slow")] == [0, 1]
 
     def test_the_whole_of_a_run_that_goes_on(self, bodies: Bodies) -> None:
         run = graph().start()

@@ -107,6 +107,30 @@ def test_a_forced_cancel_ends_the_cleanup_too(q: FlowQ, hand: Hand) -> None:
     assert {n.name: n.state for n in run.nodes()}["clean"] == "cancelled"
 
 
+def test_a_cancel_of_one_node_leaves_the_rest_and_runs_the_cleanup(q: FlowQ, hand: Hand) -> None:
+    run, (a, b) = started(q, hand)
+
+    stopping = run.cancel("a")
+
+    assert stopping and stopping.running == 1
+    hand.settle(end(a), end(b))
+    hand.settle(*(end(d) for d in fetch(hand, 5)))
+    hand.settle(*(end(d) for d in fetch(hand, 5)))
+    states = {n.name: n.state for n in run.nodes()}
+    assert (states["a"], states["b"], states["c"]) == ("cancelled", "success", "cancelled")
+    assert (run.state, states["clean"]) == ("cancelled", "success")
+
+
+@pytest.mark.parametrize("word", [True, False])
+def test_a_cancel_takes_force_by_its_name_only(q: FlowQ, hand: Hand, word: bool) -> None:
+    run, _ = started(q, hand)
+
+    with pytest.raises(TypeError, match=f"force={word}"):
+        run.cancel(word)
+
+    assert run.state == "running"
+
+
 def test_an_outcome_that_is_fixed_stands_and_the_cancel_says_so(q: FlowQ, hand: Hand) -> None:
     run, (a, b) = started(q, hand)
     hand.settle(end(a, State.FAILED), end(b))
