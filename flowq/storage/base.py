@@ -129,7 +129,8 @@ The settling step, in words that all stores share::
         reopened: expanded under a new generation, in its body; its counts are those of the nodes in
             it that are not chosen; unfinished are the chosen ones of its body, and those not ended
             one that had ended, and stands in a body with `most`, waits instead, with these counts:
-            it begins (as one in which a cancel has ended some nodes) when there is a place for it
+            it begins (as one in which a cancel has ended some nodes) when there is a place for it;
+            so does one that had ended in such a one, with counts of its parents, and begins in it
         all other nodes that are parked: finished with what they ended with, if they have
         last: each chosen node that stands in what has begun is weighed, and each that waits for a
             place; without parents it starts;

@@ -119,7 +119,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
         "sweep": [0, 0, 0], "look": [[3, 0, 0, 0, 0, 0]], "nodes": [b""], "wait": 1,
         "status": [0, 0, 0, 0], "runs": [b""] * 7, "left": [0],
         "grow": -1, "rewind": b"done", "send": b"kept", "pause": [5, 0], "places": [],
-        "park": b"no",
+        "park": b"no", "fork": b"known", "started": [], "watch": 1,
     }  # fmt: skip
     wire = Recorder(answers)
     store._wire = wire  # type: ignore[assignment]
@@ -151,6 +151,9 @@ def test_the_store_sends_what_the_headers_say() -> None:
     store.send(run, "go", b"V", to="n", key="k", who="me")
     store.pause(run)
     store.park(run, b"?", seen=5, nodes=((1, 2),), stop=((2, 1),))
+    store.fork(run, id, seen=5, chosen=((1, 2),))
+    store.started(run, after=id, limit=3)
+    store.wait_moved(run, seen=5, timeout=0.1)
     store.places(run + b"\0\0\0\1")
 
     sent = wire.sent
@@ -158,7 +161,7 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert all(parts[:2] == [b"{app}:L", b"0"] for parts in sent.values())
     rest = {name: parts[2:] for name, parts in sent.items()}
     assert rest["enqueue"][:2] == [b"1", id] and len(rest["enqueue"]) == 4
-    assert rest["submit"][:4] == [run, b"0", b"1", b"1"] and len(rest["submit"]) == 10
+    assert rest["submit"][:4] == [run, b"0", b"1", b"1"] and len(rest["submit"]) == 11
     assert rest["step"] == [
         b"s1", b"30000", b"9", b"1048576", b"3", b"2", b"a", b"b", b"b", id, id, id,
         b"\0\0\0\1\0", b"\0\0\0\2\1", b"\0\0\0\3\7", b"one", b"70", b"\0\3whycell",
@@ -182,4 +185,8 @@ def test_the_store_sends_what_the_headers_say() -> None:
     assert rest["left"] == [b"0", b"0", b"a", b"b"]
     assert rest["send"] == [run, b"go", b"n", b"k", b"me", b"V"]
     assert rest["pause"] == [run, b"1"]
+    around, weighed = b"\0\0\0\0\0\0\0\1", chosen
+    assert rest["fork"] == [run, id, b"5", b"0", chosen, around, b"", weighed, b""]
+    assert rest["started"] == [run, id, b"3"]
+    assert rest["watch"][1:] == [run, b"5"] and len(rest["watch"][0]) == 16
     assert rest["places"] == [run + b"\0\0\0\1", b"100"]

@@ -393,7 +393,7 @@ def test_the_backstop_finds_what_nobody_said(
 ) -> None:
     monkeypatch.setattr("flowq.storage.sqlite.wake.BACKSTOP", 0.02)
     other = SqliteStore.from_url(store.url)
-    monkeypatch.setattr(other._wakes, "tell", lambda ready, ended: None)
+    monkeypatch.setattr(other._wakes, "tell", lambda ready, ended, moved: None)
     came: list[bool] = []
     waiter = threading.Thread(target=lambda: came.append(store.wait_ready(["default"], timeout=50)))
     waiter.start()
@@ -419,7 +419,7 @@ def test_without_sockets_waiting_still_ends(
     )
     waiter.start()
 
-    monkeypatch.setattr(other._wakes, "tell", lambda ready, ended: None)
+    monkeypatch.setattr(other._wakes, "tell", lambda ready, ended, moved: None)
     other.cancel([message.id])
     waiter.join(40)
 
@@ -538,7 +538,7 @@ def test_hints_that_concern_others_do_not_put_off_the_backstop(
     waiter.start()
     eventually(lambda: bool(waiters(path)))
 
-    monkeypatch.setattr(other._wakes, "tell", lambda ready, ended: None)
+    monkeypatch.setattr(other._wakes, "tell", lambda ready, ended, moved: None)
     other.cancel([message.id])
     deadline = time.monotonic() + 10
     while waiter.is_alive() and time.monotonic() < deadline:

@@ -250,6 +250,29 @@ def test_a_fork_of_what_moves_meanwhile_is_given_up(
     assert rows_in(store, "message") == rows
 
 
+def test_nothing_is_left_of_a_fork_of_what_had_grown_that_was_given_up(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+) -> None:
+    p = make_plan({"x": [], "z": ["x"]})
+    store.submit(p)
+    (x,) = store.step("w", want=1).deliveries
+    store.step("w", [Expand(x.id, x.delivery, fragment({"i": [], "j": []}))])
+    run_all(store, p)
+    tables = ("message", "plan", "expansion", "growth")
+    rows = [rows_in(store, table) for table in tables]
+    monkeypatch.setattr(forks, "_ROWS", 1)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_in_transaction(patch, 5)
+        store.fork(p.id, new_id(), seen=info_of(store, p).changes, chosen=places(p, "z"))
+    assert [rows_in(store, table) for table in tables] > rows
+
+    clock.advance(3_700)
+    while store.sweep().more:
+        pass
+
+    assert [rows_in(store, table) for table in tables] == rows
+
+
 def test_nothing_of_a_run_is_left_when_it_is_forgotten(
     store: SqliteStore, clock: ManualClock
 ) -> None:

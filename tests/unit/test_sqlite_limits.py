@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from flowq.outcome import Expand, Outcome
-from flowq.plan import Plan
+from flowq.plan import Phase, Plan, When
 from flowq.storage.base import PAGE
 from flowq.storage.sqlite.store import SqliteStore
 from flowq.testing.clock import ManualClock
 from flowq.testing.contract.along import items_along, two_maps
 from flowq.testing.contract.base import done, end, make_plan, node, run_all, states_of
 from flowq.testing.contract.limits import with_limits
+from flowq.testing.contract.policies import with_later
 from tests.unit.test_sqlite_growing import Killed, die_in_transaction, drive, rows_in
 
 MANY = PAGE + 100
@@ -104,6 +105,41 @@ def test_a_limit_under_which_nobody_is_is_forgotten(store: SqliteStore, clock: M
     store.cancel([q.id])
 
     assert (rows_in(store, "gate"), rows_in(store, "place")) == (0, 0)
+
+
+def test_a_limit_is_forgotten_though_who_ends_never_had_a_place(store: SqliteStore) -> None:
+    p = with_limits(3, ("all", 1))
+    q = with_limits(2, ("late", 1), delay_ms=9_000)
+    store.submit(p)
+    store.submit(q)
+    store.pause(p.id)
+    store.step("w", want=5)
+
+    store.cancel([q.id])
+    store.cancel([p.id])
+
+    assert (rows_in(store, "gate"), rows_in(store, "place")) == (0, 0)
+
+
+def test_who_waits_is_let_in_though_the_run_of_who_left_is_forgotten(
+    store: SqliteStore, clock: ManualClock
+) -> None:
+    wide = make_plan({"a": [], **{f"n{k}": ["a"] for k in range(4 * PAGE)}})
+    p = with_limits(1, ("all", 1), ttl={"result_ttl_ms": 0})
+    p = with_later(p, "root", [(Phase.HANDLERS, When.FAILED, {"alert": []})])
+    q = with_limits(1, ("all", 1))
+    for plan in (wide, p, q):
+        store.submit(plan)
+    store.step("w", done(store.step("w", want=5)))
+    assert states_of(store, q)["t0"] == "held"  # the page that lets it in is still to come
+    assert states_of(store, p)["alert"] == "waiting"  # and so is that which ends this
+
+    clock.advance(3_600)
+    while store.sweep().more:
+        pass
+
+    assert store.run(p.id) is None
+    assert states_of(store, q)["t0"] == "queued"
 
 
 def test_a_task_without_limits_is_handed_out_as_before(store: SqliteStore) -> None:

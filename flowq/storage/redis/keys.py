@@ -56,6 +56,10 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     ),
     "taken:<limit>": ("zset", "nodes that have a place there; a limit of a run is '/', run, key"),
     "wanted:<limit>": ("zset", "nodes that wait for one -> their turn"),
+    "started:<id>": (
+        "list",
+        "of a run or task: id of what a body of it has started, index (4 bytes) of that body or ''",
+    ),
     "turns": ("string", "the last page in which some were held, for that"),
     "b:<run>": ("list", "indexes of nodes that were held while it was paused"),
     "j:<run>": ("zset", "index, signal and name of a join that waits for it -> since when, ms"),
@@ -77,7 +81,11 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
     "dead": ("hash", "id -> dead letter"),
     "deads": ("zset", "id -> number, by which they are listed"),
     "deads:n": ("string", "the last of those numbers"),
-    "wait": ("hash", "id -> tokens (16 bytes each) of the threads that wait for its end"),
+    "wait": (
+        "hash",
+        "id -> tokens (16 bytes each) of the threads that wait for its end, "
+        "or a move, where it is a run with 'm' behind it",
+    ),
     "cache:<key>": (
         "string",
         "6 bytes, and a result that stands for equal calls; expires by itself",

@@ -174,6 +174,13 @@ class Reading:
             first += want
         return found[:limit]
 
+    def started(
+        self, id: bytes, *, after: bytes = b"", limit: int = 500
+    ) -> list[tuple[bytes, bytes]]:
+        """List what bodies have started; see `Store.started`."""
+        found = self._run("started", id, after, b"%d" % limit)
+        return [(id + index, child) for child, index in zip(found[::2], found[1::2], strict=True)]
+
     def places(self, id: bytes) -> list[Places]:
         """Describe the limits of a node; see `Store.places`."""
         if len(id) != 20:
@@ -425,7 +432,7 @@ def _has_turn(owner: NodeHead, mode: int, index: int, phase: int) -> bool:
     turn = mode // PASSED
     if phase == 0 or turn == 0:
         return phase + turn == 0
-    return any(first <= index < first + n for first, n in owner.groups[turn - 1])
+    return any(first <= index < first + n for first, n in owner.later[turn - 1].body)
 
 
 def _matters(mode: int) -> bool:

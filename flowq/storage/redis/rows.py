@@ -13,14 +13,15 @@ from typing import Any, Final
 import msgspec
 
 from flowq.message import NO_NODE, Delivery, Message, encode_message
-from flowq.plan import Along, Bits, Kind, NodeRow, Plan, Ranges
+from flowq.plan import Along, Bits, Kind, Later, NodeRow, Plan, Ranges
+from flowq.states import Rule
 from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, Sent, SessionInfo
 
 __all__ = [
-    "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "grown_records", "growth", "guarded",
-    "message_of", "node_row", "pack_ranges", "pages", "plan_pages", "read_dead", "read_deliveries",
-    "read_info", "read_ranges", "read_run", "read_sent", "record", "run_head", "session_row",
-    "single_row", "timed",
+    "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "flags_of", "grown_records", "growth",
+    "guarded", "message_of", "node_row", "pack_ranges", "pages", "plan_pages", "read_dead",
+    "read_deliveries", "read_info", "read_ranges", "read_run", "read_sent", "record", "run_head",
+    "session_row", "single_row", "timed", "with_message",
 ]  # fmt: skip
 
 EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE, DEADLINE, BORN_BLOCKED = (
@@ -229,11 +230,8 @@ class Lanes:
         return b"".join(out[:255])
 
 
-def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
-    """Pack what changes of a node, as it is before the run starts."""
-    m = row.message
-    if m and not (guard or row.phase) and _alone(row) and not timed(m):
-        return _PLAIN_RECORDS[lanes.number(m)]
+def flags_of(row: NodeRow, guard: bool = False) -> int:
+    """Give the flags of a record."""
     flags = ODD if _odd(row) else 0
     if row.kind == Kind.EXPANSION:
         flags |= EXPANSION
@@ -247,9 +245,17 @@ def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
         flags |= PHASED
     if guard or _guards(row):
         flags |= GUARDED
+    return flags
+
+
+def record(row: NodeRow, lanes: Lanes, guard: bool = False) -> bytes:
+    """Pack what changes of a node, as it is before the run starts."""
+    m = row.message
+    if m and not (guard or row.phase) and _alone(row) and not timed(m):
+        return _PLAIN_RECORDS[lanes.number(m)]
     lane = lanes.number(row.message) if row.message else 0
     mode = 1 if row.blocked else 0
-    return RECORD.pack(0, 0, flags, lane, _parents(row), 0, bytes(6), 0, 0, 0, mode)
+    return RECORD.pack(0, 0, flags_of(row, guard), lane, _parents(row), 0, bytes(6), 0, 0, 0, mode)
 
 
 def pages(encoded: Iterable[bytes], most: int = SUBMIT_PAGE) -> Iterator[tuple[int, list[bytes]]]:
@@ -278,7 +284,7 @@ def plan_pages(plan: Plan) -> Iterator[list[bytes]]:
         records = b"".join([record(row, lanes, i in guards) for i, row in of_page])
         args = [
             plan.id, b"%d" % first, b"%d" % len(page), b"%d" % total, run_head(plan),
-            lanes.pack(), records, lanes.queues(),
+            lanes.pack(), records, lanes.queues(), plan.parent,
         ]  # fmt: skip
         for index, raw in enumerate(page, first):
             args += (index.to_bytes(4, "big"), raw)
@@ -346,13 +352,13 @@ def read_sent(raw: bytes) -> Sent:
 class NodeHead:
     """A node's row without its message, read."""
 
-    __slots__ = ("along", "bits", "children", "entries", "follows", "groups", "inner", "kind",
-                 "lenient", "most", "name", "need", "owner", "parents", "phase", "reads", "rule",
-                 "signal", "value")  # fmt: skip
+    __slots__ = ("along", "bits", "blocked", "body", "children", "entries", "followers", "follows",
+                 "inner", "kind", "later", "lenient", "most", "name", "need", "owner", "parents",
+                 "phase", "reads", "rule", "signal", "value")  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
         (off, special, self.kind, self.bits, self.phase, _, _, self.owner, self.inner, *counts,
-         n_value, n_name, _) = _NODE.unpack_from(raw)  # fmt: skip
+         n_value, n_name, n_queue) = _NODE.unpack_from(raw)  # fmt: skip
         at = _NODE.size
         found = []
         for n in counts:
@@ -367,13 +373,19 @@ class NodeHead:
         if special & RULED:
             last -= _RULE.size
             self.rule = _RULE.unpack_from(raw, last)
+        at += n_name + n_queue
+        self.body: Ranges = ()
         self.lenient: Ranges = ()
+        self.followers: Ranges = ()
         self.follows: Ranges = ()
+        self.blocked = b""
         self.need = self.most = self.along = 0
         self.signal = ""
-        self.groups: list[Ranges] = []
+        self.later: list[Later] = []
         if special & MORE:
-            self._read_more(raw[last - 4 - int.from_bytes(raw[last - 4 : last], "big") : last])
+            end, last = last, last - 4 - int.from_bytes(raw[last - 4 : last], "big")
+            self._read_more(raw[last:end])
+        self.body = tuple(_RANGE.iter_unpack(raw[at:last]))
 
     def _read_more(self, raw: bytes) -> None:
         """Read what few nodes have."""
@@ -384,16 +396,45 @@ class NodeHead:
         edges, _, count, self.need, self.most, _, *sizes = _MORE.unpack_from(raw)
         owned, signal, blocked, followers, follows, self.along, limits = sizes
         self.lenient = ranges(_MORE.size, edges)
-        at = _MORE.size + 8 * (edges + owned + followers)
+        at = _MORE.size + 8 * (edges + owned)
+        self.followers = ranges(at, followers)
+        at += 8 * followers
         self.follows = ranges(at, follows)
         at += 8 * follows + _ALONG.size * self.along + limits
         self.signal = raw[at : at + signal].decode()
+        self.blocked = raw[at + signal : at + signal + blocked]
         at += signal + blocked
         for _ in range(count):
-            _, _, _, first, nodes, size = _GROUP.unpack_from(raw, at)
-            at += _GROUP.size + 8 * first
-            self.groups.append(ranges(at, nodes))
-            at += 8 * nodes + size
+            phase, when, inner, first, nodes, size = _GROUP.unpack_from(raw, at)
+            at += _GROUP.size
+            entries, at = ranges(at, first), at + 8 * first
+            body, at = ranges(at, nodes), at + 8 * nodes
+            self.later.append(Later(phase, when, entries, body, inner, raw[at : at + size]))
+            at += size
+
+
+def with_message(raw: bytes, message: Message) -> NodeRow:
+    """Give the row of a task of a plan, read from what is stored, with another message."""
+    head = NodeHead(raw)
+    n = sum(count for _, count in head.parents)
+    return NodeRow(
+        head.name,
+        Kind.TASK,
+        head.owner,
+        Rule(n, 0, n, 0, 0) if head.rule is None else Rule(*head.rule),
+        head.parents,
+        head.children,
+        head.reads,
+        message,
+        bits=head.bits,
+        phase=head.phase,
+        body=head.body,
+        lenient=head.lenient,
+        later=tuple(head.later),
+        blocked=head.blocked,
+        followers=head.followers,
+        follows=head.follows,
+    )
 
 
 def message_of(row: bytes) -> bytes:

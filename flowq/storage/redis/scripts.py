@@ -14,9 +14,9 @@ from importlib.resources import files
 __all__ = ["NAMES", "Script", "load"]
 
 NAMES = (
-    "cancel", "enqueue", "grow", "held", "left", "look", "nodes", "open", "page", "park",
-    "pause", "places", "release", "renew", "reschedule", "rewind", "runs", "send", "status", "step",
-    "submit", "sweep", "wait",
+    "cancel", "enqueue", "fork", "grow", "held", "left", "look", "nodes", "open", "page", "park",
+    "pause", "places", "release", "renew", "reschedule", "rewind", "runs", "send", "started",
+    "status", "step", "submit", "sweep", "wait", "watch",
 )  # fmt: skip
 _INCLUDE = re.compile(r"^-- @include (\w+)\n", re.M)
 

@@ -7,13 +7,15 @@ import logging
 import os
 import secrets
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from flowq.clock import SYSTEM_CLOCK, Clock
 from flowq.errors import StoreError, StoreUnavailable, StoreVersionError
-from flowq.message import Delivery, Message, id_text
+from flowq.message import Delivery, Message, id_text, node_id
 from flowq.outcome import (
     Cancelled,
     Done,
@@ -52,6 +54,7 @@ _SENT: dict[bytes, Send | None] = {
     b"taken": "taken", b"kept": "kept", b"repeated": "repeated", b"ended": "ended",
     b"missing": None,
 }  # fmt: skip
+_TAKEN = {ord("1"): True, ord("0"): False, ord("2"): None}
 _REPLY = b"%d" % REPLY_BYTES
 _TYPES = b"""local out = {}
 for k, key in ipairs(KEYS) do out[k] = redis.call('TYPE', key).ok end
@@ -176,16 +179,16 @@ class RedisStore(Reading):
 
     # --- what changes ---------------------------------------------------------------------------
 
-    def enqueue(self, messages: Sequence[Message]) -> list[bool]:
+    def enqueue(self, messages: Sequence[Message]) -> list[bool | None]:
         """Take tasks called alone; see `Store.enqueue`."""
         if not messages:
             return []
         args = [b"%d" % len(messages)]
         for m in messages:
-            args += (m.id, rows.single_row(m), rows.timed(m))
-        return [x == 49 for x in self._run("enqueue", *args)]
+            args += (m.id, rows.single_row(m), rows.timed(m) + m.parent)
+        return [_TAKEN[x] for x in self._run("enqueue", *args)]
 
-    def submit(self, plan: Plan) -> bool:
+    def submit(self, plan: Plan) -> bool | None:
         """Start a run, in pages where it is large; see `Store.submit`."""
         coming = rows.plan_pages(plan)
         page = next(coming, None)
@@ -199,13 +202,57 @@ class RedisStore(Reading):
             answer = self._run("submit", *page, meanwhile=go_on)
             if answer == b"known":
                 return False
+            if answer == b"refused":
+                return None
             if answer == b"lost":
-                raise StoreUnavailable(
-                    f"run {id_text(plan.id)} is being submitted by another process too; "
-                    "submit it again"
-                )
+                raise _lost(plan.id)
         self._drive(int(answer))
         return True
+
+    def fork(
+        self,
+        run: bytes,
+        new: bytes,
+        *,
+        seen: int,
+        chosen: Ranges,
+        reopened: Ranges = (),
+        dropped: Ranges = (),
+        messages: Mapping[int, Message] = MappingProxyType({}),
+    ) -> bool | None:
+        """Start a run that takes over what it does not run itself; see `Store.fork`."""
+        names = {m.queue.encode() + b"\0" for m in messages.values()}
+        others = []
+        for index, message in messages.items():
+            raw = self._row(run, index)
+            if raw is None:
+                continue  # the run is not known, or has changed: the script says so
+            message = msgspec.structs.replace(message, id=node_id(new, index))
+            row = rows.with_message(raw, message)
+            others += [index.to_bytes(4, "big"), bytes([rows.flags_of(row)]), rows.node_row(row)]
+        rest = [*_packed(chosen, reopened, dropped), b"".join(sorted(names)), *others]
+        first: Any = 0
+        while True:
+            answer = self._run("fork", run, new, b"%d" % seen, b"%d" % first, *rest)
+            if isinstance(answer, int):
+                first = answer
+            elif answer != b"busy":
+                break
+            else:
+                self._drive(1)
+        if answer == b"lost":
+            raise _lost(new)
+        if answer == b"done":
+            self._go_on(new)
+            self._drive(1)
+        return {b"missing": None, b"no": False}.get(answer, True)
+
+    def _row(self, run: bytes, index: int) -> bytes | None:
+        """Give the row of a task as it is before it becomes anything."""
+        i4 = index.to_bytes(4, "big")
+        found: list[bytes | None] = self._wire.ask(b"HMGET", self._key + b"n:" + run, i4, b"o" + i4)
+        row, was = found
+        return row if was is None else was[2:]  # behind its flags and lane
 
     def step(
         self,
@@ -337,9 +384,7 @@ class RedisStore(Reading):
         seen: int = -1,
     ) -> bool | None:
         """Let nodes of a run run again; see `Store.rewind`."""
-        around = ranges_of([ROOT, *indexes(reopened)])
-        weighed = ranges_of([*indexes(chosen), *indexes(reopened)])
-        sets = [rows.pack_ranges(x) for x in (chosen, around, dropped, weighed)]
+        sets = _packed(chosen, reopened, dropped)
         while True:
             answer = self._run("rewind", run, b"%d" % generation, *sets, b"%d" % seen)
             if answer != b"busy":
@@ -447,24 +492,35 @@ class RedisStore(Reading):
             for waker in self._wakers:
                 waker.wake()
 
+    def wait_moved(self, run: bytes, *, seen: int, timeout: float) -> bool:
+        """Sleep until a run may have moved; see `Store.wait_moved`."""
+        token = self._token()
+        if self._run("watch", token, run, b"%d" % seen):
+            return True
+        return self._await(token, [run + b"m"], timeout)
+
     def wait_ended(self, ids: Sequence[bytes], *, timeout: float) -> bool:
         """Sleep until one of these may have ended; see `Store.wait_ended`."""
+        token = self._token()
+        if self._run("wait", token, b"1", *ids):
+            return True
+        return self._await(token, ids, timeout)
+
+    def _token(self) -> bytes:
+        """Give the name under which this thread waits."""
         local = self._local
         if getattr(local, "pid", 0) != os.getpid():
             local.pid, local.token = os.getpid(), secrets.token_bytes(16)
         token: bytes = local.token
-        if self._run("wait", token, b"1", *ids):
-            return True
-        until = time.monotonic() + timeout
+        return token
+
+    def _await(self, token: bytes, what: Sequence[bytes], timeout: float) -> bool:
+        """Sleep until somebody answers who has seen that this thread waits for that."""
         try:
-            return (
-                self._wire.block(
-                    [b"BLPOP", self._key + b"a:" + token], max(0.0, until - time.monotonic())
-                )
-                is not None
-            )
+            key = self._key + b"a:" + token
+            return self._wire.block([b"BLPOP", key], max(0.0, timeout)) is not None
         finally:
-            self._forget(token, ids)
+            self._forget(token, what)
 
     def _forget(self, token: bytes, ids: Sequence[bytes]) -> None:
         try:
@@ -476,6 +532,19 @@ class RedisStore(Reading):
         """Close connections; the next use opens new ones."""
         self.wake()
         self._wire.close()
+
+
+def _packed(chosen: Ranges, reopened: Ranges, dropped: Ranges) -> list[bytes]:
+    """Pack the sets of a new generation, as ``lua/_rewind.lua`` takes them."""
+    around = ranges_of([ROOT, *indexes(reopened)])
+    weighed = ranges_of([*indexes(chosen), *indexes(reopened)])
+    return [rows.pack_ranges(x) for x in (chosen, around, dropped, weighed)]
+
+
+def _lost(run: bytes) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"run {id_text(run)} is being submitted by another process too; submit it again"
+    )
 
 
 def _other(o: Outcome, grown: dict[bytes, bytes]) -> tuple[bytes, bytes]:

@@ -107,6 +107,12 @@ class Change(Ends):
         self.within = True
         return len(found)
 
+    def drop_walks(self, first: int, last: int) -> None:
+        """Forget what is left of nodes that are removed; but who waits at a limit is let in."""
+        self.db.execute(SQL["drop_walks"], (first, last, ENTERING))
+        kept = (x for x in self.todo if not first <= x[0] <= last or x[1] == ENTERING)
+        self.todo = deque(kept)
+
     def walk(self, edges: int = PAGE) -> None:
         """Count ends below and around, start and end what that decides, in waves.
 

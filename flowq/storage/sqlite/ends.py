@@ -181,7 +181,7 @@ class Ends(Batch):
         if flags & LENIENT:
             self.push(id, INDULGENT, None)
         if flags & LED and not (began and flags & KIND == Kind.EXPANSION):
-            self.push(id, TRAILING + state, culprit)
+            self.push(id, TRAILING + (_SUCCESS if softly else state), culprit)
         if flags & LIMITED and began:
             limits.leave(self, id, run)
         if flags & ITEM:

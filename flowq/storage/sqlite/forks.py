@@ -83,7 +83,7 @@ def fork(
                 _copy(change, old, copy, new, pages.pop(), messages)
             if not pages and not begun:
                 begun = True
-                _go(change, old, copy, source[3] + 1, sets)
+                _go(change, copy, source[3] + 1, sets)
 
 
 def _open(change: Change, old: Place, new: bytes) -> tuple[Place, list[tuple[int, int]]]:
@@ -94,6 +94,8 @@ def _open(change: Change, old: Place, new: bytes) -> tuple[Place, list[tuple[int
     size = max(last for _, last in stretches) - base + 1
     copied = change.db.execute(SQL["take_ids"], (size,)).fetchall()[0][0] - size
     made = open_run(change, new, name, copied, nodes, *keep)
+    # who drops a copy that is given up looks there for its rows
+    change.db.execute(SQL["copy_growth"], (copied - base, made, number))
     return (made, copied), [*_pages(stretches)][::-1]
 
 
@@ -151,10 +153,8 @@ def _replace(change: Change, row: int, id: bytes, message: Message) -> None:
     db.execute(SQL["say_another"], (message.task, pack_limits(message.limits), body, row))
 
 
-def _go(change: Change, old: Place, copy: Place, generation: int, sets: Sets) -> None:
+def _go(change: Change, copy: Place, generation: int, sets: Sets) -> None:
     """Let the copy be seen, and its new generation begin."""
-    shift = copy[1] - old[1]
-    change.db.execute(SQL["copy_growth"], (shift, copy[0], old[0]))
     change.db.execute(SQL["go_live"], copy[:1])
     rewind.begin(change, *copy, generation, sets)
     change.walk()

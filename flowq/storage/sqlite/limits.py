@@ -58,8 +58,8 @@ def leave(change: Ends, id: int, run: int) -> None:
     """Let others have the places of a node that is queued or running no more, if it had them."""
     raw = change.db.execute(SQL["limits"], (id,)).fetchone()[0]
     for key, _ in unpack_limits(raw):
-        gate = _gate(change, run, key)
-        if not change.db.execute(SQL["leave_place"], (gate.id, id)).rowcount:
+        gate = _known_gate(change, run, key)
+        if gate is None or not change.db.execute(SQL["leave_place"], (gate.id, id)).rowcount:
             continue
         gate.taken -= 1
         gate.left = True
@@ -76,7 +76,7 @@ def let_in(change: Change, item: list[Any], limit: int) -> tuple[int, bool]:
         return 0, True
     number, key = found
     gate = _gate(change, number, key)
-    gate.walked = True
+    gate.walked = gate.left = True
     rows = change.db.execute(SQL["waiters"], (gate.id, limit)).fetchall()
     for tried, (id, run, queue, raw) in enumerate(rows):
         if gate.taken >= dict(unpack_limits(raw))[key]:
@@ -102,14 +102,28 @@ def close(change: Ends) -> None:
 
 def _gate(change: Ends, run: int, key: str) -> Gate:
     """Give the limit of a key, of the run or of the whole store."""
-    scope = (run if key[:1] == "/" else 0, key)
+    gate = _known_gate(change, run, key)
+    if gate is None:
+        scope = _scope(run, key)
+        made: int = change.db.execute(SQL["add_gate"], scope).fetchall()[0][0]
+        gate = change.gates[scope] = Gate(made, 0)
+    return gate
+
+
+def _known_gate(change: Ends, run: int, key: str) -> Gate | None:
+    """Give the same if somebody is under it."""
+    scope = _scope(run, key)
     gate = change.gates.get(scope)
     if gate is None:
         found = change.db.execute(SQL["gate"], scope).fetchone()
-        if found is None:
-            found = (change.db.execute(SQL["add_gate"], scope).fetchall()[0][0], 0)
-        gate = change.gates[scope] = Gate(*found)
+        gate = None if found is None else Gate(*found)
+        if gate is not None:
+            change.gates[scope] = gate
     return gate
+
+
+def _scope(run: int, key: str) -> tuple[int, str]:
+    return run if key[:1] == "/" else 0, key
 
 
 def places(db: sqlite3.Connection, now: int, id: bytes) -> list[Places]:

@@ -272,7 +272,8 @@ SELECT id FROM run WHERE paused = 1 AND id IN (SELECT value FROM json_each(?))
 -- name: hold
 UPDATE message SET state = 2, gate = NULL WHERE id = ?
 -- name: held_of
-SELECT id, flags, queue FROM message WHERE run = ? AND state = 2 AND gate IS NULL AND flags & 2147483648 = 0 ORDER BY id LIMIT ?
+SELECT id, flags, queue FROM message WHERE run = ? AND state = 2 AND gate IS NULL
+AND NOT (flags & 2147483648 AND EXISTS(SELECT 1 FROM parked k WHERE k.node = message.id AND k.state > 0)) ORDER BY id LIMIT ?
 -- name: free
 UPDATE message SET state = 3, rank = ? WHERE id = ?
 
@@ -380,14 +381,15 @@ DELETE FROM rewind WHERE run = (SELECT run FROM message WHERE id = ?)
 -- name: reopen_run
 UPDATE run SET ended_ms = 0, forget_ms = NULL, request = NULL WHERE id = ?
 -- name: reopen_root
-UPDATE message SET state = 5, flags = flags & ~2148007936, generation = ?, cell = NULL, session = NULL WHERE id = ?
+UPDATE message SET state = 5, flags = flags & ~2148007944, generation = ?, cell = NULL, session = NULL WHERE id = ?
 -- name: reopen
-UPDATE message SET state = 5, flags = flags & ~2148007936, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
+UPDATE message SET state = 5, flags = flags & ~2148007944, generation = generation + 1, cell = NULL WHERE id IN (SELECT value FROM json_each(?))
 -- name: ask_again
 UPDATE message SET state = 0, ready_ms = NULL, due_ms = NULL, succeeded = 0, failed = 0, skipped = 0, cancelled = 0, culprit = NULL
 WHERE id IN (SELECT value FROM json_each(?))
--- name: ended_in_bounds
-SELECT id FROM message WHERE id IN (SELECT value FROM json_each(?)) AND state >= 6 AND flags & 1048576
+-- name: to_reopen
+SELECT m.id, m.flags, m.owner, o.state FROM message m LEFT JOIN message o ON o.id = m.owner
+WHERE m.id IN (SELECT value FROM json_each(?)) AND m.state >= 6 ORDER BY m.id
 -- name: expanded_of
 SELECT id FROM message WHERE id IN (SELECT value FROM json_each(?)) AND state = 5
 -- name: root_of_run
@@ -403,7 +405,7 @@ UPDATE plan SET entries = NULL, value = NULL, tolerate = 0, inside = ?, later = 
 -- name: renew_expansion
 UPDATE expansion SET turn = 0, unfinished = ?, failures = ?, cancels = ?, skips = ?, culprit = ?, won = ?, under = ?, after = 0, due_ms = NULL, marks = 0, outcome = NULL WHERE id = ?
 -- name: to_count
-SELECT m.id, m.flags, p.parents, p.follows FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND p.parents IS NOT NULL
+SELECT m.id, m.flags, p.parents, p.follows FROM message m JOIN plan p ON p.id = m.id WHERE m.id IN (SELECT value FROM json_each(?)) AND m.state = 0 AND p.parents IS NOT NULL
 -- name: ended_parents
 SELECT state, flags, count(*), min(id) FROM message WHERE id BETWEEN ? AND ? AND state >= 6 GROUP BY state, flags
 -- name: has_begun
@@ -632,7 +634,7 @@ DELETE FROM expansion WHERE id BETWEEN ? AND ?
 -- name: drop_all_losses
 DELETE FROM loss WHERE message BETWEEN ? AND ?
 -- name: drop_walks
-DELETE FROM walk WHERE node BETWEEN ? AND ?
+DELETE FROM walk WHERE node BETWEEN ? AND ? AND state <> ?
 -- name: last_row
 SELECT max(id) FROM message WHERE id BETWEEN ? AND ?
 -- name: drop_run

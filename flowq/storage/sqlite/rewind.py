@@ -49,7 +49,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Stages", "begin", "load", "may_begin", "page"]
 
-_SCHEDULED, _QUEUED, _SUCCESS = State.SCHEDULED.value, State.QUEUED.value, State.SUCCESS.value
+_WAITING, _SCHEDULED, _QUEUED, _SUCCESS = (
+    State.WAITING.value,
+    State.SCHEDULED.value,
+    State.QUEUED.value,
+    State.SUCCESS.value,
+)
 
 Spans = list[tuple[int, int]]
 """Row ids as (first, count) pairs."""
@@ -63,7 +68,7 @@ class Stages:
             (_drop, dropped),
             (_renew, chosen),
             (_reopen, reopened),
-            (_count_parents, chosen),
+            (_count_parents, sorted(chosen + reopened)),
             (_count_inside, reopened),
             (_set_deadlines, reopened),
             (_unpark, reopened[:1]),
@@ -107,6 +112,7 @@ def begin(
     change.db.execute(SQL["add_rewind"], (run, *packed))
     change.db.execute(SQL["reopen_run"], (run,))
     change.db.execute(SQL["reopen_root"], (generation, base))
+    change.moved.add(run)
     change.push(base, REWOUND, None)
 
 
@@ -131,6 +137,7 @@ def page(change: Change, item: list[Any], limit: int, starting: dict[int, int]) 
     root, _, _, position, stages = item
     stage, ids, whole = stages.cut(position, limit)
     change.flush()
+    change.moved.add(change.db.execute(SQL["expansion_row"], (root,)).fetchone()[1])
     weighed = stage(change, ids, root)
     starting.update(dict.fromkeys(weighed or (), change.rank))
     if whole:
@@ -222,11 +229,15 @@ def _blame(change: Change, id: int, root: int) -> int | None:
 def _reopen(change: Change, ids: list[int], root: int) -> None:
     """Let expansions around have begun, under their next generation.
 
-    Where only so many of their kind may be under way, those that had ended wait for a place.
+    Where only so many of their kind may be under way, those that had ended wait for a place; so do
+    those in them, which come behind them, and begin with them.
     """
-    asking = [id for (id,) in _rows(change, "ended_in_bounds", ids)]
+    asking: set[int] = set()
+    for id, flags, owner, around in _rows(change, "to_reopen", ids):
+        if flags & BOUNDED or owner in asking or around == _WAITING:
+            asking.add(id)
     change.db.execute(SQL["reopen"], (json.dumps([id for id in ids if id != root]),))
-    change.db.execute(SQL["ask_again"], (json.dumps(asking),))
+    change.db.execute(SQL["ask_again"], (json.dumps([*asking]),))
     change.db.execute(SQL["forget_parked"], (json.dumps(ids),))
 
 

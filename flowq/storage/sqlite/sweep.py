@@ -68,7 +68,7 @@ def _drop_runs(change: Change, limit: int) -> int:
             for statement in ("drop_messages", "drop_plans", "drop_expansions"):
                 db.execute(SQL[statement], span)
             db.execute(SQL["drop_all_losses"], span)
-            db.execute(SQL["drop_walks"], span)
+            change.drop_walks(*span)
             db.execute(SQL["drop_along"], span)
             dropped += last - first + 1
         if first == begin:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowq.message import new_id, node_id
-from flowq.outcome import Expand
+from flowq.outcome import Expand, RetryAt
 from flowq.plan import Bits, Phase, Plan, When
 from flowq.states import State
 from flowq.storage.base import PAGE, NodeInfo, RunInfo, Store
@@ -287,6 +287,62 @@ class TestRewindsOfWhatGoesOn(StoreContract):
         assert states["root"] == "cancelled"
         assert store.check(p.id) == []
 
+    def test_what_is_opened_in_items_that_wait_for_a_place_waits_too(self, store: Store) -> None:
+        shape: dict[str, list[str]] = {"m": []}
+        inside: dict[str, str] = {}
+        for k in range(2):
+            shape |= {f"i{k}": [], f"w{k}": [], f"k{k}": [f"w{k}"], f"x{k}": [], f"y{k}": [f"x{k}"]}
+            inside |= {f"i{k}": "m", f"w{k}": f"i{k}", f"k{k}": f"i{k}"}
+            inside |= {f"x{k}": f"k{k}", f"y{k}": f"k{k}"}
+        limits = {f"y{k}": {"limits": (("shared", 2),)} for k in range(2)}
+        p = edited(make_plan({**shape, "z": ["m"]}, inside=inside, messages=limits), "m", most=1)
+        opened = at(p, "m", "i0", "i1", "k0", "k1")
+        store.submit(p)
+        run_all(store, p, {"y0": S.FAILED, "y1": S.FAILED})
+
+        assert again(store, p, ["y0", "y1", "z"], reopened=opened) is True
+
+        states = states_of(store, p)
+        assert [states[name] for name in ("i1", "k1", "y1")] == ["waiting"] * 3
+        assert store.check(p.id) == []
+        assert run_all(store, p, {"y0": S.FAILED}) == ["y0", "y1"]
+        assert states_of(store, p)["k1"] == "success"
+        assert again(store, p, ["y0", "z"], reopened=at(p, "m", "i0", "k0")) is True
+        assert run_all(store, p) == ["y0", "z"]
+        assert look_at(store, p.id).state == S.SUCCESS
+
+    def test_what_waits_to_be_opened_in_others_is_stopped_with_them(self, store: Store) -> None:
+        shape: dict[str, list[str]] = {"m": []}
+        inside: dict[str, str] = {}
+        for k in range(2):
+            shape |= {f"i{k}": [], f"k{k}": [], f"y{k}": []}
+            inside |= {f"i{k}": "m", f"k{k}": f"i{k}", f"y{k}": f"k{k}"}
+        limits = {f"y{k}": {"limits": (("shared", 1),)} for k in range(2)}
+        p = edited(make_plan(shape, inside=inside, messages=limits), "m", most=1)
+        store.submit(p)
+        run_all(store, p, {"y0": S.FAILED, "y1": S.FAILED})
+        assert again(store, p, ["y0", "y1"], reopened=at(p, "m", "i0", "i1", "k0", "k1")) is True
+
+        store.cancel([p.id])
+
+        assert {*states_of(store, p).values()} == {"cancelled"}
+        assert [place.taken for place in store.places(node(p, "y0"))] == [0]
+        assert store.check(p.id) == []
+
+    def test_the_number_of_changes_is_another_one_though_all_that_is_chosen_waits(
+        self, store: Store
+    ) -> None:
+        p = make_plan({"long": [], "z": ["long"]})
+        store.submit(p)
+        store.step("w", want=5)
+        store.cancel([node(p, "z")])
+        seen = info_of(store, p).changes
+
+        assert again(store, p, ["z"]) is True
+
+        assert states_of(store, p)["z"] == "waiting"
+        assert info_of(store, p).changes != seen
+
     def test_many_are_chosen_while_workers_settle(self, store: Store) -> None:
         width = 3 * PAGE
         leaves = [f"n{i}" for i in range(width)]
@@ -469,6 +525,25 @@ class TestParks(StoreContract):
         assert store.cancel([p.id]) == [S.FAILED]
 
         assert info_of(store, p).ended_ms > 0
+
+    def test_what_a_pause_holds_goes_on_though_it_is_parked(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        p = make_plan({"a": [], "b": []})
+        store.submit(p)
+        a, b = store.step("w", want=2).deliveries
+        park(store, p, ["a", "b"])
+        store.step("w", [RetryAt(a.id, a.delivery, 1_000), end(b)])
+        store.pause(p.id)
+        pass_time(store, clock, 2)
+        assert store.step("w", want=5).deliveries == []
+        assert states_of(store, p)["a"] == "held"
+
+        store.resume(p.id)
+
+        states = states_of(store, p)
+        assert (states["a"], states["b"]) == ("queued", "held")
+        assert [d.id for d in store.step("w", want=5).deliveries] == [a.id]
 
     def test_a_rewind_of_others_lets_the_rest_end(self, store: Store) -> None:
         p = make_plan({"a": [], "b": [], "z": ["b"]})

@@ -19,7 +19,7 @@ from flowq.message import (
     read_cell,
 )
 from flowq.outcome import Expand
-from flowq.plan import INNER, Along, Kind, NodeRow, Plan, ranges_of
+from flowq.plan import INNER, Along, Bits, Kind, NodeRow, Plan, ranges_of
 from flowq.states import State, trigger_rule
 from flowq.storage.base import PAGE, Step, Store
 from flowq.testing.contract.base import (
@@ -208,6 +208,17 @@ class TestAlong(StoreContract):
             assert states_of(store, p)["b"] == then
             store.cancel([p.id])
             assert store.check(p.id) == []
+
+    def test_a_failure_that_counts_as_a_success_does_so_where_it_is_followed(
+        self, store: Store
+    ) -> None:
+        p = follower(make_plan({"a": [], "b": ["a"]}, bits={"a": Bits.COUNTS_AS_SUCCESS}), "b", "a")
+        store.submit(p)
+
+        step = store.step("w", done(store.step("w", want=5), S.FAILED), want=5)
+
+        assert names_of(store, p, step) == ["b"]
+        assert store.check(p.id) == []
 
     def test_a_task_is_followed_once_it_has_become_an_expansion(self, store: Store) -> None:
         for how in ("expands", "returns", "fails"):

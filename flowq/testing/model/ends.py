@@ -90,7 +90,8 @@ class Ends(Reads):
             counts = t.counts_as(child)
             self._edges.append((t.run, child, counts, culprit if counts in FAILED else None))
         for child in () if t.has_begun else indexes(t.plan.followers):
-            self._edges.append((t.run, child, state, culprit if state in FAILED else None))
+            counts = t.counts_as(child)
+            self._edges.append((t.run, child, counts, culprit if counts in FAILED else None))
         for along in owner.followed:
             if 0 <= t.index - along.first < along.count:
                 self._edges.append((t.run, along.own + t.index - along.first, S.EXPANDED, None))
@@ -228,14 +229,15 @@ class Ends(Reads):
         asks: set[int] = set()  # it had ended, and wants a place anew
         for index in sorted(chosen | reopened):
             t = run.nodes[index]
-            bound = index != ROOT and run.nodes[t.plan.owner].plan.most
-            if index not in chosen and bound and t.state.final and t.plan.phase == Phase.BODY:
-                asks.add(index)
+            if index not in chosen and index != ROOT and t.state.final:
+                bound = run.nodes[t.plan.owner].plan.most and t.plan.phase == Phase.BODY
+                if bound or t.plan.owner in asks:
+                    asks.add(index)
             self._renew(t, S.WAITING if index in chosen else S.EXPANDED)
         for index in asks:
             t = run.nodes[index]
             t.state, t.ready_ms, t.due_ms, t.parents = S.WAITING, 0, 0, [0, 0, 0, 0]
-        for index in sorted(chosen):
+        for index in sorted(chosen | asks):
             t = run.nodes[index]
             for p in indexes(t.plan.parents):
                 parent = run.nodes[p]

@@ -259,7 +259,7 @@ class ModelStore(Ends):
     def _queue_due(self) -> None:
         self._tick += 1
         due = [t for t in self._things() if 0 < t.due_ms <= self._now and t.state in TIMED]
-        for t in due:
+        for t in sorted(due, key=lambda t: (t.due_ms, t.id)):
             if t.kind == Kind.TASK:
                 self._at(t, 0, front=not t.order[0], place=t.due_ms)
         rest = [t for t in due if t.kind != Kind.TASK]
@@ -514,7 +514,7 @@ class ModelStore(Ends):
     def _go_on(self, run: Run) -> None:
         run.paused = False
         for t in run.nodes:
-            if t.state == S.HELD and not t.parked:
+            if t.state == S.HELD and not t.over:
                 self._at(t, 0, front=True, run=run.plan.id, place=t.index)
 
     def reschedule(self, id: bytes, *, delay_ms: int = 0, due_ms: int = 0) -> State | None:

@@ -385,7 +385,7 @@ function extras()
     table.sort(held)
     for _, i4 in ipairs(held) do
       local x = node(r, (unpack_('>I4', i4)))
-      if x and x.state == HELD and not parks().is(r, x.i) and limits().enter(r, x) then limits().queue(r, x) end
+      if x and x.state == HELD and not parks().is_over(r, x.i) and limits().enter(r, x) then limits().queue(r, x) end
     end
     if #held > 0 then call('LTRIM', key, #held, -1) end
     return #held, #held < edges

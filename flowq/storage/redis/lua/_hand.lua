@@ -181,11 +181,20 @@ local function rows_of(ids)
   return rows
 end
 
--- Whether the first of an "a" list goes before the list of its level.
-local function is_turn_of(list)
+-- Whether the first of an "a" list goes before the list of its level: nothing is before it but ghosts.
+local function is_turn_of(list, level, ghosts)
   local first = call('LINDEX', list.key, 0)
-  if not first then return true end
-  return unpack_('>i4', first) <= popped_of(list.queue, list.level)
+  local before = first and unpack_('>i4', first) - popped_of(list.queue, list.level) or 0
+  if before <= 0 then return true end
+  if before > ghosts or before > MANY then return false end
+  local ids, left = call('LRANGE', level.key, 0, before - 1), {}
+  if #ids == 0 then return true end
+  local counts = call('HMGET', P .. 'g:' .. list.queue, unpack(ids))
+  for k, id in ipairs(ids) do
+    left[id] = (left[id] or tonumber(counts[k] or 0)) - 1
+    if left[id] < 0 then return false end
+  end
+  return true
 end
 
 -- Moves messages of one list to the chosen; gives whether the choice ends there.
@@ -225,7 +234,7 @@ local function choose(lists, ghosts, want, idle)
     elseif #chosen == 0 and idle() then
       local level = lists[k + 1]
       if level and level.counted and level.level == list.level and level.queue == list.queue
-        and not is_turn_of(list) then
+        and not is_turn_of(list, level, ghosts[list.queue]) then
         over = take(level, ghosts[list.queue], want, chosen)
       end
       if #chosen == 0 then over = take(list, ghosts[list.queue], want, chosen) end

@@ -18,9 +18,11 @@ function parks()
 
   local function is_parked(r, i) return all_of(r)[i] end
 
+  local function is_over(r, i) return all_of(r)[i] and call('HEXISTS', r.n, 'p' .. pack('>I4', i)) == 1 end
+
   local function write_all(r)
     local left = {}
-    for i in pairs(r.parked) do left[#left + 1] = pack('>I4', i) end
+    for i in pairs(all_of(r)) do left[#left + 1] = pack('>I4', i) end
     table.sort(left)
     if #left > 0 then call('HSET', r.n, 'Z', table.concat(left)) else call('HDEL', r.n, 'Z') end
   end
@@ -101,7 +103,7 @@ function parks()
   end
 
   more_parks = {
-    end_parking = end_parking, forget = forget_parked, is = is_parked, keep = keep_end, park = park,
+    end_parking = end_parking, forget = forget_parked, is = is_parked, is_over = is_over, keep = keep_end, park = park,
     take_all_back = take_all_back, take_back = take_back, unpark = unpark, write = write_all,
   }
   return more_parks

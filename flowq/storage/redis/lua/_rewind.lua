@@ -3,7 +3,7 @@
 -- first two together; the set 'again' has the runs that have one. Stages follow each other, in pages.
 -- Which set: drop, renew, reopen, count parents, count inside, set deadlines, unpark, begin, pass; 5 is
 -- the root alone.
-local STAGES = {3, 1, 2, 1, 2, 2, 5, 4, 2}
+local STAGES = {3, 1, 2, 4, 2, 2, 5, 4, 2}
 local UNPARKING, BEGINNING = 7, 8
 
 -- What settled a node last, so that its deliveries never start again.
@@ -89,14 +89,16 @@ local function renew(r, j)
   dirty(r, x)
 end
 
--- One that had ended in a body with so many places waits for one.
+-- One that had ended in a body with so many places waits for one; so does one that had ended in such a
+-- one, and begins in it.
 local function reopen(r, j)
   local x = node(r, j)
   if not x or not row_of(r, j) then return end
   if parks().is(r, j) then parks().forget(r, j) end
   local row = row_of(r, j)
   local o = j > 0 and node(r, (unpack_('>I4', row, 12)))
-  local asks = o and x.state >= SUCCESS and byte(row, 8) == 0 and phases().more_at(r, o).most > 0
+  local asks = o and x.state >= SUCCESS
+    and (o.state == WAITING or byte(row, 8) == 0 and phases().more_at(r, o).most > 0)
   local id = r.id .. pack('>I4', j)
   if x.lane == 255 then
     local raw = call('HGET', r.v, sub(id, 17))
@@ -322,4 +324,20 @@ local function rewind_page(r)
     call('SREM', P .. 'again', r.id)
   end
   return more
+end
+
+-- Begins a new generation; the sets are packed as field 'w' has them.
+local function open_generation(r, root, generation, chosen, opened, dropped, weighed)
+  if root.state >= SUCCESS then
+    for _, key in ipairs({r.c, r.n, r.v}) do call('PERSIST', key) end
+    call('ZREM', P .. 'x', 'r' .. r.id)
+    call('SADD', P .. 'active', r.id)
+    call('HDEL', r.v, '\0\0\0\0')
+  end
+  local record = pack('>I4I4I4I4I4', 0, #chosen / 8, #opened / 8, #dropped / 8, #weighed / 8)
+  call('HSET', r.n, 'w', record .. chosen .. opened .. dropped .. weighed)
+  call('HDEL', r.n, 'R')
+  call('SADD', P .. 'again', r.id)
+  root.gen, root.state = generation % 256, EXPANDED
+  dirty(r, root)
 end

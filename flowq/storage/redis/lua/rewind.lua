@@ -33,20 +33,10 @@ if generation >= 0 then
   for _, cursor in ipairs(call('LRANGE', P .. 'todo', 0, -1)) do
     if sub(cursor, 1, 16) == r.id then return 'busy' end
   end
-  if root.state < SUCCESS then
-    if call('HGET', r.n, 'V') ~= ARGV[8] or not may_begin(r, ARGV[4], ARGV[5]) then return 'no' end
-  else
-    for _, key in ipairs({r.c, r.n, r.v}) do call('PERSIST', key) end
-    call('ZREM', P .. 'x', 'r' .. r.id)
-    call('SADD', P .. 'active', r.id)
-    call('HDEL', r.v, '\0\0\0\0')
+  if root.state < SUCCESS and (call('HGET', r.n, 'V') ~= ARGV[8] or not may_begin(r, ARGV[4], ARGV[5])) then
+    return 'no'
   end
-  local record = pack('>I4I4I4I4I4', 0, #ARGV[4] / 8, #ARGV[5] / 8, #ARGV[6] / 8, #ARGV[7] / 8)
-  call('HSET', r.n, 'w', record .. ARGV[4] .. ARGV[5] .. ARGV[6] .. ARGV[7])
-  call('HDEL', r.n, 'R')
-  call('SADD', P .. 'again', r.id)
-  root.gen, root.state = generation % 256, EXPANDED
-  dirty(r, root)
+  open_generation(r, root, generation, ARGV[4], ARGV[5], ARGV[6], ARGV[7])
 end
 local more = rewind_page(r)
 walk()

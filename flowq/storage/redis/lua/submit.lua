@@ -3,8 +3,8 @@
 -- Keys    1 sessions (zset)
 -- Args    1 now  2 run  3 first node  4 nodes of this page  5 nodes of the run
 --         6 ttls (12 bytes) and name  7 lanes so far  8 records  9 names of their queues, "\0" behind each
---         then for each node: index, row
--- Gives   "known", "lost" (another upload is under way), or how many cursors are left
+--         10 its parent or ""  then for each node: index, row
+-- Gives   "known", "refused", "lost" (another upload is under way), or how many cursors are left
 -- Cost    O(nodes of the page); at most 4,000 entries start here
 -- Repeat  safe: the same page again changes nothing
 -- @include _base
@@ -19,6 +19,7 @@
 -- @include _limits
 -- @include _parks
 -- @include _back
+-- @include _started
 front = false
 local run, first, count, total = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local r = run_of(run)
@@ -26,6 +27,10 @@ local stored = call('HGET', r.n, 'u')
 if not stored and call('EXISTS', r.n) == 1 then
   local root = node(r, 0)
   if not root or not is_past(run, root.state) then return 'known' end
+end
+if ARGV[10] ~= '' and may_not_start(ARGV[10]) then
+  if stored then call('UNLINK', r.n, r.c) end
+  return 'refused'
 end
 if first == 0 then
   r.nodes = {}
@@ -37,7 +42,7 @@ elseif not stored then
 elseif tonumber(stored) ~= first then
   return tonumber(stored) == first + count and '0' or 'lost'
 end
-for k = 10, #ARGV, MANY do call('HSET', r.n, unpack(ARGV, k, math.min(k + MANY - 1, #ARGV))) end
+for k = 11, #ARGV, MANY do call('HSET', r.n, unpack(ARGV, k, math.min(k + MANY - 1, #ARGV))) end
 call('APPEND', r.c, ARGV[8])
 if first + count < total then
   call('HSET', r.n, 'u', first + count)
@@ -47,6 +52,7 @@ if first + count < total then
 end
 call('HDEL', r.n, 'u')
 call('HSET', r.n, 'q', ARGV[7]) -- all lanes are known with the last page
+if ARGV[10] ~= '' then note_start(ARGV[10], run) end
 for queue in string.gmatch(ARGV[9], '(.-)%z') do call('SADD', P .. 'q', queue) end
 call('PERSIST', r.n)
 call('PERSIST', r.c)

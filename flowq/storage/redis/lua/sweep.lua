@@ -17,6 +17,7 @@
 -- @include _limits
 -- @include _parks
 -- @include _back
+-- @include _started
 -- @include _rewind
 local limit = tonumber(ARGV[2])
 local continued = resume()
@@ -61,8 +62,12 @@ local gone, again = call('ZRANGE', P .. 'x', '-inf', now, 'BYSCORE', 'LIMIT', 0,
 for _, what in ipairs(gone) do
   local kind, id = sub(what, 1, 1), sub(what, 2)
   if kind == 'r' then
-    call('UNLINK', P .. 'c:' .. id, P .. 'n:' .. id, P .. 'v:' .. id)
+    for _, key in ipairs({'c:', 'n:', 'v:', 'able:', 'started:'}) do call('UNLINK', P .. key .. id) end
     call('ZREM', P .. 'runs', id)
+  elseif kind == 's' and is_known(sub(what, 9)) then
+    again[#again + 1] = now + DAY
+    again[#again + 1] = what
+    n = n - 1
   elseif kind == 'd' then
     local till = #id == 20 and kept_with_run(id)
     if till then
