@@ -131,6 +131,17 @@ class FlowGraph(DAG, Generic[R]):
         """Enqueue it; gives its ``Run``. See `Composition.start`."""
         return cast("Run[R]", self._start(app))
 
+    if TYPE_CHECKING:
+
+        def test(
+            self,
+            values: Mapping[str, Any] | None = None,
+            fail: Mapping[str, Any] | None = None,
+            *,
+            app: Submitter | None = None,
+        ) -> Run[R]:
+            """Run it here and now; gives its ``Run``. See `Composition.test`."""
+
     def _planned(self, app: Submitter | None) -> tuple[Submitter, Plan, Ranges | None]:
         # a flow that calls nothing belongs to an app all the same
         return super()._planned(self._submitter if app is None else app)

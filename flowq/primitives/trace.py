@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
+from types import CellType, FunctionType, TracebackType
 from typing import Any, Final, NoReturn, cast
 
 from flowq.binding import check_call
@@ -169,8 +170,9 @@ class Trace:
                     "of it; call its task in the flow, or pass its value"
                 )
             elif not isinstance(x, Part):
+                what = Reference if isinstance(x, FunctionType) else Part
                 for inside in _held(x):
-                    if isinstance(inside, Part):
+                    if isinstance(inside, what):
                         raise NodeUsedAsValue(
                             f"{inside!r} stands inside a {kind.__name__}: its value "
                             "is not known while the graph is built, and nodes are found in lists, "
@@ -232,5 +234,10 @@ def _held(x: Any) -> Iterator[Any]:
         yield from x.values()
     elif dataclasses.is_dataclass(x) and not isinstance(x, type):
         yield from (getattr(x, f.name, None) for f in dataclasses.fields(x))
+    elif isinstance(x, FunctionType):
+        yield from (c.cell_contents for c in x.__closure__ or () if c != CellType())  # not empty
+        yield from (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values())
+    elif isinstance(x, functools.partial):
+        yield from (*x.args, *x.keywords.values())
     elif not isinstance(x, type):
         yield from getattr(x, "__dict__", {}).values()

@@ -295,7 +295,8 @@ def whole_atoms(played: Played, before: dict[str, NodeInfo]) -> set[str]:
 def assert_good(played: Played, found: dict[str, State]) -> None:
     """After a retry a run fails only if it would though all bodies return, or for what it kept.
 
-    What stands in for a value (a default, or what a fallback gave) may be no list and no arm's key.
+    What stands in for a value (a default, or what a fallback gave) may be no list and no arm's key;
+    a failure that was returned blocks the item that it is an element for.
     """
     nodes = played.nodes().values()
     instead = any(
@@ -303,6 +304,7 @@ def assert_good(played: Played, found: dict[str, State]) -> None:
         or (n.state == State.SUCCESS and n.phase == Phase.FALLBACK)
         for n in nodes
     )
+    instead |= any(played.scripts(path).then == "failure" for path in played.calls)
     if found[""] in (State.FAILED, State.CANCELLED) and not instead:
         all_return = played.scripts.keeping(())
         assert Meaning(played.program, all_return, played.given()).end.state == State.FAILED

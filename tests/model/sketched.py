@@ -141,7 +141,12 @@ class _Drawing:
     def race(self, known: _Known, depth: int) -> None:
         """Draw a race, mostly of steps of its own, maybe of others too."""
         r = self.r
-        there = [i for i in known.open() if known.steps[i].kind != "group"]
+        raced = {e.parent for s in known.steps if s.kind == "first" for e in s.edges}
+        there = [  # a signature is a new step in each race that it is made a member of
+            i
+            for i in known.open()
+            if known.steps[i].kind != "group" and not (known.steps[i].mentioned and i in raced)
+        ]
         members = r.sample(there, min(len(there), r.choice([0, 0, 0, 1, 2])))
         while len(members) < 2 or (self.left > 0 and self.maybe(0.3)):
             self.left -= 1
@@ -184,7 +189,7 @@ class _Drawing:
         lists = [*known.kinds("list"), *known.kinds("map"), *known.kinds("map")]
         if lists and self.maybe(0.7):
             at.over = r.choice(lists)
-            if known.steps[at.over].kind == "map" and self.maybe(0.6):
+            if known.steps[at.over].kind == "map" and self.maybe(0.5):
                 self.along(at, known.steps[at.over])
             elif self.maybe(0.1):
                 at.edges.append(Edge(at.over, "order"))
@@ -199,7 +204,7 @@ class _Drawing:
             at.items = r.choice([self.harsh("cancel", "all"), "keep", "keep"])
         elif said < 0.45:
             at.tolerate = r.choice([0, 1, 2, 0.5, 1.0])
-        elif said < 0.65:
+        elif said < 0.7:
             at.need = r.choice([1, 1, 2])
         at.parallel = r.choice([0, 0, 1, 2])
         at.deadline = self.deadline()

@@ -87,6 +87,7 @@ nightly("mon", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssu
 nightly.build(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 graph = nightly.build(day="mon")
+assert_type(graph.test(values={"extract": []}), Run[str])
 assert_type(graph.start(), Run[str])
 assert_type(graph.start().get(timeout=3), str)
 assert_type(graph.mermaid(), str)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -61,6 +62,10 @@ def captures(x: Any) -> Any:
 @app.flow(name="endless")
 def endless(x: Any) -> Any:
     return endless(x)
+
+
+def _closure(x: Any) -> Any:
+    return lambda: x
 
 
 def _captured(d: Any) -> Any:
@@ -125,6 +130,8 @@ MISTAKES: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda d: {extract(d): 1}, NodeUsedAsValue, "key of a dict"),
     (lambda d: report({extract(d): 1}), NodeUsedAsValue, "key of a dict"),
     (lambda d: report(Config(extract(d))), NodeUsedAsValue, "inside a Config"),
+    (lambda d: report(_closure(extract(d))), NodeUsedAsValue, "inside a function"),
+    (lambda d: report(partial(print, extract(d))), NodeUsedAsValue, "inside a partial"),
     (lambda d: report(Plain(extract(d))), NodeUsedAsValue, "inside a Plain"),
     (lambda d: report([{extract(d)}]), NodeUsedAsValue, "inside a set"),
     (lambda d: report.s(Plain(extract(d))), NodeUsedAsValue, "inside a Plain"),
