@@ -778,7 +778,8 @@ class Store(Protocol):
         seen : int
             `RunInfo.changes` as it was when the nodes were chosen.
         nodes : Ranges
-            Nodes that are running or expanded; the root may be one.
+            Nodes that are running or expanded; the root may be one. An expansion is over when all
+            in it has ended, so what stands in one of these is not named, but for the root.
         stop : Ranges
             Those of them that are stopped now, as by a cancel.
 

@@ -15,11 +15,14 @@ from flowq.states import RULES, trigger_rule
 from flowq.testing.contract.base import fragment
 from flowq.testing.contract.policies import HANDLERS, with_groups
 
-__all__ = ["FRAGMENTS", "QUEUES", "SESSIONS", "SIGNALS", "ids", "messages", "plans"]
+__all__ = ["ALONG", "FRAGMENTS", "QUEUES", "SESSIONS", "SIGNALS", "ids", "messages", "plans"]
 
 SESSIONS = ("a", "b", "c")
 QUEUES = ("default", "other")
 SIGNALS = ("go", "stop")
+LIMITS = [(), (), (), (), (("/k", 1),), (("all", 2),), (("/k", 1), ("all", 2))]
+"""Of a task alone they bind nothing. Each key has one number of places: of several, who passes whom
+is left open."""
 ids = st.integers(0, 10_000)
 """Which of the known ids, queues, deliveries: taken modulo how many there are."""
 
@@ -35,6 +38,7 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
         "result_ttl_ms": draw(st.sampled_from([86_400_000, 0])),
         "max_losses": draw(st.integers(0, 3)),
         "prefetch": draw(st.sampled_from([0, 0, 0, 0, 1])),
+        "limits": draw(st.sampled_from(LIMITS)),
     }
 
 
@@ -48,6 +52,7 @@ class _Drawn:
     bits: int = 0
     phase: int = 0
     lenient: set[int] = field(default_factory=set)
+    follows: set[int] = field(default_factory=set)
     groups: list[tuple[Phase, When, list[int]]] = field(default_factory=list)
     tolerate: int = 0
     need: int = 0
@@ -63,7 +68,7 @@ class _Drawn:
 
 @st.composite
 def plans(draw: st.DrawFn) -> list[NodeRow]:
-    """A plan of up to 10 nodes, and what runs after them.
+    """A plan of up to 15 nodes, and what runs after them.
 
     Each stands in the root or an expansion before it, below earlier ones. What stops the others is
     a task without parents: of one that ends because of others it is left open which of those that
@@ -73,6 +78,8 @@ def plans(draw: st.DrawFn) -> list[NodeRow]:
     for _ in range(draw(st.integers(1, 10))):
         owner = draw(st.sampled_from([i for i, x in enumerate(nodes) if x.kind == Kind.EXPANSION]))
         nodes.append(_node(draw, nodes, owner, Phase.BODY))
+    if draw(st.booleans()):
+        _pair(draw, nodes)
     wanted = draw(st.integers(0, 4))
     places = st.integers(0, len(nodes) - 1)
     for at in sorted(draw(st.sets(places, min_size=min(wanted, len(nodes)), max_size=4))):
@@ -88,10 +95,20 @@ def plans(draw: st.DrawFn) -> list[NodeRow]:
                 _wait(draw, x)
     for x in nodes[1:]:
         x.blocked = draw(st.sampled_from([b""] * 15 + [b"why"]))
+    for x in nodes[1:]:
+        x.follows = _followed(draw, nodes, x)
     for i, x in enumerate(nodes):
-        below = [k for k in _below(nodes, i) if not nodes[k].owns]
+        below = [k for k in _below(nodes, i) if not nodes[k].owns and i not in nodes[k].follows]
         x.lenient = {k for k in below if draw(st.integers(0, 7)) == 7}
     return [_row(draw, nodes, i) for i in range(len(nodes))]
+
+
+def _pair(draw: st.DrawFn, nodes: list[_Drawn]) -> None:
+    """A few items, and a task below that may become as many, which go along with them."""
+    leader = len(nodes)
+    nodes.append(_Drawn(Kind.EXPANSION, 0))
+    nodes += [_Drawn(Kind.TASK, leader) for _ in range(draw(st.integers(2, 3)))]
+    nodes.append(_Drawn(Kind.TASK, 0, (leader,)))
 
 
 def _node(
@@ -136,6 +153,14 @@ def _owned(draw: st.DrawFn, nodes: list[_Drawn], at: int) -> tuple[int, ...]:
     for one in owned:
         nodes[one].bits |= Bits.OWNED
     return tuple(sorted(owned))
+
+
+def _followed(draw: st.DrawFn, nodes: list[_Drawn], x: _Drawn) -> set[int]:
+    """Which of those above a node it follows: what has a body, or may become one."""
+    if x.kind == Kind.JOIN or x.phase:
+        return set()
+    leaders = [p for p in x.parents if nodes[p].kind != Kind.JOIN]
+    return {p for p in leaders if draw(st.sampled_from([False, True, True]))}
 
 
 def _wait(draw: st.DrawFn, join: _Drawn) -> None:
@@ -198,13 +223,17 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
         allowed = ["one_success"]
     name = f"n{i}"
     message = Message(b"", "t", b"P", name=name, **draw(messages())) if not x.kind else None
+    if message and x.follows:  # who asks first, it or what stands in what it follows, is left open
+        message = replace(message, limits=())
     return NodeRow(
         name=name,
         kind=x.kind,
         owner=x.owner,
         rule=trigger_rule(draw(st.sampled_from(allowed)), len(x.parents)),
         parents=ranges_of(x.parents),
-        children=ranges_of(k for k in _below(nodes, i) if k not in x.lenient),
+        children=ranges_of(
+            k for k in _below(nodes, i) if k not in x.lenient and i not in nodes[k].follows
+        ),
         lenient=ranges_of(x.lenient),
         reads=ranges_of(x.parents) if message else (),
         message=message,
@@ -234,6 +263,8 @@ def _row(draw: st.DrawFn, nodes: list[_Drawn], i: int) -> NodeRow:
             )
             for phase, when, group in x.groups
         ),
+        followers=ranges_of(k for k in _below(nodes, i) if i in nodes[k].follows),
+        follows=ranges_of(x.follows),
     )
 
 
@@ -259,3 +290,6 @@ def _bound(rows: list[NodeRow], **more: int) -> list[NodeRow]:
 
 
 FRAGMENTS = _fragments()
+
+ALONG = [("all_success", 0), ("all_done", 1), ("one_failed", 2)]
+"""Of items that go along with others: the rule of each, and how many may be under way."""

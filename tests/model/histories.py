@@ -12,8 +12,8 @@ from flowq.plan import Bits, Kind, indexes
 from flowq.states import State
 from flowq.storage import Store
 from flowq.storage.base import NodeInfo
+from tests.model.again import Again
 from tests.model.drawn import SESSIONS
-from tests.model.moves import Moves
 from tests.model.plain import plain_deliveries, plain_letter, plain_look, plain_node, same
 
 __all__ = ["Histories"]
@@ -32,8 +32,12 @@ def whom(info: NodeInfo) -> int | None:
     return info.index if info.culprit is None and info.state in BAD else info.culprit
 
 
-class Histories(Moves):
+class Histories(Again):
     """Moves, and what must hold after each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: dict[bytes, list[int]] = {}
 
     @invariant()
     def looks_are_the_same(self) -> None:
@@ -62,7 +66,24 @@ class Histories(Moves):
                 same(self.model.check(run), [])
                 self.who_is_blamed(real)
                 body = [x for x in real if x.owner == 0]
-                assert real[0].state.final == all(x.state.final for x in body)
+                over = real[0].state.final or real[0].parked not in (None, State.RUNNING)
+                assert over == all(x.state.final for x in body)
+
+    @invariant()
+    def what_was_started_is_listed(self) -> None:
+        for id in [*(m.id for m in self.tasks), *(run for run, _ in self.runs())]:
+            if not self.lacks & {"started"}:
+                self.both(lambda store: store.started(id))  # noqa: B023
+
+    @invariant()
+    def changes_are_counted(self) -> None:
+        for run, _ in self.runs():
+            infos = [x for store in (self.real, self.model) if (x := store.run(run))]
+            now = [x.changes for x in infos]
+            before = self.numbers.get(run, now)
+            if now and before[1:] != now[1:]:
+                assert before[0] != now[0]
+            self.numbers[run] = now
 
     def who_is_blamed(self, nodes: list[NodeInfo]) -> None:
         """A culprit is that of a parent, or of an inner node, that failed."""

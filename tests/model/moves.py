@@ -28,14 +28,14 @@ from flowq.storage import Store
 from flowq.storage.base import MEMORY_OF_ENDED_MS, SessionInfo, Step
 from flowq.testing import ManualClock
 from flowq.testing.model import ModelStore
-from tests.model.drawn import FRAGMENTS, QUEUES, SESSIONS, SIGNALS, ids, messages, plans
+from tests.model.drawn import ALONG, FRAGMENTS, QUEUES, SESSIONS, SIGNALS, ids, messages, plans
 from tests.model.numbered import Numbered
 from tests.model.plain import plain_deliveries, same
 
 __all__ = ["Moves"]
 
 
-kinds_of_ends = st.integers(0, 9 + len(FRAGMENTS))
+kinds_of_ends = st.integers(0, 9 + len(FRAGMENTS) + len(ALONG))
 """What attempts come to, see `Moves.outcome`."""
 
 
@@ -65,6 +65,8 @@ class Moves(RuleBasedStateMachine):
     """One real store and the model, both told the same."""
 
     make: Callable[[ManualClock], Store]
+    lacks: frozenset[str] = frozenset()
+    """What the store has not yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,6 +234,10 @@ class Moves(RuleBasedStateMachine):
             if not self.step(session, outcomes, want=100, queues=QUEUES).deliveries:
                 return
 
+    def along(self, id: bytes, kind: int) -> list[NodeRow]:
+        """What a node becomes whose items go along with others; nothing, where there are none."""
+        return []
+
     def outcome(self, d: Delivery, kind: int) -> Outcome:
         now = self.clock.now_ms()
 
@@ -251,7 +257,8 @@ class Moves(RuleBasedStateMachine):
             lambda: Unknown(d.id, d.delivery, cell(State.FAILED)),
         ]
         if kind >= len(ways):
-            return Expand(d.id, d.delivery, FRAGMENTS[kind - len(ways)])
+            rows = self.along(d.id, kind % len(ALONG)) if kind % 4 else []
+            return Expand(d.id, d.delivery, rows or FRAGMENTS[kind % len(FRAGMENTS)])
         return ways[kind]()
 
     @precondition(something_was_settled)

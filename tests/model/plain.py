@@ -36,10 +36,10 @@ def plain_cell(raw: bytes | None) -> Any:
 
 
 def plain_look(look: Look | None) -> Any:
-    """How often it was tried may be forgotten once it has ended."""
+    """How often it was tried may be forgotten once it has ended, or become an expansion."""
     if look is None:
         return None
-    gone = {"attempt": 0, "losses": 0} if look.state.final else {}
+    gone = {"attempt": 0, "losses": 0} if look.state >= State.EXPANDED else {}
     return msgspec.structs.replace(look, cell=plain_cell(look.cell), **gone)
 
 
@@ -49,7 +49,7 @@ def plain_node(info: NodeInfo) -> NodeInfo:
     Whether what a step stops had just begun in that step is left open; so is when a task alone
     that has become a run first might run, where its id was used before.
     """
-    gone = {"attempt": 0, "losses": 0} if info.state.final else {}
+    gone = {"attempt": 0, "losses": 0} if info.state >= State.EXPANDED else {}
     if info.state in (State.CANCELLED, State.SKIPPED) and not info.started_ms:
         gone["ready_ms"] = 0
     if info.grown and not info.index:

@@ -41,6 +41,7 @@ def run_histories(
     make: Callable[[ManualClock], Store],
     least: int = 60,
     seconds: float = MAKING_SHORTER_S,
+    lacks: frozenset[str] = frozenset(),
     **more: Any,
 ) -> None:
     """Run random histories on stores that are made for one each.
@@ -48,7 +49,7 @@ def run_histories(
     The name is that of the machine, by which Hypothesis knows the histories that have failed: they
     come first the next time, and one that fails on a single store isn't forgotten by the others.
     """
-    machine = type(name, (Histories,), {"make": staticmethod(make)})
+    machine = type(name, (Histories,), {"make": staticmethod(make), "lacks": lacks})
     how = settings(
         max_examples=max(least, EXAMPLES // 5),
         stateful_step_count=40,

@@ -121,6 +121,20 @@ def test_a_limit_is_forgotten_though_who_ends_never_had_a_place(store: SqliteSto
     assert (rows_in(store, "gate"), rows_in(store, "place")) == (0, 0)
 
 
+def test_a_limit_is_forgotten_though_who_would_be_under_it_waits_at_another(
+    store: SqliteStore,
+) -> None:
+    one, both = {"limits": (("/k", 1),)}, {"limits": (("/k", 1), ("all", 1))}
+    p = make_plan({"a": [], "b": []}, messages={"a": one, "b": both})
+    store.submit(p)
+    assert states_of(store, p)["b"] == "held"
+    assert rows_in(store, "gate") == 1
+
+    store.cancel([p.id])
+
+    assert (rows_in(store, "gate"), rows_in(store, "place")) == (0, 0)
+
+
 def test_who_waits_is_let_in_though_the_run_of_who_left_is_forgotten(
     store: SqliteStore, clock: ManualClock
 ) -> None:

@@ -34,7 +34,7 @@ class Gate:
     id: int
     taken: int
     left: bool = False
-    """Whether somebody has left it in this transaction."""
+    """Whether nobody may be under it any more: it is new, or somebody has left it."""
     walked: bool = False
     """Whether a walk to those that wait there is kept already."""
 
@@ -106,7 +106,7 @@ def _gate(change: Ends, run: int, key: str) -> Gate:
     if gate is None:
         scope = _scope(run, key)
         made: int = change.db.execute(SQL["add_gate"], scope).fetchall()[0][0]
-        gate = change.gates[scope] = Gate(made, 0)
+        gate = change.gates[scope] = Gate(made, 0, left=True)
     return gate
 
 

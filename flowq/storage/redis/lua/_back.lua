@@ -95,7 +95,7 @@ local function lose(id, lease, session, who, running, reason)
   local delivery, flags = unpack_('>I4B', lease)
   if has(flags, 16) then
     local state, cell = extras().stopped_as(id, cell_of(CANCELLED, 'cancelled', delivery))
-    return end_task(id, row, state, cell, ZERO5)
+    return end_task(id, row, state, cell, pack('>I4B', delivery, LOST))
   end
   local _, attempt, losses, _, since = record_of(id)
   if not running then
@@ -111,7 +111,7 @@ local function lose(id, lease, session, who, running, reason)
   bury(id, row, 'lost')
   local text = "WorkerLost('its worker was lost " .. losses .. ' times: ' .. reason .. "')"
   local cell = cell_of(FAILED, failure(id, row, 'lost', 'flowq.errors.WorkerLost', text))
-  end_task(id, row, FAILED, cell, ZERO5)
+  end_task(id, row, FAILED, cell, pack('>I4B', delivery, LOST))
 end
 
 -- What a session says of itself: pid and host, behind which lies its info.

@@ -30,11 +30,19 @@ local function guard(r, x, row)
 end
 
 -- What settled a message last, for the cell of one that the store ends: so a repeated settlement still
--- finds itself.
+-- finds itself. A last delivery that settled nothing has LOST for its kind, and is kept so that its
+-- number is not used again.
+local LOST = 255
 local function settled_by(id)
   local delivery, _, _, how = record_of(id)
-  if how == 1 then return pack('>I4B', delivery, 1) end
-  return ZERO5
+  if delivery == 0 then return ZERO5 end
+  return pack('>I4B', delivery, how == 1 and 1 or LOST)
+end
+
+-- What is settled so: the delivery, and how it came back (as in d).
+local function settlement(settled)
+  local delivery, kind = unpack_('>I4B', settled)
+  return delivery, kind == LOST and 0 or 1
 end
 
 local WAS = {[SKIPPED] = 'what its value names was skipped',
@@ -127,6 +135,7 @@ function finish(r, x, state, cell, settled, culprit)
     return
   end
   x.state = state
+  if waited and x.gen > 0 then settled = settled_by(r.id .. pack('>I4', x.i)) end
   r.cells[#r.cells + 1] = pack('>I4', x.i)
   r.cells[#r.cells + 1] = settled .. cell
   if waited and x.gen > 0 then forget(r.id .. pack('>I4', x.i)) end -- of generations before

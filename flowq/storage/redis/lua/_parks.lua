@@ -60,7 +60,7 @@ function parks()
     if has(x.flags, 2) then return end
     if has(x.flags, 32) then limits().leave(r, x) end
     local delivery, attempt, losses, how, since = record_of(id)
-    if settled ~= ZERO5 then delivery, how = unpack_('>I4', settled), 1 end
+    if settled ~= ZERO5 then delivery, how = settlement(settled) end
     remember(id, delivery, attempt, losses, how, since)
     timeless[#timeless + 1] = id
     x.state = HELD

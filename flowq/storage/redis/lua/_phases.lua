@@ -245,9 +245,9 @@ function phases()
     if o and has(o.mode, CLOSING) and has_turn(r, o, x.i, byte(row, 8)) then return false end
     local i4 = pack('>I4', x.i)
     local id = r.id .. i4
-    local delivery, attempt, losses, _, since = record_of(id)
-    if settled ~= ZERO5 then delivery = unpack_('>I4', settled) end
-    remember(id, delivery, attempt, losses, settled ~= ZERO5 and 1 or 0, since)
+    local delivery, attempt, losses, how, since = record_of(id)
+    if settled ~= ZERO5 then delivery, how = settlement(settled) end
+    remember(id, delivery, attempt, losses, how, since)
     timeless[#timeless + 1] = id
     r.cells[#r.cells + 1] = i4
     r.cells[#r.cells + 1] = settled .. cell
@@ -287,9 +287,13 @@ function phases()
     dirty(r, x)
     ends = ends + 1
     x.state, x.ready = state, 0
-    if x.gen > 0 then forget(r.id .. pack('>I4', x.i)) end
+    local settled = ZERO5
+    if x.gen > 0 then
+      settled = settled_by(r.id .. pack('>I4', x.i))
+      forget(r.id .. pack('>I4', x.i))
+    end
     r.cells[#r.cells + 1] = pack('>I4', x.i)
-    r.cells[#r.cells + 1] = ZERO5 .. (state == BLOCKED and blocked_cell(culprit)
+    r.cells[#r.cells + 1] = settled .. (state == BLOCKED and blocked_cell(culprit)
       or cell_of(state, why or INSIDE_LABEL[state]))
     tell(r.id, x.i)
     if has(x.flags, 2) or has(x.flags, 32) then spread(r, x.i, INSIDE + state, culprit) end

@@ -7,15 +7,10 @@ local STAGES = {3, 1, 2, 4, 2, 2, 5, 4, 2}
 local UNPARKING, BEGINNING = 7, 8
 
 -- What settled a node last, so that its deliveries never start again.
-local function last_delivery(r, x, id)
+local function last_delivery(r, id)
   local delivery = record_of(id)
-  if x.state < SUCCESS then return delivery end
   local raw = call('HGET', r.v, sub(id, 17))
-  if raw then delivery = math.max(delivery, (unpack_('>I4', raw))) end
-  if delivery > 0 or x.ready == 0 and x.gen == 0 then return delivery end
-  -- one that no session settled may have been handed out too, in this generation or before: beyond any
-  -- number that it can have had
-  return (x.gen + 1) * 65536
+  return raw and math.max(delivery, (unpack_('>I4', raw))) or delivery
 end
 
 local function drop(r, j)
@@ -71,7 +66,7 @@ local function renew(r, j)
   if parks().is(r, j) then parks().forget(r, j) end
   local i4, row = pack('>I4', j), row_of(r, j)
   local id = r.id .. i4
-  local delivery = last_delivery(r, x, id)
+  local delivery = last_delivery(r, id)
   withdraw(r, x, id)
   if x.lane == 255 and has(x.flags, 2) then -- it had become an expansion
     local was = call('HGET', r.n, 'o' .. i4)
@@ -116,7 +111,10 @@ local function reopen(r, j)
   local id = r.id .. pack('>I4', j)
   if x.lane == 255 then
     local raw = call('HGET', r.v, sub(id, 17))
-    if raw then remember(id, (unpack_('>I4', raw)), 0, 0, 1, 0) end
+    if raw and sub(raw, 1, 5) ~= ZERO5 then
+      local delivered, how = settlement(raw)
+      remember(id, delivered, 0, 0, how, 0)
+    end
   end
   if j > 0 then x.gen = (x.gen + 1) % 256 end
   x.state, x.mode, x.a, x.b, x.c, x.d, x.n = EXPANDED, 0, 0, 0, 0, 0, NONE

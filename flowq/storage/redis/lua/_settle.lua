@@ -26,6 +26,7 @@ local function past(id, meta)
     local raw = call('HGET', P .. 'v:' .. sub(id, 1, 16), sub(id, 17))
     settled = raw and sub(raw, 1, 5)
   end
+  if settled and byte(settled, 5) == LOST then return 'x' end
   if settled then return sub(settled, 1, 4) == sub(meta, 1, 4) and 'r' or 'x' end
   return by_record() and 'r' or 'x'
 end
