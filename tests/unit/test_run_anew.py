@@ -46,6 +46,11 @@ def pair() -> Any:
     return join([give.options(name="x")("x"), give.options(name="y")("y")])
 
 
+@app.flow(name="nested", finally_=give.s("clean inside"))
+def nested() -> Any:
+    return join([give.options(name="x")("x"), give.options(name="y")("y")])
+
+
 @app.flow(name="failing", on_failure=give.s("alert"))
 def failing() -> Any:
     return give("x")
@@ -230,6 +235,19 @@ class TestRetry:
         assert run.state == "success"
         assert run.get() == "b"
         assert CALLS == ["a", "clean", "a", "b", "clean"]
+
+    def test_in_the_middle_of_a_cancel_of_flows_in_flows(self, bodies: Bodies) -> None:
+        inside = nested.s() | give.s(y=1).options(name="after")
+        run = chain(inside).finally_(give.s("clean")).start()
+        bodies.fetch()
+        run.cancel()
+        assert not run.ready
+
+        assert run.retry() > 0
+
+        bodies.rest()
+        assert run.state == "success"
+        assert CALLS.count("clean inside") == CALLS.count("clean") == 2
 
     def test_a_cancel_takes_back_what_was_asked_for(self, bodies: Bodies) -> None:
         BAD.add("a")
