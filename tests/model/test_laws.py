@@ -75,7 +75,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
 
 
 @cases
-@drawing(80)
+@drawing(70)
 def test_each_node_ends_as_its_program_means_in_any_order(
     opener: Callable[[], Make], seed: int, size: int
 ) -> None:
@@ -83,7 +83,7 @@ def test_each_node_ends_as_its_program_means_in_any_order(
 
 
 @cases
-@drawing(50)
+@drawing(40)
 def test_a_retry_leaves_what_a_run_leaves_in_which_that_did_not_fail(
     opener: Callable[[], Make], seed: int, size: int
 ) -> None:
@@ -91,7 +91,7 @@ def test_a_retry_leaves_what_a_run_leaves_in_which_that_did_not_fail(
 
 
 @cases
-@drawing(40)
+@drawing(30)
 def test_what_runs_again_in_the_middle_leaves_what_it_would_have_left_at_once(
     opener: Callable[[], Make], seed: int, size: int
 ) -> None:
@@ -99,7 +99,7 @@ def test_what_runs_again_in_the_middle_leaves_what_it_would_have_left_at_once(
 
 
 @cases
-@drawing(50)
+@drawing(40)
 def test_a_run_ends_whatever_is_done_to_it_when(
     opener: Callable[[], Make], seed: int, size: int
 ) -> None:
