@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from flowq.errors import GraphError, RunEnded
 from flowq.message import id_bytes
-from flowq.plan import Bits, Phase
+from flowq.plan import Bits, Phase, indexes
 from flowq.states import State
 from flowq.storage import Store, open_store
 from flowq.storage.base import NodeInfo
@@ -296,7 +296,7 @@ def assert_good(played: Played, found: dict[str, State]) -> None:
     """After a retry a run fails only if it would though all bodies return, or for what it kept.
 
     What stands in for a value (a default, or what a fallback gave) may be no list and no arm's key;
-    a failure that was returned blocks the item that it is an element for.
+    a failure that was returned, or that is kept, blocks the item that it is an element for.
     """
     nodes = played.nodes().values()
     instead = any(
@@ -304,6 +304,9 @@ def assert_good(played: Played, found: dict[str, State]) -> None:
         or (n.state == State.SUCCESS and n.phase == Phase.FALLBACK)
         for n in nodes
     )
+    by = {n.index: n for n in nodes}
+    alone = [n for n in nodes if n.state == State.BLOCKED and n.name.endswith("]")]
+    instead |= any(by[i].name.endswith("]") for n in alone for i in indexes(n.parents))
     instead |= any(played.scripts(path).then == "failure" for path in played.calls)
     if found[""] in (State.FAILED, State.CANCELLED) and not instead:
         all_return = played.scripts.keeping(())
