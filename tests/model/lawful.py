@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from flowq.errors import GraphError, RunEnded
 from flowq.message import id_bytes
-from flowq.plan import Bits, Phase, indexes
+from flowq.plan import Bits, Phase
 from flowq.states import State
 from flowq.storage import Store, open_store
 from flowq.storage.base import NodeInfo
@@ -304,9 +304,7 @@ def assert_good(played: Played, found: dict[str, State]) -> None:
         or (n.state == State.SUCCESS and n.phase == Phase.FALLBACK)
         for n in nodes
     )
-    by = {n.index: n for n in nodes}
-    alone = [n for n in nodes if n.state == State.BLOCKED and n.name.endswith("]")]
-    instead |= any(by[i].name.endswith("]") for n in alone for i in indexes(n.parents))
+    instead |= any(n.state == State.BLOCKED and n.name.endswith("]") for n in nodes)
     instead |= any(played.scripts(path).then == "failure" for path in played.calls)
     if found[""] in (State.FAILED, State.CANCELLED) and not instead:
         all_return = played.scripts.keeping(())
@@ -383,7 +381,8 @@ def meddle(played: Played, how: str, node: NodeInfo) -> None:
             return
         player.quiet()
         before = player.picture()
-        ended = player.store.run(played.id).ended_ms
+        info = player.store.run(played.id)
+        ended = info is not None and info.ended_ms
         try:
             if how == "retry":
                 played.run.retry(forgiven=played.rand.random() < 0.2)
