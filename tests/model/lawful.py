@@ -296,7 +296,7 @@ def assert_good(played: Played, found: dict[str, State]) -> None:
     """After a retry a run fails only if it would though all bodies return, or for what it kept.
 
     What stands in for a value (a default, or what a fallback gave) may be no list and no arm's key;
-    a failure that was returned blocks the item that it is an element for.
+    a failure that was returned, or that is kept, blocks the item that it is an element for.
     """
     nodes = played.nodes().values()
     instead = any(
@@ -304,6 +304,7 @@ def assert_good(played: Played, found: dict[str, State]) -> None:
         or (n.state == State.SUCCESS and n.phase == Phase.FALLBACK)
         for n in nodes
     )
+    instead |= any(n.state == State.BLOCKED and n.name.endswith("]") for n in nodes)
     instead |= any(played.scripts(path).then == "failure" for path in played.calls)
     if found[""] in (State.FAILED, State.CANCELLED) and not instead:
         all_return = played.scripts.keeping(())
@@ -380,7 +381,8 @@ def meddle(played: Played, how: str, node: NodeInfo) -> None:
             return
         player.quiet()
         before = player.picture()
-        ended = player.store.run(played.id).ended_ms
+        info = player.store.run(played.id)
+        ended = info is not None and info.ended_ms
         try:
             if how == "retry":
                 played.run.retry(forgiven=played.rand.random() < 0.2)
