@@ -25,7 +25,7 @@ from flowq.errors import ResultMissing, RunActive
 from flowq.message import Message, decode_message, derived_id, node_id
 from flowq.naming import AGAIN
 from flowq.outline import all_nodes
-from flowq.plan import ROOT, Bits, Kind, Ranges, indexes, ranges_of
+from flowq.plan import ROOT, Bits, Kind, Phase, Ranges, indexes, ranges_of
 from flowq.policy import MAX_PRIORITY, nearest
 from flowq.rewinding import Rewind, choose, to_retry
 from flowq.serializer import Serializer
@@ -121,7 +121,7 @@ def again(store: Store, serializer: Serializer, run: bytes, asked: Asked) -> Aga
     RunActive
         It moves faster than it can be read.
     """
-    told = False
+    told = b""
     for turn in range(TRIES):
         info = store.run(run)
         if info is None:
@@ -138,16 +138,16 @@ def again(store: Store, serializer: Serializer, run: bytes, asked: Asked) -> Aga
             return Again(0)
         count = sum(n for _, n in choice.chosen)
         first = _to_end_first(nodes, choice)
-        if not first.nodes:
+        if not first.waits:
             done = store.rewind(run, nodes[0].generation + 1, **choice._asdict(), seen=info.changes)
         else:
             raw = _encode(asked)
-            if not told:  # before it is parked: else a crash could leave it so for ever
+            if raw != told:  # before it is parked: else a crash could leave it so for ever
                 _leave_word(store, serializer, run, raw, nodes, choice)
-                told = True
+                told = raw
             done = store.park(run, raw, seen=info.changes, nodes=first.nodes, stop=first.stop)
         if done:
-            return Again(count, bool(first.nodes))
+            return Again(count, first.waits)
         if done is None:
             return None
         if turn > 3:  # who moves it may need a moment without others that look
@@ -227,8 +227,9 @@ def fork(
 
 
 class _First(NamedTuple):
-    """What has to end before a choice can be made good, and what of that is stopped."""
+    """Whether something has to end before a choice can be made good; what of that is parked."""
 
+    waits: bool
     nodes: Ranges
     stop: Ranges
 
@@ -279,7 +280,9 @@ def _to_end_first(nodes: Sequence[NodeInfo], choice: Rewind) -> _First:
     # what stands in one of these ends with it: it is stopped, or the cleanup that is waited for;
     # were it parked, what it stands in could not end
     first = {i for i in busy | shut if not _within(by, i, busy | shut)}
-    return _First(ranges_of(first), ranges_of(first & busy))
+    # an alarm that runs is let end as it will: what it stands in waits for it, if it ends meanwhile
+    parked = {i for i in first if by[i].phase == Phase.BODY}
+    return _First(bool(first), ranges_of(parked), ranges_of(parked & busy))
 
 
 def _under_way(node: NodeInfo) -> bool:

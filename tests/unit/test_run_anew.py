@@ -249,6 +249,25 @@ class TestRetry:
         assert run.state == "success"
         assert CALLS.count("clean inside") == CALLS.count("clean") == 2
 
+    def test_while_an_alarm_runs_about_what_is_to_run_anew(self, bodies: Bodies) -> None:
+        BAD.add("a")
+        alarmed = give.s("a").options(name="a").on_error(give.s("alarm").options(name="alarm"))
+        run = group(alarmed, give.s("long").options(name="long")).start()
+        assert bodies.fetch() == ["a", "long"]
+        bodies.end("a")
+        (alarm,) = bodies.fetch()
+        BAD.clear()
+
+        assert run.retry() > 0
+        bodies.end("long")  # the body has ended, and what is left is the alarm
+        assert run.retry() > 0
+        bodies.end(alarm)
+        bodies.rest()
+
+        assert run.state == "success"
+        assert CALLS.count("a") == 2
+        assert CALLS.count("alarm") == 1
+
     def test_a_cancel_takes_back_what_was_asked_for(self, bodies: Bodies) -> None:
         BAD.add("a")
         run = chain(give.s("a"), give.s("b")).finally_(give.s("clean")).start()
