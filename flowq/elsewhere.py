@@ -62,7 +62,7 @@ ELSEWHERE: Final = {
     "op_args": "call the task with them",
     "op_kwargs": "call the task with them",
     "provide_context": "write context=True; the body gets keyword `task`",
-    "multiple_outputs": "node['train'] takes one item of a value",
+    "multiple_outputs": "node['train'] takes one item of a value; outputs=2 lets a, b = node do so",
     "do_xcom_push": "what is returned is passed on; result_ttl=0 keeps no value",
     "dagrun_timeout": "write deadline=, in seconds, on the flow",
     "max_active_tis_per_dag": _NO_LIMIT,

@@ -251,6 +251,8 @@ class Executor:
         outcome: Outcome | None = None
         if error is None:
             try:
+                if task.outputs:
+                    _check_outputs(message, task, value)
                 outcome = done(
                     delivery, value, self._serializer, started, ended, message.called, versions
                 )
@@ -437,6 +439,24 @@ def _run_chunk(
     made = run_chunk(task.func, task.is_async, calls(args, kwargs, message.chunk), begin)
     current.index = first
     return made
+
+
+def _check_outputs(message: Message, task: Task[..., Any], value: Any) -> None:
+    """Refuse a value that is not as long as its task declares.
+
+    Raises
+    ------
+    PayloadError
+        It is not, or no tuple or list; what stands for a graph is neither.
+    """
+    for one in value if message.chunk else (value,):
+        many = isinstance(one, list | tuple)
+        if not many or len(one) != task.outputs:
+            found = type(one).__name__ + (f" of {len(one)}" if many else "")
+            raise PayloadError(
+                f"task {task.name} says outputs={task.outputs}, so it must return a tuple or list "
+                f"of {task.outputs}, but returned a {found}"
+            )
 
 
 def raise_in_thread(thread: int) -> None:

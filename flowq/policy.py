@@ -506,6 +506,14 @@ OPTIONS: Final[dict[str, Option]] = {
         "Of what the body does: a part of the key under which results are cached; `flowq run show` "
         "tells which nodes ran under another than they were built with.",
     ),
+    "outputs": Option(
+        _whole(1, 1_000),
+        None,
+        ("task",),
+        "",
+        "How many values the task returns, as a tuple or list: in a flow `a, b = split(x)` takes "
+        "them apart. A value of another length fails it.",
+    ),
     "context": Option(
         _flag, False, ("task",), "", "Pass the running task as keyword argument `task`."
     ),

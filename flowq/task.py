@@ -112,6 +112,8 @@ class Task(Generic[P, R]):
         What the declaration says of the body; empty where it says nothing.
     context : bool
         Whether it is given the running task as keyword argument ``task``.
+    outputs : int
+        How many values it returns, by the declaration; 0 where it says nothing.
     is_async : bool
         Whether it is an ``async def``, which its worker runs by ``asyncio.run``.
     parameters : inspect.Signature
@@ -136,6 +138,7 @@ class Task(Generic[P, R]):
         self.policy = RetryPolicy.of(options)
         self.cache: float = options.get("cache") or 0.0
         self.version: str = options.get("version") or ""
+        self.outputs: int = options.get("outputs") or 0
         self.parameters = parameters_of(func, self.name, self.context)
         update_wrapper(cast(Any, self), func, updated=())
         self.options = Options(self, {k: v for k, v in options.items() if k != "name"})

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from flowq.building import TRACE
 from flowq.errors import CycleError, GraphError, NodeUsedAsValue
 from flowq.graph import Graph
 from flowq.limits import Limits
@@ -17,6 +18,7 @@ from flowq.primitives.build import Builder, Fragment, Part
 from flowq.primitives.contents import Entry
 from flowq.primitives.dag import DAG, DagNode
 from flowq.primitives.optional import Optional
+from flowq.primitives.signature import Signature
 from flowq.wiring import Submitter
 
 if TYPE_CHECKING:
@@ -40,6 +42,28 @@ class FlowNode(DagNode):
 
     def __repr__(self) -> str:
         return f"<node {self._name!r} of {self._dag._kind} {self._dag._name}>"
+
+    @property
+    def _outputs(self) -> int:
+        """How many values its task returns, where that is declared; else 0."""
+        part = self._dag._entries[self._name].part
+        return part._spec.options.get("outputs") or 0 if isinstance(part, Signature) else 0
+
+    def __iter__(self) -> Iterator[Item]:  # type: ignore[override]
+        """Go through the items of a value whose length is declared: ``a, b = split(x)``."""
+        outputs = self._outputs
+        if not outputs:
+            self._refuse(
+                "iteration",
+                "use map, or do this in a task (a, b = node is for @q.task(outputs=2))",
+            )
+        trace = TRACE.get()
+        if trace is not None:
+            trace.unpacks(self, outputs)
+        return iter([self[k] for k in range(outputs)])
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return self._outputs or self._refuse("the length")
 
     def __eq__(self, other: object) -> bool:
         return self is other or super().__eq__(other)

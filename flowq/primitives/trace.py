@@ -48,6 +48,7 @@ class Trace:
         around = TRACE.get()
         self._depth: int = 1 if around is None else around._depth + 1
         self._made: dict[int, tuple[Part, str]] = {}
+        self._unpacked: tuple[FlowNode, int, str] | None = None
 
     def run(self, func: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]) -> None:
         """Call the flow's function and take what it returns.
@@ -68,6 +69,9 @@ class Trace:
             value = func(*args, **kwargs)
         except (GraphError, ConfigError) as err:
             _locate(err, _line_in(err.__traceback__))
+            raise
+        except ValueError as err:
+            self._refuse_count(err)
             raise
         finally:
             TRACE.reset(token)
@@ -187,6 +191,21 @@ class Trace:
             f"{what} while {self.graph!r} is built: its function only says what is "
             "to be done, and nothing has run yet; do it in a task, or before the flow is called"
         )
+
+    def unpacks(self, node: FlowNode, outputs: int) -> None:
+        """Remember that a node is taken apart here: Python tells wrong counts without naming it."""
+        self._unpacked = node, outputs, users_code()
+
+    def _refuse_count(self, err: ValueError) -> None:
+        """Raise the error of a node taken apart into a wrong number, if that is what `err` is."""
+        if self._unpacked is None or "values to unpack" not in str(err):
+            return
+        node, outputs, where = self._unpacked
+        if where == _line_in(err.__traceback__):
+            raise NodeUsedAsValue(
+                f"{node!r} is taken apart into another number than its task says by "
+                f"outputs={outputs}{where}: {err}"
+            ) from None
 
     def made(self, part: Part) -> None:
         """Remember a composition that was made, so that none is forgotten."""

@@ -33,6 +33,7 @@ class StandInTask:
     cache = 0.0
     version = ""
     context = False
+    outputs = 0
     is_async = False
     func: Callable[..., Any]
 
