@@ -123,8 +123,10 @@ class Again(Moves):
         new = self.new_id()
         there = {info.index: info for info in self.model.nodes(run, limit=1_000)}
         tasks = [i for i in indexes(sets.chosen) if there[i].task]
-        other = Message(b"", "t.other", b"Q", name="other", **call) if call else None
-        told = {tasks[0]: other} if tasks and other else {}
+        told = {}
+        if tasks and call:
+            name = there[tasks[0]].name
+            told[tasks[0]] = Message(b"", "t.other", b"Q", name=name, **call)
 
         def both(store: Any) -> bool | None:
             seen = store.run(run).changes - stale

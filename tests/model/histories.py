@@ -87,8 +87,9 @@ class Histories(Again):
 
     def who_is_blamed(self, nodes: list[NodeInfo]) -> None:
         """A culprit is that of a parent, or of an inner node, that failed."""
+        there = {x.index: x for x in nodes}  # some may have been dropped
         for info in nodes:
-            around = nodes[info.owner] if info.index else info
+            around = there[info.owner] if info.index else info
             if around.state.final and not around.ready_ms:
                 assert info.culprit == whom(around) or info.state != around.state
                 continue
@@ -96,7 +97,7 @@ class Histories(Again):
             if info.state == State.BLOCKED:
                 if info.culprit is None:  # from the start: so says its cell, which is compared
                     continue
-                above = [nodes[i] for i in indexes(info.parents)]
+                above = [there[i] for i in indexes(info.parents)]
             elif info.state == State.FAILED and info.kind == Kind.EXPANSION:
                 if info.culprit is None:  # its time was up: so says its cell, which is compared
                     continue

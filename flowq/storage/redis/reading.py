@@ -23,18 +23,15 @@ from flowq.storage.base import (
     Status,
 )  # fmt: skip
 from flowq.storage.redis.connection import Connections
-from flowq.storage.redis.rows import (
-    EXPANSION,
-    PASSED,
-    RECORD,
+from flowq.storage.redis.heads import (
     NodeHead,
     message_of,
     read_dead,
     read_info,
-    read_ranges,
     read_run,
     read_sent,
 )  # fmt: skip
+from flowq.storage.redis.rows import EXPANSION, PASSED, RECORD, read_ranges
 
 __all__ = ["Reading"]
 

@@ -13,15 +13,13 @@ from typing import Any, Final
 import msgspec
 
 from flowq.message import NO_NODE, Delivery, Message, encode_message
-from flowq.plan import Along, Bits, Kind, Later, NodeRow, Plan, Ranges
-from flowq.states import Rule
-from flowq.storage.base import SUBMIT_PAGE, DeadLetter, Loss, Sent, SessionInfo
+from flowq.plan import Along, Bits, Kind, NodeRow, Plan, Ranges
+from flowq.storage.base import SUBMIT_PAGE, SessionInfo
 
 __all__ = [
-    "EXPANSION", "PASSED", "RECORD", "Lanes", "NodeHead", "flags_of", "grown_records", "growth",
-    "guarded", "message_of", "node_row", "pack_ranges", "pages", "plan_pages", "read_dead",
-    "read_deliveries", "read_info", "read_ranges", "read_run", "read_sent", "record", "run_head",
-    "session_row", "single_row", "timed", "with_message",
+    "EXPANSION", "PASSED", "RECORD", "Lanes", "flags_of", "grown_records", "growth", "guarded",
+    "node_row", "pack_ranges", "pages", "plan_pages", "read_deliveries", "read_ranges", "record",
+    "run_head", "session_row", "single_row", "timed",
 ]  # fmt: skip
 
 EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE, DEADLINE, BORN_BLOCKED = (
@@ -30,16 +28,16 @@ EXPIRES, ALONE, DELAYED, TTLS, RULED, MORE, DEADLINE, BORN_BLOCKED = (
 ODD, EXPANSION, JOIN, TIMED, RICH, PHASED, GUARDED = 1, 2, 4, 8, 32, 64, 128
 
 _SINGLE: Final = struct.Struct(">IBBhB")
-_NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
-_RULE: Final = struct.Struct(">5I")
-_MORE: Final = struct.Struct(">IIHII6sIHIIIHI")
-_ALONG: Final = struct.Struct(">IIII")
+NODE: Final = struct.Struct(">IBBBBBhIIIIIIIBB")
+RULE: Final = struct.Struct(">5I")
+MORE_HEAD: Final = struct.Struct(">IIHII6sIHIIIHI")
+ALONG: Final = struct.Struct(">IIII")
 _BOUNDS: Final = struct.Struct(">III6sH")
-_GROUP: Final = struct.Struct(">BBIIII")
+GROUP: Final = struct.Struct(">BBIIII")
 _GROUPS: Final = 31  # what a record can count; a task that expands may have two times that
 PASSED: Final = 1024
 """In the mode of a record, behind this stands how many later groups are past, or run."""
-_RANGE: Final = struct.Struct(">II")
+RANGE: Final = struct.Struct(">II")
 RECORD: Final = struct.Struct(">BBBBII6sIIIH")
 """State, generation, flags, lane, parents, A, since, B, C, D, mode of one node."""
 _DAY: Final = 86_400_000
@@ -88,12 +86,12 @@ def single_row(m: Message) -> bytes:
 
 def pack_ranges(ranges: Ranges) -> bytes:
     """Pack ranges of indexes, 8 bytes each."""
-    return b"".join(_RANGE.pack(*r) for r in ranges)
+    return b"".join(RANGE.pack(*r) for r in ranges)
 
 
 def read_ranges(raw: bytes) -> Ranges:
     """Read ranges that lie next to each other."""
-    return tuple(_RANGE.iter_unpack(raw))
+    return tuple(RANGE.iter_unpack(raw))
 
 
 def node_row(row: NodeRow) -> bytes:
@@ -104,15 +102,15 @@ def node_row(row: NodeRow) -> bytes:
     name = row.name.encode()
     if m and _alone(row):  # an item of a map: the same, in a fifth of the time
         rest = b"%b%b%b" % (name, queue, timed(m))
-        head = _NODE.pack(
-            _NODE.size + len(rest), special, row.kind, row.bits & 0xFF, row.phase,
+        head = NODE.pack(
+            NODE.size + len(rest), special, row.kind, row.bits & 0xFF, row.phase,
             m.max_losses, m.priority, row.owner, row.inner, 0, 0, 0, 0, 0, len(name), len(queue),
         )  # fmt: skip
         return b"%b%b%b" % (head, rest, encode_message(m))
     tail = b""
     if _odd(row):
         special |= RULED
-        tail = _RULE.pack(*row.rule)
+        tail = RULE.pack(*row.rule)
     if m:
         tail += timed(m)
     if _rich(row):
@@ -124,8 +122,8 @@ def node_row(row: NodeRow) -> bytes:
         special |= BORN_BLOCKED
     parts = [pack_ranges(x) for x in (row.children, row.reads, row.entries, row.parents)]
     body = b"".join([*parts, row.value, name, queue, pack_ranges(row.body), tail])
-    head = _NODE.pack(
-        _NODE.size + len(body), special, row.kind, row.bits & 0xFF, row.phase,
+    head = NODE.pack(
+        NODE.size + len(body), special, row.kind, row.bits & 0xFF, row.phase,
         m.max_losses if m else 0, m.priority if m else 0, row.owner, row.inner,
         *(len(p) // 8 for p in parts), len(row.value), len(name), len(queue),
     )  # fmt: skip
@@ -156,7 +154,7 @@ def _more(row: NodeRow) -> bytes:
     signal = row.signal.encode()
     limits = b"".join(_limits(row.message)) if row.message else b""
     time = row.timeout_ms if signal else row.sleep_ms or row.deadline_ms
-    head = _MORE.pack(
+    head = MORE_HEAD.pack(
         len(row.lenient), row.tolerate, len(row.later), row.need, row.most, ms(time),
         len(row.owns), len(signal), len(row.blocked), len(row.followers), len(row.follows),
         len(row.along), len(limits),
@@ -177,7 +175,7 @@ def _limits(m: Message) -> Iterator[bytes]:
 
 def pack_along(along: Iterable[Along]) -> bytes:
     """Pack what goes along with what: 16 bytes each."""
-    return b"".join(_ALONG.pack(x.of, x.first, x.own, x.count) for x in along)
+    return b"".join(ALONG.pack(x.of, x.first, x.own, x.count) for x in along)
 
 
 def _groups(row: NodeRow) -> bytes:
@@ -186,7 +184,7 @@ def _groups(row: NodeRow) -> bytes:
     parts = []
     for x in row.later:
         sizes = len(x.entries), len(x.body), len(x.value)
-        parts.append(_GROUP.pack(x.phase, x.when, x.inner, *sizes))
+        parts.append(GROUP.pack(x.phase, x.when, x.inner, *sizes))
         parts += (pack_ranges(x.entries), pack_ranges(x.body), x.value)
     return b"".join(parts)
 
@@ -330,118 +328,6 @@ def run_head(plan: Plan) -> bytes:
     )  # fmt: skip
 
 
-def read_run(raw: bytes) -> tuple[int, int, str]:
-    """Read a run's creation (ms), its number of nodes with the root, and its name."""
-    return (
-        int.from_bytes(raw[:6], "big"), int.from_bytes(raw[18:22], "big"), raw[22:].decode(),
-    )  # fmt: skip
-
-
-def read_sent(raw: bytes) -> Sent:
-    """Read what was sent to a run (``lua/send.lua``)."""
-    node = int.from_bytes(raw[6:10], "big")
-    texts, at = [], 18
-    for size in struct.unpack_from(">HHHH", raw, 10):
-        texts.append(raw[at : at + size].decode("utf-8", "replace"))
-        at += size
-    name, to, key, who = texts
-    at_ms = int.from_bytes(raw[:6], "big")
-    return Sent(name, to, key, who, at_ms, None if node == NO_NODE else node)
-
-
-class NodeHead:
-    """A node's row without its message, read."""
-
-    __slots__ = ("along", "bits", "blocked", "body", "children", "entries", "followers", "follows",
-                 "inner", "kind", "later", "lenient", "most", "name", "need", "owner", "parents",
-                 "phase", "reads", "rule", "signal", "value")  # fmt: skip
-
-    def __init__(self, raw: bytes) -> None:
-        (off, special, self.kind, self.bits, self.phase, _, _, self.owner, self.inner, *counts,
-         n_value, n_name, n_queue) = _NODE.unpack_from(raw)  # fmt: skip
-        at = _NODE.size
-        found = []
-        for n in counts:
-            found.append(tuple(_RANGE.iter_unpack(raw[at : at + 8 * n])))
-            at += 8 * n
-        self.children, self.reads, self.entries, self.parents = found
-        self.value = raw[at : at + n_value]
-        at += n_value
-        self.name = raw[at : at + n_name].decode("utf-8", "replace")
-        self.rule = None
-        last = off - (24 if special & (EXPIRES | DELAYED) else 0)
-        if special & RULED:
-            last -= _RULE.size
-            self.rule = _RULE.unpack_from(raw, last)
-        at += n_name + n_queue
-        self.body: Ranges = ()
-        self.lenient: Ranges = ()
-        self.followers: Ranges = ()
-        self.follows: Ranges = ()
-        self.blocked = b""
-        self.need = self.most = self.along = 0
-        self.signal = ""
-        self.later: list[Later] = []
-        if special & MORE:
-            end, last = last, last - 4 - int.from_bytes(raw[last - 4 : last], "big")
-            self._read_more(raw[last:end])
-        self.body = tuple(_RANGE.iter_unpack(raw[at:last]))
-
-    def _read_more(self, raw: bytes) -> None:
-        """Read what few nodes have."""
-
-        def ranges(at: int, n: int) -> Ranges:
-            return tuple(_RANGE.iter_unpack(raw[at : at + 8 * n]))
-
-        edges, _, count, self.need, self.most, _, *sizes = _MORE.unpack_from(raw)
-        owned, signal, blocked, followers, follows, self.along, limits = sizes
-        self.lenient = ranges(_MORE.size, edges)
-        at = _MORE.size + 8 * (edges + owned)
-        self.followers = ranges(at, followers)
-        at += 8 * followers
-        self.follows = ranges(at, follows)
-        at += 8 * follows + _ALONG.size * self.along + limits
-        self.signal = raw[at : at + signal].decode()
-        self.blocked = raw[at + signal : at + signal + blocked]
-        at += signal + blocked
-        for _ in range(count):
-            phase, when, inner, first, nodes, size = _GROUP.unpack_from(raw, at)
-            at += _GROUP.size
-            entries, at = ranges(at, first), at + 8 * first
-            body, at = ranges(at, nodes), at + 8 * nodes
-            self.later.append(Later(phase, when, entries, body, inner, raw[at : at + size]))
-            at += size
-
-
-def with_message(raw: bytes, message: Message) -> NodeRow:
-    """Give the row of a task of a plan, read from what is stored, with another message."""
-    head = NodeHead(raw)
-    n = sum(count for _, count in head.parents)
-    return NodeRow(
-        head.name,
-        Kind.TASK,
-        head.owner,
-        Rule(n, 0, n, 0, 0) if head.rule is None else Rule(*head.rule),
-        head.parents,
-        head.children,
-        head.reads,
-        message,
-        bits=head.bits,
-        phase=head.phase,
-        body=head.body,
-        lenient=head.lenient,
-        later=tuple(head.later),
-        blocked=head.blocked,
-        followers=head.followers,
-        follows=head.follows,
-    )
-
-
-def message_of(row: bytes) -> bytes:
-    """Take the encoded message out of a row."""
-    return row[int.from_bytes(row[:4], "big") :]
-
-
 def read_deliveries(
     ids: Sequence[bytes], rows: Sequence[bytes], more: Sequence[Sequence[Any]]
 ) -> list[Delivery]:
@@ -460,7 +346,6 @@ def read_deliveries(
 
 
 _encode_info = msgspec.msgpack.Encoder().encode
-_decode_info = msgspec.msgpack.Decoder(SessionInfo).decode
 
 
 def session_row(info: SessionInfo) -> bytes:
@@ -473,42 +358,3 @@ def session_row(info: SessionInfo) -> bytes:
     raw = _encode_info(info)
     raw = pid + len(host).to_bytes(2, "big") + host + len(raw).to_bytes(4, "big") + raw
     return raw.ljust(81, b"\0")
-
-
-def read_info(id: str, raw: bytes | None) -> SessionInfo:
-    """Read what a session says of itself; only its name where it said nothing."""
-    if not raw or not raw.strip(b"\0"):
-        return SessionInfo(id=id)
-    at = 6 + int.from_bytes(raw[4:6], "big")
-    size = int.from_bytes(raw[at : at + 4], "big")
-    return _decode_info(raw[at + 4 : at + 4 + size])
-
-
-def read_losses(raw: bytes) -> Iterator[Loss]:
-    """Read the workers that a message lost."""
-    at = 0
-    while at < len(raw):
-        delivery = int.from_bytes(raw[at : at + 4], "big")
-        when = int.from_bytes(raw[at + 4 : at + 10], "big")
-        s, w, r = struct.unpack_from(">HHH", raw, at + 10)
-        at += 16
-        session, who, reason = (
-            raw[at : at + s],
-            raw[at + s : at + s + w],
-            raw[at + s + w : at + s + w + r],
-        )
-        at += s + w + r
-        yield Loss(
-            session.decode(), who[6:].decode("utf-8", "replace"), int.from_bytes(who[:4], "big"),
-            delivery, when, reason.decode("utf-8", "replace"),
-        )  # fmt: skip
-
-
-def read_dead(id: bytes, raw: bytes) -> tuple[int, DeadLetter]:
-    """Read a dead letter, and until when it is kept."""
-    at_ms, till = int.from_bytes(raw[:6], "big"), int.from_bytes(raw[6:12], "big")
-    n_reason, n_losses = struct.unpack_from(">HI", raw, 12)
-    at = 18 + n_reason
-    reason = raw[18:at].decode("utf-8", "replace")
-    losses = list(read_losses(raw[at : at + n_losses]))
-    return till, DeadLetter(id, reason, at_ms, raw[at + n_losses :], losses)
