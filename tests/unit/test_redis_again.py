@@ -219,6 +219,28 @@ def test_a_fork_of_what_moves_meanwhile_is_given_up(
     assert not {key for key in keys_of(store) if new.decode("latin-1") in key}
 
 
+def test_a_run_whose_end_was_parked_ends_when_it_is_taken_back(
+    store: RedisStore, clock: ManualClock
+) -> None:
+    p = make_plan({"a": []})
+    p = with_later(p, "root", [(Phase.FINALLY, When.ALWAYS, {"clean": []})])
+    store.submit(p)
+    step = store.step("w", done(store.step("w", want=1)), want=1)
+    park(store, p, ["root"])
+    store.step("w", done(step))
+    over = clock.now_ms()
+
+    pass_time(store, clock, 20)
+    store.cancel([p.id])
+
+    assert nodes_of(store, p)["root"].ended_ms == over
+    assert info_of(store, p).ended_ms == clock.now_ms()
+    assert store.rewind(p.id, 1, chosen=places(p, "a", "clean"))
+    assert info_of(store, p).ended_ms == 0
+    run_all(store, p)
+    assert info_of(store, p).ended_ms == clock.now_ms()
+
+
 # --- limits --------------------------------------------------------------------------------------
 
 

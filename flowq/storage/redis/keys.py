@@ -47,7 +47,8 @@ KEYS: Final[dict[str, tuple[str, str]]] = {
         "'kept: ', name, '\\0' and for whom -> numbers of what is kept; "
         "'key: ' and key: something was sent with it; "
         "'P': it is paused; 'V' -> how often something of it has moved; 'Z' -> indexes of what is "
-        "parked; 'p' and index -> what it ended with; 'R' -> what park() was asked for",
+        "parked; 'p' and index -> what it ended with; 'R' -> what park() was asked for; "
+        "'E' -> when the run ended (8 bytes), where that was not when its root did",
     ),
     "able:<run>": (
         "zset",

@@ -72,6 +72,7 @@ function parks()
     if not among then write_all(r) end
     if not over then return end
     local state, culprit = unpack_('>BI4', over)
+    if x.i == 0 then call('HSET', r.n, 'E', pack('>I8', now)) end -- its run ends now
     finish(r, x, state, sub(over, 11), sub(over, 6, 10), culprit)
     if x.state >= SUCCESS then forget(r.id .. pack('>I4', x.i)) end
   end

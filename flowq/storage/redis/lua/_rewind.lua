@@ -348,7 +348,7 @@ local function open_generation(r, root, generation, chosen, opened, dropped, wei
   end
   local record = pack('>I4I4I4I4I4', 0, #chosen / 8, #opened / 8, #dropped / 8, #weighed / 8)
   call('HSET', r.n, 'w', record .. chosen .. opened .. dropped .. weighed)
-  call('HDEL', r.n, 'R')
+  call('HDEL', r.n, 'R', 'E')
   call('SADD', P .. 'again', r.id)
   root.gen, root.state = generation % 256, EXPANDED
   dirty(r, root)

@@ -13,13 +13,15 @@
 local out = {}
 for k = 2, #ARGV do
   local run = ARGV[k]
-  local got = call('HMGET', P .. 'n:' .. run, 'r', '\0\0\0\0', 'u', 'P', 'V', 'R')
+  local got = call('HMGET', P .. 'n:' .. run, 'r', '\0\0\0\0', 'u', 'P', 'V', 'R', 'E')
   local state = call('GETRANGE', P .. 'c:' .. run, 0, 0)
   if got[1] and got[2] and not got[3] and state ~= '' and not is_past(run, byte(state)) then
     out[#out + 1] = got[1]
     out[#out + 1] = sub(got[2], 1, offset_of(got[2]))
     out[#out + 1] = state
-    out[#out + 1] = call('HGET', P .. 'v:' .. run, '\0\0\0\0') or ''
+    local cell = call('HGET', P .. 'v:' .. run, '\0\0\0\0') or ''
+    if got[7] and #cell >= 26 then cell = sub(cell, 1, 18) .. got[7] .. sub(cell, 27) end -- nobody saw that end
+    out[#out + 1] = cell
     out[#out + 1] = got[4] and 1 or 0
     out[#out + 1] = got[5] or '0'
     out[#out + 1] = got[6] or ''
