@@ -154,7 +154,7 @@ def take_arm(
             break
     if taken is None:
         there = ", ".join(repr(key) for key, *_ in arms)
-        raise NoArm(f"no arm for {short_repr(value)}; there are {there}")
+        raise NoArm(f"no arm for {short_repr(value)}; its arms are {there}")
     _, _, plan, given = taken
     if plan is None:
         return [], given

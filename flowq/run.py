@@ -13,7 +13,14 @@ from flowq.binding import check_call, params_of
 from flowq.calls import pack_value
 from flowq.cancelling import cancel
 from flowq.current import CURRENT
-from flowq.errors import ConfigError, GraphError, ResultMissing, RunEnded, StoreError
+from flowq.errors import (
+    BindingError,
+    ConfigError,
+    GraphError,
+    ResultMissing,
+    RunEnded,
+    StoreError,
+)
 from flowq.generations import Asked, again, fork, given_instead, rerun_of, retry_of
 from flowq.habits import helpful
 from flowq.handle import ValueHandle
@@ -34,6 +41,7 @@ from flowq.naming import BUILT_IN
 from flowq.outline import count, forgiven, within
 from flowq.plan import ROOT, Bits, Kind, Phase, indexes
 from flowq.policy import check_name, nearest
+from flowq.serializer import short_repr
 from flowq.states import State
 from flowq.storage.base import Look, NodeInfo, RunInfo, Sent
 from flowq.text import notebook
@@ -544,6 +552,11 @@ class Run(ValueHandle[T]):
         BindingError
             The task has no such parameter.
         """
+        if args is not None and not isinstance(args, Mapping):
+            raise BindingError(
+                f"fork(args={short_repr(args)}): say which parameter gets which value, as a "
+                "mapping: args={'day': ...}"
+            )
         name = self._path(from_)
         new = new_id()
         current = CURRENT.get()

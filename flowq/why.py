@@ -148,7 +148,8 @@ class Why:
         if info.state is S.EXPANDED:
             return self._inside(info)
         if info.state is S.RUNNING:
-            return f" since {moment(info.started_ms)}, attempt {info.attempt + 1}"
+            then = "; it will run anew" if info.parked is not None else ""
+            return f" since {moment(info.started_ms)}, attempt {info.attempt + 1}{then}"
         if info.state is S.SUCCESS:
             return self._became(info)
         if info.state is S.CANCELLED and (since := self._stopped(info)):

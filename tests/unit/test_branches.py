@@ -79,7 +79,7 @@ def test_no_arm_and_no_default_fails_the_branch_for_good_with_noarm(
     assert run.nodes["show"] == "blocked" and run.nodes["clean"] == "success"
     assert isinstance(run.error, TaskError) and run.error.node == "branch"
     assert run.error.exc_type == "flowq.errors.NoArm" and run.error.is_a(NoArm)
-    assert str(run.error) == """NoArm("no arm for 'c'; there are 'a', 'b'")"""
+    assert str(run.error) == """NoArm("no arm for 'c'; its arms are 'a', 'b'")"""
     assert run.error.attempts == 1
 
 

@@ -15,6 +15,7 @@ function limits()
     x.limits = found
     if not has(x.flags, 32) or has(x.flags, 4) then return found end
     local more = phases().more_of(row)
+    if not more then return found end -- of a row that was cut short
     local at, last = more.limits, more.limits + more.limited - 1
     while at < last do
       local most, n = unpack_('>I4H', row, at)

@@ -45,8 +45,9 @@ if first == 0 then
   r.nodes = {}
   call('UNLINK', r.n, r.c, r.v)
   call('ZREM', P .. 'x', 'r' .. r.id)
-  local got = call('HMGET', source.n, 'r', 'q')
+  local got = call('HMGET', source.n, 'r', 'q', 'X')
   call('HSET', r.n, 'r', pack('>I6', now) .. sub(got[1], 7), 'q', got[2])
+  if got[3] then call('HSET', r.n, 'X', got[3]) end -- rows that never came are hidden here too
 elseif tonumber(stored or -1) ~= first then
   return 'lost'
 end

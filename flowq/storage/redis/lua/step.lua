@@ -27,7 +27,7 @@ local SOON = 3000
 local UNOPENED = 80
 local me, lease_ms, want = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local n, nq = tonumber(ARGV[6]), tonumber(ARGV[7])
-if n + want > 0 and call('EXISTS', P .. 'again') == 1 then return {call('SRANDMEMBER', P .. 'again')} end
+if call('EXISTS', P .. 'again') == 1 then return {call('SRANDMEMBER', P .. 'again')} end
 local w, stops_key = P .. 'w:' .. me, P .. 'z:' .. me
 local at = 8 + nq -- where "b" stands, the ids behind it
 local held = call('HMGET', w, unpack(ARGV, at, at + n))
