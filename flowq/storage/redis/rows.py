@@ -17,7 +17,8 @@ from flowq.plan import Along, Bits, Kind, NodeRow, Plan, Ranges
 from flowq.storage.base import SUBMIT_PAGE, SessionInfo
 
 __all__ = [
-    "EXPANSION", "PASSED", "RECORD", "Lanes", "flags_of", "grown_records", "growth", "guarded",
+    "ALONG", "DELAYED", "EXPANSION", "EXPIRES", "GROUP", "MORE", "MORE_HEAD", "NODE", "PASSED",
+    "RANGE", "RECORD", "RULE", "RULED", "Lanes", "flags_of", "grown_records", "growth", "guarded",
     "node_row", "pack_ranges", "pages", "plan_pages", "read_deliveries", "read_ranges", "record",
     "run_head", "session_row", "single_row", "timed",
 ]  # fmt: skip
